@@ -1,0 +1,175 @@
+"""Closed-form posteriors: the oracle that every sampler is tested against.
+
+For x ~ sum_k w_k N(mu_k, S_k) and y = A x + noise, noise ~ N(0, Gamma) with Gamma diagonal,
+
+    p(y) = sum_k w_k N(y; A mu_k, F_k),   F_k = A S_k A' + Gamma,
+
+and x given y is the mixture with weights ~ w_k N(y; A mu_k, F_k), means mu_k + S_k A' F_k^{-1}
+(y - A mu_k) and covariances S_k - S_k A' F_k^{-1} A S_k. Draws use Matheron's rule (a prior draw,
+moved by the gain times its own misfit), so nothing of size d x d is factorised.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions import constraints
+
+from smcdiff.errors import InputError
+from smcdiff.priors.analytic import AnalyticPrior
+from smcdiff.transitions import Transition, log_normal_cholesky
+
+
+class LinearGaussianPosterior(dist.Distribution):
+    """The exact posterior of a Gaussian or Gaussian-mixture prior under a linear observation.
+
+    Made by `linear_gaussian_posterior`.
+
+    Attributes:
+        log_evidence: log p(y).
+        log_weights: (K,) log posterior weights of the prior's components.
+        means: (K, d) posterior means of the components.
+    """
+
+    arg_constraints: ClassVar[dict] = {}
+    support = constraints.real_vector
+    pytree_data_fields = (
+        "log_evidence", "log_weights", "means",
+        "_prior", "_matrix", "_y", "_scale", "_gains", "_factors",
+    )  # fmt: skip
+
+    def __init__(self, prior: AnalyticPrior, matrix: Array, y: Array, scale: Array):
+        """See `linear_gaussian_posterior`."""
+        rows = self._components(prior).covariance_times(matrix)
+        rows = jnp.broadcast_to(rows, (prior.means.shape[0], *matrix.shape))  # A S_k
+        joint = jnp.einsum("kmd,nd->kmn", rows, matrix) + jnp.diag(scale**2)
+        factors = jnp.linalg.cholesky(joint)
+        misfits = y - prior.means @ matrix.T
+        log_weights = prior.log_weights + jax.vmap(log_normal_cholesky)(misfits, factors)
+        self.log_evidence = jax.scipy.special.logsumexp(log_weights)
+        self.log_weights = log_weights - self.log_evidence
+        solved = jax.vmap(lambda f, m: jsl.cho_solve((f, True), m))(factors, misfits)
+        self.means = prior.means + jnp.einsum("kmd,km->kd", rows, solved)
+        self._prior, self._matrix, self._y, self._scale = prior, matrix, y, scale
+        self._gains, self._factors = rows, factors
+        super().__init__(batch_shape=(), event_shape=prior.event_shape, validate_args=False)
+
+    @staticmethod
+    def _components(prior: AnalyticPrior) -> Transition:
+        return Transition(prior.log_weights, prior.means, prior.eigenvalues, prior.basis)
+
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Exact draws, ``sample_shape + (d,)``."""
+        components = self._components(self._prior)
+
+        def draw(key):
+            key_pick, key_prior, key_noise = jax.random.split(key, 3)
+            index = jax.random.categorical(key_pick, self.log_weights)
+            x = components.component(index).sample(key_prior)
+            noise = self._scale * jax.random.normal(key_noise, self._y.shape, x.dtype)
+            misfit = self._y - self._matrix @ x - noise
+            return x + jsl.cho_solve((self._factors[index], True), misfit) @ self._gains[index]
+
+        count = 1
+        for size in sample_shape:
+            count *= size
+        draws = jax.vmap(draw)(jax.random.split(key, count))
+        return jnp.reshape(draws, (*sample_shape, *self.event_shape))
+
+    def log_prob(self, value: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """Exact log density, by Bayes' rule."""
+        misfit = self._y - value @ self._matrix.T
+        terms = dist.Normal(0.0, self._scale).log_prob(misfit)
+        return self._prior.log_prob(value) + jnp.sum(terms, axis=-1) - self.log_evidence
+
+    @property
+    def mean(self) -> Float[Array, " d"]:
+        """Posterior mean, (d,)."""
+        return jnp.exp(self.log_weights) @ self.means
+
+    def component_covariances(self) -> Float[Array, "k d d"]:
+        """Posterior covariances of the components, dense, (K, d, d)."""
+        solved = jax.vmap(lambda f, g: jsl.cho_solve((f, True), g))(self._factors, self._gains)
+        removed = jnp.einsum("kmd,kme->kde", self._gains, solved)
+        return self._prior.component_covariances() - removed
+
+    def covariance_matrix(self) -> Float[Array, "d d"]:
+        """Dense covariance of the whole posterior, (d, d)."""
+        weights = jnp.exp(self.log_weights)
+        centred = self.means - self.mean
+        between = jnp.einsum("k,kd,ke->de", weights, centred, centred)
+        return between + jnp.einsum("k,kde->de", weights, self.component_covariances())
+
+    @property
+    def variance(self) -> Float[Array, " d"]:
+        """Posterior variance of each coordinate, (d,)."""
+        return jnp.diagonal(self.covariance_matrix())
+
+
+def dense_matrix(operator_or_matrix, event_shape: tuple[int, ...]) -> Float[Array, "m d"]:
+    """The matrix of a linear operator, from the operator or from the matrix itself.
+
+    Args:
+        operator_or_matrix: (m, d) array, or a linear callable on events of ``event_shape``.
+        event_shape: shape of one event.
+
+    Returns:
+        (m, d), acting on flat events.
+
+    Raises:
+        InputError: a matrix whose columns do not fit the event.
+    """
+    size = 1
+    for length in event_shape:
+        size *= length
+    if callable(operator_or_matrix):
+        def flat(x):
+            return jnp.ravel(operator_or_matrix(x.reshape(event_shape)))
+
+        return jax.vmap(flat, out_axes=1)(jnp.eye(size))
+    matrix = jnp.asarray(operator_or_matrix, jnp.result_type(float))
+    if matrix.ndim != 2 or matrix.shape[1] != size:
+        raise InputError(
+            f"operator: the matrix has shape {matrix.shape}; it must be (d_y, {size}) for events"
+            f" of shape {event_shape}"
+        )
+    return matrix
+
+
+def linear_gaussian_posterior(
+    prior: AnalyticPrior, operator_or_matrix, y: Float[Array, " m"], noise
+) -> LinearGaussianPosterior:
+    """The exact posterior of x given ``y = A x + noise * N(0, I)``.
+
+    Args:
+        prior: a `Gaussian` or `GaussianMixture`.
+        operator_or_matrix: (m, d) matrix, or a linear callable on events.
+        y: (m,) observation (any shape with m entries).
+        noise: noise standard deviation, a scalar or (m,), in the units of y. Zero is allowed where
+            A S_k A' is non-singular.
+
+    Returns:
+        The posterior, a NumPyro distribution with ``log_evidence`` = log p(y).
+
+    Raises:
+        InputError: another prior, or shapes that do not fit.
+    """
+    if not isinstance(prior, AnalyticPrior):
+        raise InputError(
+            f"linear_gaussian_posterior: the prior is a {type(prior).__name__}; an exact posterior"
+            " needs priors.Gaussian or priors.GaussianMixture"
+        )
+    matrix = dense_matrix(operator_or_matrix, prior.event_shape)
+    y = jnp.ravel(jnp.asarray(y, matrix.dtype))
+    if y.shape[0] != matrix.shape[0]:
+        raise InputError(f"y has {y.shape[0]} entries, the operator returns {matrix.shape[0]}")
+    noise = jnp.asarray(noise, matrix.dtype)
+    if noise.size not in (1, y.shape[0]):
+        raise InputError(f"noise has shape {noise.shape}; give a scalar or {y.shape}")
+    scale = jnp.broadcast_to(jnp.ravel(noise), y.shape)
+    return LinearGaussianPosterior(prior, matrix, y, scale)

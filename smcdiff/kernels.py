@@ -1,0 +1,152 @@
+"""Reverse kernels: the law of x_s given x_t for s < t, as a `Transition` on flat events.
+
+With rho = exp(lambda_t - lambda_s) in [0, 1), the ratio of the two signal-to-noise ratios,
+
+    x_s given x_t, x_0  ~  N(c x_t + k x_0, tau^2 I),
+    tau^2 = eta^2 sigma_s^2 (1 - rho),  c = sqrt(sigma_s^2 - tau^2) / sigma_t,  k = alpha_s - alpha_t c.
+
+`DDIM` puts the denoised mean in the place of x_0 (Song, Meng and Ermon 2021, eq. 12; eta = 1 is
+DDPM's ancestral step, eta = 0 the deterministic one). `Exact` integrates over x_0 given x_t, which
+Gaussian and mixture priors can do in closed form.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from smcdiff.errors import InputError
+from smcdiff.schedules import Level
+from smcdiff.transitions import Transition
+
+if TYPE_CHECKING:
+    from smcdiff.priors.base import DiffusionDistribution
+
+
+def bridge(t: Level, s: Level, eta: float | Array = 1.0) -> tuple[Array, Array, Array]:
+    """Coefficients of x_s given x_t and x_0: ``N(c x_t + k x_0, tau2 I)``.
+
+    Args:
+        t: the noisier level.
+        s: the cleaner level; s may be noise-free.
+        eta: stochasticity in [0, 1].
+
+    Returns:
+        (c, k, tau2), scalars.
+    """
+    ratio = jnp.exp(t.log_snr - s.log_snr)
+    tau2 = eta**2 * s.sigma**2 * (1.0 - ratio)
+    from_noise = jnp.sqrt(s.sigma**2 - tau2) / t.sigma
+    return from_noise, s.alpha - t.alpha * from_noise, tau2
+
+
+class Kernel(Protocol):
+    """A reverse kernel.
+
+    Attributes:
+        ends_in_dirac: whether the step to the noise-free time has no density.
+        deterministic: whether no step has a density, so that weights are impossible.
+    """
+
+    @property
+    def ends_in_dirac(self) -> bool:
+        """Whether the step to the noise-free time has no density."""
+        ...
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether no step has a density."""
+        ...
+
+    def check(self, prior: DiffusionDistribution) -> None:
+        """Raises ``InputError`` where the kernel does not serve this prior."""
+        ...
+
+    def __call__(
+        self,
+        prior: DiffusionDistribution,
+        x: Float[Array, " d"],
+        denoised: Float[Array, " d"],
+        t: Level,
+        s: Level,
+    ) -> Transition:
+        """The law of x_s given x_t = x; ``denoised`` is m(x, t), flat."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DDIM:
+    """The DDIM-eta Gaussian kernel around the denoised mean.
+
+    Attributes:
+        eta: stochasticity in [0, 1]; 1 is DDPM ancestral sampling (default), 0 deterministic DDIM.
+            Weights need eta > 0.
+        clip: interval to which the denoised mean is clipped, in data units, or None. The clipped
+            mean is the mean of the density too, so weights stay correct.
+    """
+
+    eta: float = dataclasses.field(default=1.0, metadata={"static": True})
+    clip: tuple[float, float] | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __post_init__(self):
+        if not 0.0 <= self.eta <= 1.0:
+            raise InputError(f"DDIM: eta is {self.eta}; it must lie in [0, 1]")
+
+    @property
+    def ends_in_dirac(self) -> bool:
+        """True: the last step returns the denoised mean."""
+        return True
+
+    @property
+    def deterministic(self) -> bool:
+        """True where eta = 0."""
+        return self.eta == 0.0
+
+    def check(self, prior: DiffusionDistribution) -> None:
+        """Serves every prior."""
+
+    def __call__(self, prior, x, denoised, t: Level, s: Level) -> Transition:
+        """The law of x_s given x_t = x; ``denoised`` is m(x, t), flat."""
+        from_noise, from_signal, tau2 = bridge(t, s, self.eta)
+        if self.clip is not None:
+            denoised = jnp.clip(denoised, *self.clip)
+        # Where the mean was clipped, eps_hat follows the clipped mean: c x + k m is unchanged in form.
+        mean = from_noise * x + from_signal * denoised
+        one = jnp.zeros((1,), mean.dtype)
+        return Transition(one, mean[None], jnp.broadcast_to(tau2, (1, 1)).astype(mean.dtype))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """The exact law of x_s given x_t, for `Gaussian` and `GaussianMixture` priors.
+
+    There is no discretisation error: any number of steps, however small, targets the true prior.
+    """
+
+    @property
+    def ends_in_dirac(self) -> bool:
+        """False: x_0 given x_t has a density."""
+        return False
+
+    @property
+    def deterministic(self) -> bool:
+        """False."""
+        return False
+
+    def check(self, prior: DiffusionDistribution) -> None:
+        """Raises ``InputError`` unless the prior knows its reverse kernel in closed form."""
+        if not hasattr(prior, "reverse"):
+            raise InputError(
+                f"kernels.Exact needs a Gaussian or GaussianMixture prior, not "
+                f"{type(prior).__name__}; use kernels.DDIM()"
+            )
+
+    def __call__(self, prior, x, denoised, t: Level, s: Level) -> Transition:
+        """The law of x_s given x_t = x."""
+        return prior.reverse(x, t, s)

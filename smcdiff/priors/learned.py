@@ -1,0 +1,191 @@
+"""Learned diffusion priors: any callable denoiser, with its parameterisation and schedule.
+
+A network predicts x_0, eps or v; each is turned into the denoised mean m(x, t) in this one file:
+
+    x_0-prediction: m = output;
+    eps-prediction: m = (x - sigma output) / alpha;
+    v-prediction (Salimans and Ho 2022), v = alpha eps - sigma x_0, with alpha^2 + sigma^2 = 1:
+        m = alpha x - sigma output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from smcdiff import kernels, schedules
+from smcdiff.errors import InputError
+from smcdiff.priors.base import DiffusionDistribution
+from smcdiff.schedules import Level, Schedule
+from smcdiff.transitions import Transition
+
+
+class Prediction(Protocol):
+    """What the network's output means."""
+
+    def denoised(self, output: Array, x: Array, level: Level) -> Array:
+        """The denoised mean, from the output and the noisy x."""
+        ...
+
+    def target(self, clean: Array, noise: Array, level: Level) -> Array:
+        """What the network should output for x = alpha clean + sigma noise; used in training."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class X0Prediction:
+    """The network predicts x_0."""
+
+    def denoised(self, output, x, level: Level):
+        """The output itself."""
+        return output
+
+    def target(self, clean, noise, level: Level):
+        """The clean event."""
+        return clean
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EpsPrediction:
+    """The network predicts the noise eps."""
+
+    def denoised(self, output, x, level: Level):
+        """(x - sigma eps) / alpha."""
+        return (x - level.sigma * output) / level.alpha
+
+    def target(self, clean, noise, level: Level):
+        """The noise."""
+        return noise
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class VPrediction:
+    """The network predicts v = alpha eps - sigma x_0; scaled where alpha^2 + sigma^2 != 1."""
+
+    def denoised(self, output, x, level: Level):
+        """(alpha x - sigma v) / (alpha^2 + sigma^2)."""
+        return (level.alpha * x - level.sigma * output) / (level.alpha**2 + level.sigma**2)
+
+    def target(self, clean, noise, level: Level):
+        """Alpha eps - sigma x_0."""
+        return level.alpha * noise - level.sigma * clean
+
+
+class DiffusionPrior(DiffusionDistribution):
+    """A prior learned by denoising.
+
+    Args:
+        denoiser: ``denoiser(x, t)``, the network's raw output for one event x of ``event_shape``
+            and a scalar t in the schedule's time. A pytree (its arrays then enter jit as
+            arguments) or a plain function.
+        schedule: noise schedule; its ``t_min``, ``t_max`` bound the sampler's grid.
+        event_shape: shape of one event.
+        prediction: what the output means: `X0Prediction`, `EpsPrediction` or `VPrediction`.
+        data_variance: variance of the data, a coordinate, in squared data units; only sets how
+            strongly twists are widened at high noise.
+        num_steps: steps of ``sample``.
+
+    Raises:
+        InputError: a denoiser whose output has another shape than the event.
+    """
+
+    pytree_data_fields = ("denoiser", "prediction", "data_variance")
+    pytree_aux_fields = ("num_steps",)
+
+    def __init__(
+        self,
+        denoiser: Callable,
+        schedule: Schedule,
+        event_shape: tuple[int, ...],
+        prediction: Prediction | None = None,
+        *,
+        data_variance: float = 1.0,
+        num_steps: int = 100,
+    ):
+        """See the class."""
+        leaves = jax.tree.leaves(denoiser)
+        if len(leaves) == 1 and leaves[0] is denoiser:
+            denoiser = jax.tree_util.Partial(denoiser)  # a plain function: static under jit
+        self.denoiser = denoiser
+        self.prediction = X0Prediction() if prediction is None else prediction
+        self.data_variance = jnp.asarray(data_variance)
+        self.num_steps = num_steps
+        super().__init__(schedule, event_shape)
+        event = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
+        time = jax.ShapeDtypeStruct((), event.dtype)
+        try:
+            output = jax.eval_shape(self.denoise, event, time)
+        except (TypeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"DiffusionPrior: denoiser(x, t) fails on x of shape {self.event_shape}: {reason}"
+            ) from error
+        if output.shape != self.event_shape:
+            raise InputError(
+                f"DiffusionPrior: the denoiser returns shape {output.shape} for an event of shape"
+                f" {self.event_shape}; it must return the event's shape"
+            )
+
+    def denoise(self, x: Float[Array, "*event"], t: Float[Array, ""]) -> Float[Array, "*event"]:
+        """The denoised mean m(x, t): one network evaluation."""
+        level = schedules.levels(self.schedule, t)
+        return self.prediction.denoised(self.denoiser(x, t), x, level)
+
+    def terminal(self) -> Transition:
+        """N(0, sigma_T^2 I); the schedule must end where alpha_T times the data is negligible."""
+        size = 1
+        for length in self.event_shape:
+            size *= length
+        sigma = self.schedule.sigma(jnp.asarray(self.schedule.t_max))
+        return Transition(jnp.zeros((1,)), jnp.zeros((1, size)), jnp.broadcast_to(sigma**2, (1, 1)))
+
+    def default_kernel(self) -> kernels.Kernel:
+        """DDPM's ancestral kernel."""
+        return kernels.DDIM()
+
+    def spread(self, level: Level) -> Float[Array, ""]:
+        """Variance of x_0 given x_t, a coordinate, as if the data were one isotropic Gaussian."""
+        noise, signal = level.sigma**2, level.alpha**2 * self.data_variance
+        return self.data_variance * noise / (signal + noise)
+
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws by ancestral sampling on the log-SNR grid, ``sample_shape + event_shape``."""
+        grid = schedules.UniformLogSNR()(self.schedule, self.num_steps)
+        steps = schedules.levels(self.schedule, grid)
+        kernel = self.default_kernel()
+
+        def step(carry, pair):
+            x, key = carry
+            t, s = pair
+            key, key_step = jax.random.split(key)
+            denoised = self.denoise(x.reshape(self.event_shape), t.time).reshape(-1)
+            return (kernel(self, x, denoised, t, s).sample(key_step), key), None
+
+        def draw(key):
+            key, key_start = jax.random.split(key)
+            start = self.terminal().sample(key_start)
+            pairs = jax.tree.map(lambda a: (a[:-1], a[1:]), steps)
+            first, second = (Level(*(field[i] for field in pairs)) for i in (0, 1))
+            (x, _), _ = jax.lax.scan(step, (start, key), (first, second))
+            return x.reshape(self.event_shape)
+
+        return self._sample_many(draw, key, sample_shape)
+
+    def log_prob(self, value: Array) -> Array:
+        """Not available in closed form.
+
+        Raises:
+            InputError: always; use ``smcdiff.SMC``, which needs no log density of the prior.
+        """
+        raise InputError(
+            "DiffusionPrior has no closed-form log_prob, so MCMC and SVI cannot use it;"
+            " sample the posterior with smcdiff.SMC(model, ...), which needs none"
+        )

@@ -1,0 +1,113 @@
+"""What a proposal is, and the reverse diffusion that it steers.
+
+The particle filter targets ``p(x_{t:T}) psi_t(x_t)``: reverse kernels times a twist psi_t that
+guesses p(y given x_t), with psi_0 = p(y given x_0). A proposal supplies the twist and the law q from
+which x_s is drawn; the weights follow,
+
+    log w_s = log p(x_s | x_t) - log q(x_s | x_t) + log psi_s(x_s) - log psi_t(x_t),
+
+so a new sampler is one new file here: a twist and a draw. The denoiser is called once a particle
+and step, in ``guide``; what the draw needs of that call travels with the particle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from smcdiff.kernels import Kernel
+from smcdiff.model import Problem
+from smcdiff.schedules import Level
+from smcdiff.transitions import Transition
+
+Guide = Any
+"""What a proposal carries from the evaluation at x_t to the draw of x_s: a pytree."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ReverseModel:
+    """The reverse diffusion of one problem, on flat events.
+
+    Attributes:
+        problem: the NumPyro model, read.
+        kernel: reverse kernel.
+        levels: noise levels of the grid, decreasing; fields of shape (num_steps + 1,).
+    """
+
+    problem: Problem
+    kernel: Kernel
+    levels: Level
+
+    @property
+    def num_steps(self) -> int:
+        """Number of reverse steps."""
+        return self.levels.time.shape[0] - 1
+
+    def level(self, step: Array | int) -> Level:
+        """The level after ``step`` reverse steps: 0 is t_max, ``num_steps`` is noise-free."""
+        return jax.tree.map(lambda field: field[step], self.levels)
+
+    def denoise(self, x: Float[Array, " d"], t: Level) -> Float[Array, " d"]:
+        """The denoised mean m(x, t), flat: one network evaluation."""
+        return jnp.ravel(self.problem.prior.denoise(self.event(x), t.time))
+
+    def event(self, x: Float[Array, " d"]) -> Float[Array, "*event"]:
+        """A flat event in its own shape."""
+        return x.reshape(self.problem.event_shape)
+
+    def log_likelihood(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """log p(y given x_0 = x)."""
+        return self.problem.log_likelihood(self.event(x))
+
+    def residual(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
+        """Whitened residual of a linear-Gaussian observation; see `Problem.residual`."""
+        return self.problem.residual(self.event(x))
+
+    def transition(self, x, denoised, step) -> Transition:
+        """The reverse kernel from level ``step`` to level ``step + 1``."""
+        t, s = self.level(step), self.level(step + 1)
+        return self.kernel(self.problem.prior, x, denoised, t, s)
+
+
+class Proposal:
+    """Base class of all proposals; the defaults are those of the bootstrap filter."""
+
+    def check(self, problem: Problem, kernel: Kernel) -> None:
+        """Raises ``InputError``, before the run, where this proposal does not fit the problem."""
+
+    def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> Any:
+        """What all particles of a chain share (a pytree); computed once a run."""
+        return None
+
+    def start(
+        self, key: PRNGKeyArray, model: ReverseModel, shared: Any
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """x_T and log p_T(x_T) - log q_T(x_T)."""
+        return model.problem.prior.terminal().sample(key), jnp.zeros(())
+
+    def guide(
+        self, model: ReverseModel, shared: Any, x: Float[Array, " d"], step: Array
+    ) -> tuple[Float[Array, ""], Guide]:
+        """log psi_t(x) at level ``step`` and what ``propose`` needs; one network evaluation."""
+        raise NotImplementedError
+
+    def propose(
+        self,
+        key: PRNGKeyArray,
+        model: ReverseModel,
+        shared: Any,
+        x: Float[Array, " d"],
+        guide: Guide,
+        step: Array,
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """x_s at level ``step + 1`` and log p(x_s given x_t) - log q(x_s given x_t)."""
+        raise NotImplementedError
+
+    def final(self, model: ReverseModel, shared: Any, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """log psi_0(x): the log likelihood, unless the proposal has accounted for it already."""
+        return model.log_likelihood(x)

@@ -1,0 +1,42 @@
+"""The bootstrap filter: propose from the prior's reverse kernel."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from smcdiff.errors import InputError
+from smcdiff.proposals.base import Proposal
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Bootstrap(Proposal):
+    """Proposes from the reverse kernel; the likelihood enters only through the weights.
+
+    Consistent. Cost: one network evaluation a particle and step. It needs nothing of the likelihood
+    but its value (a black box will do), and many particles.
+
+    Attributes:
+        temper: the twist is psi_t = p(y given m(x_t))^temper; 0 is the plain bootstrap filter, in
+            which the observation is weighed once, at the end.
+    """
+
+    temper: float = dataclasses.field(default=0.0, metadata={"static": True})
+
+    def __post_init__(self):
+        if not 0.0 <= self.temper <= 1.0:
+            raise InputError(f"Bootstrap: temper is {self.temper}; it must lie in [0, 1]")
+
+    def guide(self, model, shared, x, step):
+        """The tempered likelihood of the denoised mean."""
+        denoised = model.denoise(x, model.level(step))
+        if self.temper == 0.0:
+            return jnp.zeros(()), denoised
+        return self.temper * model.log_likelihood(denoised), denoised
+
+    def propose(self, key, model, shared, x, guide, step):
+        """A draw of the reverse kernel."""
+        return model.transition(x, guide, step).sample(key), jnp.zeros(())

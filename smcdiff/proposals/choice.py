@@ -1,0 +1,48 @@
+"""Choosing a proposal from the structure of the problem."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from smcdiff.model import Problem
+from smcdiff.priors.analytic import AnalyticPrior
+from smcdiff.proposals.base import Proposal
+from smcdiff.proposals.bootstrap import Bootstrap
+from smcdiff.proposals.moment_matched import MomentMatched
+from smcdiff.proposals.twisted import Twisted
+
+_FEW_OBSERVATIONS = 16
+"""Up to here d_y network VJPs a step cost less than the particles that they save."""
+
+
+def _has_gradient(problem: Problem) -> bool:
+    """Whether the likelihood has a finite gradient that is not zero everywhere."""
+    probe = 0.1 * jax.random.normal(jax.random.key(2), problem.event_shape)
+    try:
+        gradient = jax.grad(problem.log_likelihood)(probe)
+    except (TypeError, ValueError, NotImplementedError):  # a callback, say, has no derivative
+        return False
+    return bool(jnp.all(jnp.isfinite(gradient)) & jnp.any(gradient != 0.0))
+
+
+def choose(problem: Problem) -> tuple[Proposal, str]:
+    """The proposal for a problem, and one sentence saying why.
+
+    Args:
+        problem: the NumPyro model, read.
+
+    Returns:
+        The proposal and the reason.
+    """
+    size = problem.num_observations
+    analytic = isinstance(problem.prior, AnalyticPrior)
+    limit = MomentMatched().max_observations if analytic else _FEW_OBSERVATIONS
+    if problem.linear and size <= limit:
+        return MomentMatched(), f"the observation is linear-Gaussian with {size} entries"
+    if problem.linear:
+        reason = f"the observation is linear-Gaussian, and {size} entries are too many for"
+        return Twisted(), f"{reason} MomentMatched ({limit} at most)"
+    if _has_gradient(problem):
+        return Twisted(), "the observation is not linear-Gaussian, but differentiable"
+    return Bootstrap(temper=0.5), "the likelihood has no usable gradient"

@@ -1,0 +1,133 @@
+"""What proposals for linear-Gaussian observations share.
+
+The whitened residual r(x) = Gamma^{-1/2} (y - A x) is all that is known of the observation; here
+are the quantities derived from it. In whitened coordinates the noise is N(0, I), and a masked entry
+is a row of zeros.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from smcdiff.errors import InputError
+from smcdiff.model import Problem
+from smcdiff.proposals.base import ReverseModel
+
+_NUM_PROBES = 64
+
+
+def require_linear(problem: Problem, name: str) -> None:
+    """Raises ``InputError`` unless the observation is linear-Gaussian."""
+    if not problem.linear:
+        raise InputError(
+            f"{name} needs an observation that is linear in site '{problem.site}' with Gaussian"
+            " noise, and none was found; pass linear=True to SMC if it is, or use"
+            " proposals.Twisted() or proposals.Bootstrap()"
+        )
+
+
+def row_norms(model: ReverseModel) -> Float[Array, " m"]:
+    """Squared norms of the rows of the whitened operator.
+
+    Estimated with Rademacher probes (mean of (A z)_i^2), which is exact for rows with one non-zero
+    entry and needs no dense matrix.
+    """
+    size = model.problem.prior.terminal().means.shape[1]
+    origin = jnp.zeros((size,))
+    probes = jax.random.rademacher(jax.random.key(0), (_NUM_PROBES, size), origin.dtype)
+    base = model.residual(origin)
+    return jnp.mean((base - jax.vmap(model.residual)(probes)) ** 2, axis=0)
+
+
+def log_normaliser(
+    model: ReverseModel, adjoint_step: Float[Array, " d"] | None = None
+) -> Float[Array, ""]:
+    """The constant c of log p(y given x) = c - |r(x)|^2 / 2.
+
+    Args:
+        model: the reverse model.
+        adjoint_step: a point with a small residual. c is the same everywhere, but where the
+            residual is large the two terms lose their digits to each other in float32.
+    """
+    size = model.problem.prior.terminal().means.shape[1]
+    x = jnp.zeros((size,)) if adjoint_step is None else adjoint_step
+    return model.log_likelihood(x) + 0.5 * jnp.sum(model.residual(x) ** 2)
+
+
+def near_solution(
+    model: ReverseModel, solve: Callable[[Float[Array, " m"]], Float[Array, " m"]]
+) -> Float[Array, " d"]:
+    """A point that nearly satisfies the observation: A' applied to ``solve(r(0))``."""
+    size = model.problem.prior.terminal().means.shape[1]
+    residual, pullback = jax.vjp(model.residual, jnp.zeros((size,)))
+    return -pullback(solve(residual))[0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """An observation of single coordinates: y_i = x[index_i] + scale_i * noise.
+
+    Attributes:
+        observed: (d,) which coordinates are observed.
+        values: (d,) their observed values; 0 elsewhere.
+        scale: (d,) their noise standard deviations, in data units; 1 elsewhere.
+    """
+
+    observed: Bool[Array, " d"]
+    values: Float[Array, " d"]
+    scale: Float[Array, " d"]
+
+
+def _probe(residual, size: int) -> tuple[Array, Array, Array]:
+    """Candidate indices, inverse noise scales, and r(0)."""
+    at_zero = residual(jnp.zeros((size,)))
+    inverse_scale = at_zero - residual(jnp.ones((size,)))
+    weighted = at_zero - residual(jnp.arange(size, dtype=at_zero.dtype))
+    safe = jnp.where(inverse_scale == 0.0, 1.0, inverse_scale)
+    index = jnp.clip(jnp.round(weighted / safe), 0, size - 1).astype(jnp.int32)
+    return index, inverse_scale, at_zero
+
+
+def selection(model: ReverseModel) -> Selection:
+    """Reads which coordinates are observed, their values and noise, from the residual."""
+    size = model.problem.prior.terminal().means.shape[1]
+    index, inverse_scale, at_zero = _probe(model.residual, size)
+    seen = inverse_scale > 0.0
+    scale = jnp.where(seen, 1.0 / jnp.where(seen, inverse_scale, 1.0), 1.0)
+    # Masked entries are written to a slot behind the last coordinate and cut off.
+    slot = jnp.where(seen, index, size)
+
+    def scatter(fill, values):
+        return jnp.full((size + 1,), fill).at[slot].set(values)[:size]
+
+    return Selection(scatter(False, seen), scatter(0.0, at_zero * scale), scatter(1.0, scale))
+
+
+def require_selection(problem: Problem, name: str) -> None:
+    """Raises ``InputError`` unless every observation is one coordinate plus Gaussian noise."""
+    require_linear(problem, name)
+    size = int(np.prod(problem.event_shape))
+
+    def residual(x):
+        return problem.residual(x.reshape(problem.event_shape))
+
+    index, inverse_scale, at_zero = _probe(residual, size)
+    probe = jax.random.normal(jax.random.key(1), (size,))
+    predicted = inverse_scale * probe[index]
+    actual = at_zero - residual(probe)
+    tolerance = 1e-3 * (1.0 + jnp.max(jnp.abs(at_zero)))
+    is_selection = bool(jnp.all(jnp.abs(predicted - actual) <= tolerance))
+    used: Int[np.ndarray, " n"] = np.asarray(index)[np.asarray(inverse_scale) > 0]
+    if not is_selection or bool(jnp.any(inverse_scale < 0)) or len(np.unique(used)) != len(used):
+        raise InputError(
+            f"{name} needs an observation of single entries of site '{problem.site}' (a mask, each"
+            " entry at most once); for other linear operators use proposals.Twisted() or"
+            " proposals.MomentMatched()"
+        )

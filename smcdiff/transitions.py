@@ -1,0 +1,219 @@
+"""Gaussian-mixture transition densities, and what a proposal may do to them.
+
+A reverse kernel returns the law of x_s given x_t as a `Transition`: a mixture of K Gaussians on
+flat vectors (K = 1 for the usual isotropic kernel). A proposal draws from a changed law q and needs
+``log p(x) - log q(x)`` at its draw. Four changes cover every method of the package, all of them
+in closed form for mixtures:
+
+* no change: ``sample``;
+* an exponential tilt, q(x) ~ p(x) exp(g.x): ``sample_tilted`` (for one Gaussian N(mu, V) this is
+  the mean shift mu + V g of twisted diffusion sampling);
+* conditioning on a Gaussian pseudo-observation, q(x) ~ p(x) N(r; H (x - mean), Sigma):
+  ``sample_conditioned``;
+* fixing some coordinates, the rest from their conditional law: ``sample_fixed``.
+
+Log ratios are computed from the change itself and never as a difference of two densities, so that
+they stay finite where the transition is a Dirac (V = 0, the last step of DDIM and DDPM).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+LOG_2PI = 1.8378770664093453
+
+
+def log_normal_cholesky(
+    residual: Float[Array, " m"], cholesky: Float[Array, "m m"]
+) -> Float[Array, ""]:
+    """Log density of N(0, L L') at ``residual``, given the lower Cholesky factor L."""
+    white = jsl.solve_triangular(cholesky, residual, lower=True)
+    log_det = jnp.sum(jnp.log(jnp.diagonal(cholesky)))
+    return -0.5 * jnp.sum(white**2) - log_det - 0.5 * residual.shape[0] * LOG_2PI
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Transition:
+    """A mixture of K Gaussians on flat vectors of length d.
+
+    Component k has mean ``offset + means[k]`` and covariance ``basis[k] diag(eigenvalues[k])
+    basis[k]'``. The offset keeps what depends on the particle apart from a table of means that does
+    not, where that is possible: under ``vmap`` the table then stays one (K, d) matrix.
+
+    Attributes:
+        log_weights: (K,) normalised log mixture weights.
+        means: (K, d).
+        eigenvalues: (K, d); axes may be 1 where components share a covariance or are isotropic.
+            Zero is allowed.
+        basis: (K, d, d) orthonormal columns, or None for the coordinate axes.
+        offset: (d,), or a scalar zero.
+    """
+
+    log_weights: Float[Array, " k"]
+    means: Float[Array, "k d"]
+    eigenvalues: Float[Array, "#k #d"]
+    basis: Float[Array, "k d d"] | None = None
+    offset: Float[Array, "#d"] | float = 0.0
+
+    @property
+    def mean(self) -> Float[Array, " d"]:
+        """Mean of the mixture."""
+        if self.means.shape[0] == 1:
+            return self.offset + self.means[0]
+        return self.offset + jnp.exp(self.log_weights) @ self.means
+
+    def covariance_times(self, vectors: Float[Array, "*m d"]) -> Float[Array, "#k *m d"]:
+        """V_k v for every component k (one where all share a covariance) and every row v."""
+        leading = (slice(None),) + (None,) * (vectors.ndim - 1)
+        if self.basis is None:
+            return self.eigenvalues[leading] * vectors[None]
+        rotated = jnp.einsum("kde,...d->k...e", self.basis, vectors)
+        return jnp.einsum("kde,k...e->k...d", self.basis, self.eigenvalues[leading] * rotated)
+
+    def component(self, index) -> Transition:
+        """Component ``index`` as a single Gaussian."""
+
+        def take(leaf):
+            if leaf is None or leaf.shape[0] == 1:
+                return leaf
+            return jax.lax.dynamic_slice_in_dim(leaf, index, 1)
+
+        return dataclasses.replace(
+            self,
+            log_weights=jnp.zeros((1,), self.means.dtype),
+            means=take(self.means),
+            eigenvalues=take(self.eigenvalues),
+            basis=take(self.basis),
+        )
+
+    def _pick(self, key: PRNGKeyArray, log_weights: Float[Array, " k"]) -> Transition:
+        """One component, drawn with the given log weights, as a single Gaussian."""
+        if self.means.shape[0] == 1:
+            return self
+        return self.component(jax.random.categorical(key, log_weights))
+
+    def _draw(self, key: PRNGKeyArray) -> Float[Array, " d"]:
+        """A draw, given that there is one component."""
+        noise = jax.random.normal(key, self.means.shape[1:], self.means.dtype)
+        noise = jnp.sqrt(self.eigenvalues[0]) * noise
+        return self.mean + (noise if self.basis is None else self.basis[0] @ noise)
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
+        """One draw."""
+        key_pick, key_draw = jax.random.split(key)
+        return self._pick(key_pick, self.log_weights)._draw(key_draw)
+
+    def log_prob(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """Log density; infinite or NaN where an eigenvalue is zero."""
+        centred = x - self.offset - self.means
+        if self.basis is not None:
+            centred = jnp.einsum("kde,kd->ke", self.basis, centred)
+        spread = jnp.broadcast_to(self.eigenvalues, centred.shape)
+        quadratic = jnp.sum(centred**2 / spread + jnp.log(spread) + LOG_2PI, axis=-1)
+        return logsumexp(self.log_weights - 0.5 * quadratic)
+
+    def sample_tilted(
+        self, key: PRNGKeyArray, gradient: Float[Array, " d"]
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """A draw from q(x) ~ p(x) exp(g.x).
+
+        Args:
+            key: random key.
+            gradient: g, (d,).
+
+        Returns:
+            The draw and log p - log q there.
+        """
+        key_pick, key_draw = jax.random.split(key)
+        centre = self.mean
+        shifts = self.covariance_times(gradient)
+        # Cumulant of g.(x - centre) for each component.
+        cumulants = (self.offset - centre) @ gradient + self.means @ gradient
+        log_weights = self.log_weights + cumulants + 0.5 * shifts @ gradient
+        single = self._pick(key_pick, log_weights)
+        x = single._draw(key_draw) + single.covariance_times(gradient)[0]
+        return x, logsumexp(log_weights) - gradient @ (x - centre)
+
+    def sample_conditioned(
+        self,
+        key: PRNGKeyArray,
+        matrix: Float[Array, "m d"],
+        residual: Float[Array, " m"],
+        noise_covariance: Float[Array, "m m"],
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """A draw from q(x) ~ p(x) N(residual; matrix (x - mean), noise_covariance).
+
+        The draw is Matheron's: a draw of p, moved by the gain times its own misfit, so no
+        factor of the d x d conditional covariance is needed.
+
+        Args:
+            key: random key.
+            matrix: H, (m, d).
+            residual: r, (m,), the misfit at the mean of p.
+            noise_covariance: Sigma, (m, m), positive definite.
+
+        Returns:
+            The draw and log p - log q there.
+        """
+        key_pick, key_draw, key_noise = jax.random.split(key, 3)
+        centre = self.mean
+        misfits = residual - (self.offset - centre) @ matrix.T - self.means @ matrix.T
+        gains = self.covariance_times(matrix)  # (k or 1, m, d): H V_k
+        joint = jnp.einsum("kmd,nd->kmn", gains, matrix) + noise_covariance
+        factors = jnp.linalg.cholesky(joint)
+        factors = jnp.broadcast_to(factors, (misfits.shape[0], *factors.shape[1:]))
+        log_weights = self.log_weights + jax.vmap(log_normal_cholesky)(misfits, factors)
+        single = self._pick(key_pick, log_weights)
+        draw = single._draw(key_draw)
+        noise_factor = jnp.linalg.cholesky(noise_covariance)
+        noise = noise_factor @ jax.random.normal(key_noise, residual.shape, residual.dtype)
+        misfit = residual - matrix @ (draw - centre) - noise
+        gain = single.covariance_times(matrix)[0]
+        factor = jnp.linalg.cholesky(gain @ matrix.T + noise_covariance)
+        x = draw + jsl.cho_solve((factor, True), misfit) @ gain
+        log_likelihood = log_normal_cholesky(residual - matrix @ (x - centre), noise_factor)
+        return x, logsumexp(log_weights) - log_likelihood
+
+    def sample_fixed(
+        self, key: PRNGKeyArray, fixed: Bool[Array, " d"], values: Float[Array, " d"]
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """Some coordinates fixed, the others from their law given those.
+
+        Args:
+            key: random key.
+            fixed: (d,), which coordinates take their entry of ``values``.
+            values: (d,); entries that are not fixed are ignored.
+
+        Returns:
+            The draw and the log density of the fixed coordinates.
+        """
+        key_pick, key_draw = jax.random.split(key)
+        values = jnp.where(fixed, values, self.mean)
+        misfits = jnp.where(fixed, values - self.offset - self.means, 0.0)
+        if self.basis is None:
+            spread = jnp.broadcast_to(self.eigenvalues, self.means.shape)
+            terms = misfits**2 / spread + jnp.log(spread) + LOG_2PI
+            log_weights = self.log_weights - 0.5 * jnp.sum(jnp.where(fixed, terms, 0.0), axis=-1)
+            draw = self._pick(key_pick, log_weights)._draw(key_draw)
+            return jnp.where(fixed, values, draw), logsumexp(log_weights)
+        # Rows and columns of free coordinates are those of the identity, so that sizes are static.
+        both = fixed[:, None] & fixed[None, :]
+        dense = jnp.einsum("kde,ke,kfe->kdf", self.basis, self.eigenvalues, self.basis)
+        factors = jnp.linalg.cholesky(jnp.where(both, dense, jnp.eye(fixed.shape[0])))
+        num_free = jnp.sum(~fixed)
+        log_normals = jax.vmap(log_normal_cholesky)(misfits, factors) + 0.5 * num_free * LOG_2PI
+        log_weights = self.log_weights + log_normals
+        single = self._pick(key_pick, log_weights)
+        draw = single._draw(key_draw)
+        gram = single.covariance_times(jnp.eye(fixed.shape[0], dtype=draw.dtype))[0]
+        factor = jnp.linalg.cholesky(jnp.where(both, gram, jnp.eye(fixed.shape[0])))
+        step = jsl.cho_solve((factor, True), jnp.where(fixed, values - draw, 0.0))
+        moved = draw + gram @ jnp.where(fixed, step, 0.0)
+        return jnp.where(fixed, values, moved), logsumexp(log_weights)

@@ -1,0 +1,75 @@
+"""Schedules: identities between alpha, sigma, log-SNR and time; grids."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smcdiff import schedules
+from smcdiff.errors import InputError
+
+SCHEDULES = [
+    schedules.OrnsteinUhlenbeck(),
+    schedules.VarianceExploding(),
+    schedules.LinearBeta(),
+    schedules.Cosine(),
+]
+GRIDS = [
+    schedules.UniformLogSNR(),
+    schedules.UniformTime(),
+    schedules.UniformSqrtAlphaBar(),
+    schedules.Karras(),
+]
+
+
+def _name(value):
+    return type(value).__name__
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=_name)
+def test_time_inverts_log_snr(schedule):
+    times = jnp.linspace(schedule.t_min, schedule.t_max, 50)
+    # float32 rounds alpha near 1, which the inverse magnifies at the noisy end of Cosine.
+    np.testing.assert_allclose(schedule.time(schedule.log_snr(times)), times, rtol=1e-3)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=_name)
+def test_time_zero_is_noise_free(schedule):
+    level = schedules.levels(schedule, jnp.zeros(()))
+    assert level.alpha == 1.0 and level.sigma == 0.0 and jnp.isposinf(level.log_snr)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=_name)
+@pytest.mark.parametrize("grid", GRIDS, ids=_name)
+def test_grid_decreases_from_t_max_to_zero(schedule, grid):
+    times = grid(schedule, 12)
+    assert times.shape == (13,)
+    assert jnp.all(jnp.diff(times) < 0)
+    np.testing.assert_allclose(times[0], schedule.t_max, rtol=1e-3)
+    np.testing.assert_allclose(times[-2], schedule.t_min, rtol=1e-2)
+    assert times[-1] == 0.0
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES[::2] + SCHEDULES[3:], ids=_name)
+def test_variance_preserving(schedule):
+    times = jnp.linspace(schedule.t_min, schedule.t_max, 20)
+    np.testing.assert_allclose(schedule.alpha(times) ** 2 + schedule.sigma(times) ** 2, 1, rtol=1e-5)
+
+
+def test_default_grid_is_uniform_in_log_snr():
+    schedule = schedules.Cosine()
+    log_snr = schedule.log_snr(schedules.UniformLogSNR()(schedule, 20)[:-1])
+    np.testing.assert_allclose(jnp.diff(log_snr), jnp.diff(log_snr)[0], rtol=1e-2)
+
+
+def test_linear_beta_matches_the_discrete_ddpm():
+    """Ho et al. (2020): 1000 steps, beta from 1e-4 to 0.02; alpha-bar to the O(1/1000) of the limit."""
+    alpha_bar = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))
+    times = np.arange(1, 1001) / 1000
+    np.testing.assert_allclose(
+        2 * np.log(schedules.LinearBeta().alpha(times)), np.log(alpha_bar), rtol=2e-2, atol=1e-4
+    )
+
+
+def test_one_step_is_refused():
+    with pytest.raises(InputError, match="at least 2 steps"):
+        schedules.UniformLogSNR()(schedules.Cosine(), 1)

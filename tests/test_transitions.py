@@ -1,0 +1,122 @@
+"""Transitions: each change of law against dense Gaussian algebra."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from smcdiff.transitions import Transition
+
+SIZE = 3
+NUM = 40_000
+
+
+def _make(num_components, dense, key=0):
+    keys = jax.random.split(jax.random.key(key), 4)
+    weights = jax.nn.log_softmax(jax.random.normal(keys[0], (num_components,)))
+    means = jax.random.normal(keys[1], (num_components, SIZE))
+    eigenvalues = jax.random.uniform(keys[2], (num_components, SIZE), minval=0.3, maxval=1.0)
+    square = jax.random.normal(keys[3], (num_components, SIZE, SIZE))
+    return Transition(weights, means, eigenvalues, jnp.linalg.qr(square)[0] if dense else None)
+
+
+def _covariances(transition):
+    basis = transition.basis
+    if basis is None:
+        basis = jnp.broadcast_to(jnp.eye(SIZE), (transition.means.shape[0], SIZE, SIZE))
+    return np.einsum("kde,ke,kfe->kdf", basis, transition.eigenvalues, basis)
+
+
+def _log_prob(log_weights, means, covariances, x):
+    pairs = zip(means, covariances, strict=True)
+    terms = np.stack([np.atleast_1d(multivariate_normal(m, c).logpdf(x)) for m, c in pairs])
+    return np.logaddexp.reduce(np.asarray(log_weights)[:, None] + terms, axis=0)
+
+
+CASES = [(1, False), (1, True), (3, False), (3, True)]
+
+
+@pytest.mark.parametrize(("num_components", "dense"), CASES)
+def test_log_prob_and_sample(num_components, dense):
+    transition = _make(num_components, dense)
+    x = jax.vmap(transition.sample)(jax.random.split(jax.random.key(1), NUM))
+    expected = _log_prob(transition.log_weights, transition.means, _covariances(transition), x)
+    np.testing.assert_allclose(jax.vmap(transition.log_prob)(x), expected, rtol=1e-3, atol=1e-4)
+    standard_error = jnp.std(x, axis=0) / NUM**0.5
+    assert jnp.all(jnp.abs(x.mean(0) - transition.mean) < 4 * standard_error)
+
+
+@pytest.mark.parametrize(("num_components", "dense"), CASES)
+def test_tilted_draws_and_ratio(num_components, dense):
+    """q is the mixture with means mu + V g and weights w exp(g.mu + g.V g / 2), normalised."""
+    transition, gradient = _make(num_components, dense), jnp.array([0.5, -1.0, 0.8])
+    keys = jax.random.split(jax.random.key(2), NUM)
+    x, log_ratio = jax.vmap(lambda key: transition.sample_tilted(key, gradient))(keys)
+    covariances = _covariances(transition)
+    means = transition.means + np.einsum("kde,e->kd", covariances, gradient)
+    exponents = transition.means @ gradient + 0.5 * (means - transition.means) @ gradient
+    log_weights = jax.nn.log_softmax(transition.log_weights + exponents)
+    log_q = _log_prob(log_weights, means, covariances, x)
+    np.testing.assert_allclose(log_ratio, jax.vmap(transition.log_prob)(x) - log_q, atol=2e-4)
+    expected = jnp.exp(log_weights) @ means
+    assert jnp.all(jnp.abs(x.mean(0) - expected) < 4 * jnp.std(x, axis=0) / NUM**0.5)
+
+
+@pytest.mark.parametrize(("num_components", "dense"), CASES)
+def test_conditioned_draws_and_ratio(num_components, dense):
+    transition = _make(num_components, dense)
+    matrix = jax.random.normal(jax.random.key(3), (2, SIZE))
+    residual, noise = jnp.array([0.7, -0.4]), jnp.array([[0.5, 0.1], [0.1, 0.3]])
+    keys = jax.random.split(jax.random.key(4), NUM)
+    x, log_ratio = jax.vmap(
+        lambda key: transition.sample_conditioned(key, matrix, residual, noise)
+    )(keys)
+    covariances, centre = _covariances(transition), transition.mean
+    joint = np.einsum("md,kde,ne->kmn", matrix, covariances, matrix) + noise
+    gains = np.einsum("kde,me,kmn->kdn", covariances, matrix, np.linalg.inv(joint))
+    misfits = residual - (transition.means - centre) @ matrix.T
+    means = transition.means + np.einsum("kdm,km->kd", gains, misfits)
+    posterior = covariances - np.einsum("kdm,me,kef->kdf", gains, matrix, covariances)
+    log_norm = [
+        multivariate_normal(np.zeros(2), j).logpdf(m) for j, m in zip(joint, misfits, strict=True)
+    ]
+    log_weights = jax.nn.log_softmax(transition.log_weights + jnp.array(log_norm))
+    log_q = _log_prob(log_weights, means, posterior, x)
+    np.testing.assert_allclose(log_ratio, jax.vmap(transition.log_prob)(x) - log_q, atol=2e-3)
+    expected = jnp.exp(log_weights) @ means
+    assert jnp.all(jnp.abs(x.mean(0) - expected) < 4 * jnp.std(x, axis=0) / NUM**0.5)
+
+
+@pytest.mark.parametrize(("num_components", "dense"), CASES)
+def test_fixed_coordinates(num_components, dense):
+    """The rest follows its conditional law; the log density is that of the fixed coordinates."""
+    transition = _make(num_components, dense)
+    fixed, values = jnp.array([True, False, True]), jnp.array([0.3, 0.0, -0.5])
+    keys = jax.random.split(jax.random.key(5), NUM)
+    x, log_density = jax.vmap(lambda key: transition.sample_fixed(key, fixed, values))(keys)
+    np.testing.assert_allclose(x[:, fixed], jnp.broadcast_to(values[fixed], (NUM, 2)), atol=1e-5)
+    covariances = _covariances(transition)
+    index = np.array([0, 2])
+    small = covariances[:, index[:, None], index]
+    marginal = _log_prob(
+        transition.log_weights, transition.means[:, index], small, np.asarray(values)[None, index]
+    )
+    np.testing.assert_allclose(log_density, np.broadcast_to(marginal, (NUM,)), rtol=1e-3)
+    # Bayes: p(free | fixed) = p(x) / p(fixed); its mean by quadrature over the one free coordinate.
+    axis = np.linspace(-8, 8, 4001)
+    points = np.stack([np.full_like(axis, 0.3), axis, np.full_like(axis, -0.5)], axis=1)
+    density = np.exp(_log_prob(transition.log_weights, transition.means, covariances, points))
+    mean = np.sum(axis * density) / np.sum(density)
+    assert abs(x[:, 1].mean() - mean) < 4 * x[:, 1].std() / NUM**0.5
+
+
+def test_changes_are_finite_at_a_dirac():
+    """The last step of DDIM has no variance: every change returns the mean with log ratio 0."""
+    transition = Transition(jnp.zeros(1), jnp.ones((1, SIZE)), jnp.zeros((1, 1)))
+    key = jax.random.key(0)
+    tilted = transition.sample_tilted(key, jnp.full(SIZE, 5.0))
+    conditioned = transition.sample_conditioned(key, jnp.eye(SIZE), jnp.ones(SIZE), jnp.eye(SIZE))
+    for x, log_ratio in (tilted, conditioned):
+        np.testing.assert_allclose(x, 1.0)
+        np.testing.assert_allclose(log_ratio, 0.0, atol=1e-6)
