@@ -1,5 +1,18 @@
-"""Bayesian inverse problems with diffusion priors by Sequential Monte Carlo."""
+"""Bayesian inverse problems with diffusion priors by Sequential Monte Carlo.
 
+Write a NumPyro model in which one site has a distribution of `smcdiff.priors` (or of
+`smcdiff.load_prior`), give it to `smcdiff.SMC`, and take the weighted posterior to ArviZ.
+"""
+
+from smcdiff import exact as exact
 from smcdiff import kernels as kernels
 from smcdiff import priors as priors
+from smcdiff import proposals as proposals
 from smcdiff import schedules as schedules
+from smcdiff import smc as smc
+from smcdiff.errors import InputError as InputError
+from smcdiff.errors import SamplingError as SamplingError
+from smcdiff.inference import SMC as SMC
+from smcdiff.posterior import Posterior as Posterior
+from smcdiff.smc import particle_filter as particle_filter
+from smcdiff.version import __version__ as __version__

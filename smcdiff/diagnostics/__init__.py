@@ -1,0 +1,1 @@
+"""Diagnostics of weighted posteriors, and the metrics of the experiments."""

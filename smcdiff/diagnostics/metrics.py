@@ -1,0 +1,55 @@
+"""Distances between samples and scores of images, for the experiments.
+
+References:
+    Bonneel et al. (2015), Sliced and Radon Wasserstein barycenters of measures.
+    Gneiting and Raftery (2007), Strictly proper scoring rules, prediction, and estimation (CRPS).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+def sliced_wasserstein(
+    key: PRNGKeyArray,
+    x: Float[Array, "n d"],
+    y: Float[Array, "n d"],
+    *,
+    num_directions: int = 500,
+    order: int = 1,
+) -> Float[Array, ""]:
+    """Sliced Wasserstein distance between two equally weighted samples of the same size.
+
+    Args:
+        key: random key of the directions.
+        x: (n, d).
+        y: (n, d).
+        num_directions: random unit directions over which the distance is averaged.
+        order: p; the result is ``(mean over directions of W_p^p)^(1/p)``.
+
+    Returns:
+        The distance, in the units of the samples.
+    """
+    directions = jax.random.normal(key, (num_directions, x.shape[1]), x.dtype)
+    directions = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
+    gaps = jnp.sort(x @ directions.T, axis=0) - jnp.sort(y @ directions.T, axis=0)
+    return jnp.mean(jnp.abs(gaps) ** order) ** (1.0 / order)
+
+
+def psnr(
+    estimate: Float[Array, "*shape"], truth: Float[Array, "*shape"], data_range: float = 2.0
+) -> Float[Array, ""]:
+    """Peak signal-to-noise ratio in dB; ``data_range`` is 2 for data in [-1, 1]."""
+    return 10.0 * jnp.log10(data_range**2 / jnp.mean((estimate - truth) ** 2))
+
+
+def crps(
+    samples: Float[Array, "n *shape"], truth: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """Continuous ranked probability score of equally weighted samples, in the units of the data."""
+    count = samples.shape[0]
+    ranks = jnp.arange(1, count + 1, dtype=samples.dtype).reshape(-1, *[1] * truth.ndim)
+    spread = jnp.sum((2 * ranks - count - 1) * jnp.sort(samples, axis=0), axis=0) / count**2
+    return jnp.mean(jnp.abs(samples - truth), axis=0) - spread

@@ -1,0 +1,394 @@
+"""`SMC`: from a NumPyro model with a diffusion prior to a weighted posterior.
+
+    model -> Problem (smcdiff.model) -> ReverseModel and Proposal (smcdiff.proposals)
+          -> particle filter (smcdiff.smc) -> Posterior (smcdiff.posterior)
+
+Everything that can be wrong with the input is checked before the one compiled run starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from smcdiff import model as model_reader
+from smcdiff import schedules
+from smcdiff.errors import InputError, SamplingError
+from smcdiff.kernels import Kernel
+from smcdiff.model import Problem
+from smcdiff.posterior import Posterior
+from smcdiff.proposals import Proposal, ReverseModel, choose
+from smcdiff.smc import FilterResult, ProgressBar, particle_filter
+from smcdiff.smc import resampling as resamplers
+from smcdiff.version import __version__
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SteeredDiffusion:
+    """The Feynman-Kac model of a reverse diffusion under a proposal.
+
+    A particle is (x, log psi_t(x), guide): the evaluation at x_t travels with it, so that the
+    denoiser is called once a particle and step.
+    """
+
+    proposal: Proposal
+    model: ReverseModel
+    shared: Any
+
+    def start(self, key: PRNGKeyArray):
+        """A particle at the first level, with its log weight."""
+        x, log_ratio = self.proposal.start(key, self.model, self.shared)
+        log_twist, guide = self.proposal.guide(self.model, self.shared, x, jnp.int32(0))
+        return (x, log_twist, guide), log_ratio + log_twist
+
+    def propose(self, key: PRNGKeyArray, t, particle):
+        """The particle after reverse step ``t`` (1 to num_steps), with its log weight."""
+        x, log_twist, guide = particle
+        x, log_ratio = self.proposal.propose(key, self.model, self.shared, x, guide, t - 1)
+
+        def evaluate(x):
+            return self.proposal.guide(self.model, self.shared, x, t)
+
+        def finish(x):
+            # The last level needs no network: psi_0 is the likelihood, and nothing is drawn after.
+            empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(evaluate, x))
+            return self.proposal.final(self.model, self.shared, x).astype(x.dtype), empty[1]
+
+        # t is the same for all particles, so this stays a branch under vmap.
+        new_twist, guide = jax.lax.cond(t == self.model.num_steps, finish, evaluate, x)
+        return (x, new_twist, guide), log_ratio + new_twist - log_twist
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What fixes the compiled run, besides the shapes of its arguments."""
+
+    num_particles: int
+    num_chains: int
+    resampling: Callable
+    ess_threshold: float
+    weighted: bool
+    batch_size: int | None
+    store_ancestors: bool
+    progress: Callable | None
+
+
+def _run_chains(
+    keys: PRNGKeyArray, model: ReverseModel, proposal: Proposal, settings: _Settings
+) -> tuple[FilterResult, jax.Array]:
+    """All chains; the particles of the result are flat events, and their log likelihoods."""
+    num_steps = model.num_steps
+    batch_size = settings.batch_size
+    if batch_size is not None:  # chains run side by side
+        batch_size = max(1, batch_size // settings.num_chains)
+
+    def run_chain(key):
+        key_prepare, key_filter = jax.random.split(key)
+        shared = proposal.prepare(key_prepare, model)
+        result = particle_filter(
+            key_filter,
+            SteeredDiffusion(proposal, model, shared),
+            settings.num_particles,
+            num_steps,
+            resampling=settings.resampling,
+            ess_threshold=settings.ess_threshold,
+            weighted=settings.weighted,
+            batch_size=batch_size,
+            store_ancestors=settings.store_ancestors,
+            progress=settings.progress,
+        )
+        x = result.particles[0]
+        log_likelihood = jax.vmap(model.log_likelihood)(x)
+        return result._replace(particles=x), log_likelihood
+
+    if settings.num_chains == 1:  # without vmap the choice to resample stays a branch
+        return jax.tree.map(lambda a: a[None], run_chain(keys[0]))
+    return jax.vmap(run_chain)(keys)
+
+
+@jax.jit(static_argnames=("settings",))
+def _run(keys, model, proposal, settings):
+    return _run_chains(keys, model, proposal, settings)
+
+
+@jax.jit(static_argnames=("mapped", "settings"))
+def _run_batch(keys, model, mapped, proposal, settings):
+    leaves, structure = jax.tree.flatten(model)
+    axes = [0 if is_mapped else None for is_mapped in mapped]
+
+    def run_one(keys, leaves):
+        return _run_chains(keys, jax.tree.unflatten(structure, leaves), proposal, settings)
+
+    return jax.vmap(run_one, in_axes=(0, axes))(keys, leaves)
+
+
+def _stack(models: list[ReverseModel]) -> tuple[ReverseModel, tuple[bool, ...]]:
+    """Several reverse models as one, with a leading axis on the leaves in which they differ."""
+    flat = [jax.tree.flatten(model) for model in models]
+    if any(structure != flat[0][1] for _, structure in flat):
+        raise InputError(
+            "run_batch: the items give models of different structure; observations must have the"
+            " same shapes and the same masked pattern of sites"
+        )
+    columns = list(zip(*(leaves for leaves, _ in flat), strict=True))
+    if any(jnp.shape(leaf) != jnp.shape(column[0]) for column in columns for leaf in column):
+        raise InputError("run_batch: the items have arrays of different shapes")
+
+    def is_shared(column):
+        return all(leaf is column[0] for leaf in column[1:])
+
+    mapped = tuple(not is_shared(column) for column in columns)
+    leaves = [
+        jnp.stack(column) if is_mapped else column[0]
+        for column, is_mapped in zip(columns, mapped, strict=True)
+    ]
+    return jax.tree.unflatten(flat[0][1], leaves), mapped
+
+
+@functools.cache
+def _progress_bar(num_steps: int) -> ProgressBar:
+    """One bar for all runs of a length: another object would be another compilation."""
+    return ProgressBar(num_steps)
+
+
+class SMC:
+    """Samples the posterior of a NumPyro model whose one site has a diffusion prior.
+
+    Args:
+        model: a NumPyro model with one site whose distribution is a diffusion prior, and observed
+            sites (or ``numpyro.factor``).
+        proposal: a proposal of `smcdiff.proposals`; None chooses from the model's structure and
+            says so in ``posterior.attrs``.
+        num_particles: particles a chain.
+        num_steps: reverse diffusion steps.
+        num_chains: independent runs; their spread is the honest Monte-Carlo error.
+        resampling: "systematic", "stratified", "multinomial", "residual", or a function
+            ``(rng_key, weights, num_samples) -> indices`` (BlackJAX's protocol).
+        ess_threshold: resample when the ESS falls below this fraction of the particles; 0 is never,
+            1 is always.
+        weighted: with False the weights are switched off: the heuristic sampler of the literature.
+        batch_size: particles mapped at once, over all chains; None maps all of them.
+        progress_bar: show progress with the time left.
+        kernel: reverse kernel; None takes the prior's own (exact for analytic priors, DDPM's
+            ancestral step for learned ones).
+        grid: placement of the steps; None is uniform in log-SNR.
+        linear: declare (True) or deny (False) that the observation is linear-Gaussian; None
+            detects it.
+        store_ancestors: keep the ancestor indices of every step, (num_chains, num_steps + 1,
+            num_particles).
+
+    Raises:
+        InputError: settings out of range.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        proposal: Proposal | None = None,
+        *,
+        num_particles: int,
+        num_steps: int,
+        num_chains: int = 1,
+        resampling: str | Callable = "systematic",
+        ess_threshold: float = 0.5,
+        weighted: bool = True,
+        batch_size: int | None = None,
+        progress_bar: bool = True,
+        kernel: Kernel | None = None,
+        grid: schedules.Grid | None = None,
+        linear: bool | None = None,
+        store_ancestors: bool = False,
+    ):
+        """See the class."""
+        positive = {"num_particles": num_particles, "num_chains": num_chains}
+        if batch_size is not None:
+            positive["batch_size"] = batch_size
+        for name, value in positive.items():
+            if value < 1:
+                raise InputError(f"SMC: {name} is {value}; it must be at least 1")
+        if num_steps < 2:
+            raise InputError(f"SMC: num_steps is {num_steps}; a time grid needs at least 2 steps")
+        if not 0.0 <= ess_threshold <= 1.0:
+            raise InputError(f"SMC: ess_threshold is {ess_threshold}; it must lie in [0, 1]")
+        if proposal is not None and not isinstance(proposal, Proposal):
+            raise InputError(
+                f"SMC: proposal is {proposal!r}; pass an object of smcdiff.proposals, for example"
+                " proposals.Twisted()"
+            )
+        self.model = model
+        self.proposal = proposal
+        self.num_steps = num_steps
+        self.progress_bar = progress_bar
+        self.kernel = kernel
+        self.grid = schedules.UniformLogSNR() if grid is None else grid
+        self.linear = linear
+        self.settings = _Settings(
+            num_particles,
+            num_chains,
+            resamplers.get(resampling),
+            ess_threshold,
+            weighted,
+            batch_size,
+            store_ancestors,
+            None,
+        )
+
+    def run(self, key: PRNGKeyArray, *args, **kwargs) -> Posterior:
+        """Samples the posterior.
+
+        Args:
+            key: random key. The same key gives the same result.
+            *args: arguments of the model.
+            **kwargs: keyword arguments of the model, the observations among them. Arrays and
+                Python floats may change between runs without compiling again.
+
+        Returns:
+            The weighted posterior.
+
+        Raises:
+            InputError: a model or data that cannot be used, before the run.
+            SamplingError: no finite weight was left; the message names the step.
+        """
+        start = time.perf_counter()
+        problem = model_reader.read(self.model, args, kwargs, linear=self.linear)
+        model, proposal, reason = self._assemble(problem)
+        keys = jax.random.split(key, self.settings.num_chains)
+        with self._progress() as progress:
+            settings = dataclasses.replace(self.settings, progress=progress)
+            result = jax.block_until_ready(_run(keys, model, proposal, settings))
+        return self._posterior(*result, model, proposal, reason, time.perf_counter() - start)
+
+    def _assemble(self, problem: Problem) -> tuple[ReverseModel, Proposal, str]:
+        """The reverse model and the proposal, checked against each other."""
+        prior = problem.prior
+        kernel = prior.default_kernel() if self.kernel is None else self.kernel
+        kernel.check(prior)
+        if kernel.deterministic and self.settings.weighted:
+            raise InputError(
+                "SMC: the kernel has eta = 0, so its steps have no density to weigh; use eta > 0 or"
+                " weighted=False"
+            )
+        proposal, reason = self.proposal, "named by the user"
+        if proposal is None:
+            proposal, reason = choose(problem)
+        proposal.check(problem, kernel)
+        times = self.grid(prior.schedule, self.num_steps)
+        levels = schedules.levels(prior.schedule, times)
+        return ReverseModel(problem, kernel, levels), proposal, reason
+
+    def run_batch(self, key: PRNGKeyArray, batch: dict[str, Any], *args, **kwargs):
+        """Samples the posteriors of a batch of observations in one compiled call.
+
+        Args:
+            key: random key.
+            batch: keyword arguments of the model with a leading axis of B items, for example
+                ``{"y": ys}``.
+            *args: arguments that all items share.
+            **kwargs: keyword arguments that all items share.
+
+        Returns:
+            A list of B posteriors.
+
+        Raises:
+            InputError: a model or data that cannot be used, in any of the items, before the run.
+            SamplingError: no finite weight was left in one of the items.
+        """
+        start = time.perf_counter()
+        sizes = {name: np.shape(value)[:1] for name, value in batch.items()}
+        if len(set(sizes.values())) != 1 or () in sizes.values() or (0,) in sizes.values():
+            raise InputError(f"run_batch: leading axes {sizes}; all must be equal and at least 1")
+        ((size,),) = set(sizes.values())
+        assembled = []
+        for index in range(size):
+            item = {name: value[index] for name, value in batch.items()}
+            problem = model_reader.read(self.model, args, {**kwargs, **item}, linear=self.linear)
+            assembled.append(self._assemble(problem))
+        _, proposal, reason = assembled[0]
+        models = [model for model, _, _ in assembled]
+        stacked, mapped = _stack(models)
+        keys = jax.random.split(key, (size, self.settings.num_chains))
+        with self._progress() as progress:
+            settings = dataclasses.replace(self.settings, progress=progress)
+            results = jax.block_until_ready(_run_batch(keys, stacked, mapped, proposal, settings))
+        seconds = time.perf_counter() - start
+        posteriors = []
+        for index, model in enumerate(models):
+            result, log_likelihood = jax.tree.map(lambda leaf, i=index: leaf[i], results)
+            posteriors.append(
+                self._posterior(result, log_likelihood, model, proposal, reason, seconds / size)
+            )
+        return posteriors
+
+    def _progress(self):
+        """A context whose value is the callback that the engine calls, or None."""
+        return _progress_bar(self.num_steps) if self.progress_bar else nullcontext()
+
+    def _posterior(
+        self,
+        result: FilterResult,
+        log_likelihood: jax.Array,
+        model: ReverseModel,
+        proposal: Proposal,
+        reason: str,
+        seconds: float,
+    ) -> Posterior:
+        """The result for the user, on the host."""
+        problem, settings = model.problem, self.settings
+        self._check_finished(np.asarray(result.failed_step), model)
+        chains, particles = result.log_weights.shape
+        samples = np.asarray(result.particles).reshape(chains, particles, *problem.event_shape)
+        if not np.all(np.isfinite(samples)):
+            raise SamplingError(
+                f"site '{problem.site}': samples are not finite although their weights are;"
+                " the denoiser returned NaN or infinity"
+            )
+        return Posterior(
+            samples={problem.site: samples},
+            log_weights=np.asarray(result.log_weights),
+            log_evidence=np.asarray(result.log_evidence),
+            ess=np.asarray(result.ess),
+            ancestors=None if result.ancestors is None else np.asarray(result.ancestors),
+            founders=np.asarray(result.founders),
+            num_founders=np.asarray(result.num_founders),
+            log_evidence_increments=np.asarray(result.log_evidence_increments),
+            resampled=np.asarray(result.resampled),
+            log_snr=np.asarray(model.levels.log_snr),
+            log_likelihood=np.asarray(log_likelihood),
+            observed={name: np.asarray(v) for name, v in problem.observations().items()},
+            weighted=settings.weighted,
+            attrs={
+                "proposal": repr(proposal),
+                "proposal_reason": reason,
+                "kernel": repr(model.kernel),
+                "grid": repr(self.grid),
+                "num_steps": self.num_steps,
+                "ess_threshold": settings.ess_threshold,
+                "resampling": settings.resampling.__name__,
+                "seconds": seconds,
+                "smcdiff_version": __version__,
+                "jax_version": jax.__version__,
+            },
+        )
+
+    def _check_finished(self, failed_step: np.ndarray, model: ReverseModel) -> None:
+        if np.all(failed_step < 0):
+            return
+        step = int(failed_step[failed_step >= 0].min())
+        level = jax.tree.map(float, model.level(step))
+        raise SamplingError(
+            f"site '{model.problem.site}': at step {step} of {self.num_steps} (noise level sigma ="
+            f" {level.sigma:.3g}) no particle of {int(np.sum(failed_step >= 0))} of"
+            f" {failed_step.size} chains had a finite weight; the observation is far outside the"
+            " prior, the noise too small, or the denoiser returned NaN: try more particles, a"
+            " larger noise, or proposals.Twisted()"
+        )

@@ -1,0 +1,223 @@
+"""The result of a run: weighted particles, evidence, and their export.
+
+With chains c, particles i, normalised weights W_ci and evidence estimates Z_c, expectations are
+estimated by ``sum_c Z_c sum_i W_ci f(x_ci) / sum_c Z_c``: chains are pooled by their evidence, which
+is what makes the pooled estimate consistent in the number of chains. Where weights were off all
+chains and particles count the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from smcdiff.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray
+
+    from smcdiff.diagnostics.degeneracy import Diagnosis
+
+_FORMAT = "smcdiff-posterior-1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Posterior:
+    """Weighted particles of C chains of N, after K reverse steps.
+
+    Attributes:
+        samples: site -> (C, N, *event), the particles as they are: use them with ``log_weights``,
+            or call `resample`.
+        log_weights: (C, N), normalised in each chain.
+        log_evidence: (C,) log Z_hat; NaN where weights were off.
+        ess: (C, K + 1) effective sample size after each weighting.
+        founders: (C, N) the particle of step 0 from which each descends.
+        num_founders: (C, K + 1) number of distinct founders.
+        log_evidence_increments: (C, K + 1).
+        resampled: (C, K + 1) whether the step began by resampling.
+        log_snr: (K + 1,) log signal-to-noise ratio of the states; infinite at the last.
+        log_likelihood: (C, N) log p(y given x) of the particles.
+        observed: site -> observed value.
+        weighted: whether weights were on.
+        ancestors: (C, K + 1, N) parents of each step, or None.
+        attrs: how the run was made.
+    """
+
+    samples: dict[str, Float[np.ndarray, "c n *event"]]
+    log_weights: Float[np.ndarray, "c n"]
+    log_evidence: Float[np.ndarray, " c"]
+    ess: Float[np.ndarray, "c steps"]
+    founders: Int[np.ndarray, "c n"]
+    num_founders: Int[np.ndarray, "c steps"]
+    log_evidence_increments: Float[np.ndarray, "c steps"]
+    resampled: Bool[np.ndarray, "c steps"]
+    log_snr: Float[np.ndarray, " steps"]
+    log_likelihood: Float[np.ndarray, "c n"]
+    observed: dict[str, np.ndarray]
+    weighted: bool
+    ancestors: Int[np.ndarray, "c steps n"] | None = None
+    attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line: sites, sizes, evidence, ESS."""
+        chains, particles = self.log_weights.shape
+        sites = {name: value.shape[2:] for name, value in self.samples.items()}
+        evidence = np.array2string(self.log_evidence, precision=2)
+        return (
+            f"Posterior(sites={sites}, {chains} chains x {particles} particles,"
+            f" log_evidence={evidence}, final ESS={np.array2string(self.ess[:, -1], precision=1)})"
+        )
+
+    @property
+    def pooled_weights(self) -> Float[np.ndarray, "c n"]:
+        """Weights over all chains, summing to 1; chains count by their evidence."""
+        log_weights = self.log_weights.astype(np.float64)
+        if self.weighted:
+            log_weights = log_weights + self.log_evidence[:, None]
+        weights = np.exp(log_weights - log_weights.max())
+        return weights / weights.sum()
+
+    def resample(self, key: PRNGKeyArray, n: int) -> dict[str, Float[Array, "n *event"]]:
+        """Equally weighted draws, pooled over the chains by their evidence.
+
+        Args:
+            key: random key.
+            n: number of draws.
+
+        Returns:
+            site -> (n, *event). Draws repeat where the ESS is below n.
+
+        Raises:
+            InputError: n below 1.
+        """
+        if n < 1:
+            raise InputError(f"resample: n is {n}; it must be at least 1")
+        from smcdiff.smc.resampling import systematic
+
+        key_draw, key_order = jax.random.split(key)
+        weights = jnp.asarray(self.pooled_weights.ravel(), jnp.result_type(float))
+        indices = np.asarray(systematic(key_draw, weights, n))
+        indices = np.asarray(jax.random.permutation(key_order, indices))
+        return {
+            name: jnp.asarray(value.reshape(-1, *value.shape[2:])[indices])
+            for name, value in self.samples.items()
+        }
+
+    def mean(self) -> dict[str, np.ndarray]:
+        """Posterior mean of each site, of its event shape."""
+        weights = self.pooled_weights
+        return {name: np.tensordot(weights, x, 2) for name, x in self.samples.items()}
+
+    def std(self) -> dict[str, np.ndarray]:
+        """Posterior standard deviation of each site, of its event shape."""
+        weights, means = self.pooled_weights, self.mean()
+        return {
+            name: np.sqrt(np.tensordot(weights, (x - means[name]) ** 2, 2))
+            for name, x in self.samples.items()
+        }
+
+    def diagnose(self) -> Diagnosis:
+        """Prints a report on weight degeneracy in plain language, and returns it."""
+        from smcdiff.diagnostics.degeneracy import diagnose
+
+        diagnosis = diagnose(self)
+        print(diagnosis)
+        return diagnosis
+
+    def to_arviz(self) -> xarray.DataTree:
+        """One `xarray.DataTree` for ArviZ.
+
+        Groups: ``posterior`` (chain, draw; each chain resampled to equal weights with a fixed key),
+        ``weighted_posterior`` (chain, particle; with ``log_weight`` and ``founder``),
+        ``sample_stats``, ``log_likelihood``, ``smc`` (chain, step; the filter's record, and
+        ``log_evidence`` a chain) and ``observed_data``. ArviZ 1.x takes it as it is; with 0.23 call
+        ``arviz.from_datatree``. R-hat and ESS of the resampled draws measure neither mixing nor
+        Monte-Carlo error: look at ``smc`` and at `diagnose`.
+        """
+        from smcdiff.export import to_datatree
+
+        return to_datatree(self)
+
+    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
+        """Writes the posterior as netCDF; an unfinished file never takes the name.
+
+        Args:
+            path: file to write.
+            overwrite: replace an existing file.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: the file exists, or cannot be written.
+        """
+        target = Path(path)
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} exists; choose another name or pass overwrite=True")
+        tree = self.to_arviz()
+        tree.attrs["smcdiff_format"] = _FORMAT
+        try:
+            handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".part")
+            os.close(handle)
+        except OSError as error:
+            raise InputError(f"{target}: cannot write there ({error.strerror})") from error
+        try:
+            tree.to_netcdf(temporary, engine="h5netcdf")
+            os.replace(temporary, target)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Posterior:
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: no such file, or not a complete smcdiff posterior.
+        """
+        import xarray
+
+        target = Path(path)
+        if not target.is_file():
+            raise InputError(f"{target}: no such file")
+        try:
+            with xarray.open_datatree(target, engine="h5netcdf") as tree:
+                if tree.attrs.get("smcdiff_format") != _FORMAT:
+                    raise InputError(f"{target}: not a posterior written by smcdiff")
+                return _from_datatree(tree.load())
+        except (OSError, KeyError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{target}: cannot be read as a posterior; it may be truncated or damaged"
+            ) from error
+
+
+def _from_datatree(tree: xarray.DataTree) -> Posterior:
+    smc, particles = tree["smc"].to_dataset(), tree["weighted_posterior"].to_dataset()
+    own = {"log_weight", "founder"}
+    return Posterior(
+        samples={str(n): v.values for n, v in particles.data_vars.items() if n not in own},
+        log_weights=particles["log_weight"].values,
+        log_evidence=smc["log_evidence"].values,
+        ess=smc["ess"].values,
+        founders=particles["founder"].values,
+        num_founders=smc["num_founders"].values,
+        log_evidence_increments=smc["log_evidence_increment"].values,
+        resampled=smc["resampled"].values.astype(bool),
+        log_snr=smc["log_snr"].values,
+        log_likelihood=tree["log_likelihood"]["total"].values,
+        observed={str(n): v.values for n, v in tree["observed_data"].data_vars.items()},
+        weighted=bool(tree.attrs["weighted"]),
+        ancestors=smc["ancestors"].values if "ancestors" in smc else None,
+        attrs=json.loads(tree.attrs["run"]),
+    )

@@ -1,0 +1,132 @@
+"""Feynman-Kac models: what a particle filter runs on.
+
+A Feynman-Kac model is a Markov chain X_0, X_1, ..., X_T with initial law M_0 and kernels
+M_t(x_{t-1}, dx_t), and potentials G_0(x_0), G_t(x_{t-1}, x_t) >= 0. It defines the path measures
+
+    Q_t(dx_{0:t}) = (1 / L_t) M_0(dx_0) G_0(x_0) prod_{s=1}^{t} M_s(x_{s-1}, dx_s) G_s(x_{s-1}, x_s),
+
+and L_T, the evidence, is what the running product of the filter's mean weights estimates without
+bias. A bootstrap filter takes M_t = the transition and G_t = the likelihood of y_t; a guided filter
+takes M_t = a proposal and G_t = transition times likelihood over proposal.
+
+A model describes ONE particle (any pytree of arrays) and the filter maps over particles, so that a
+model never sees how many there are or how they are batched.
+
+References:
+    P. Del Moral (2004), Feynman-Kac Formulae, Springer, ch. 2.
+    N. Chopin and O. Papaspiliopoulos (2020), An Introduction to Sequential Monte Carlo, Springer,
+    ch. 5.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from smcdiff.errors import InputError
+
+
+class FeynmanKac(Protocol):
+    """A Feynman-Kac model on one particle; nothing needs to inherit from this class.
+
+    Two optional methods take precedence where a model has them, so that work common to the move and
+    its weight is done once:
+
+    * ``start(key) -> (particle, log_weight)`` in place of ``init`` and ``log_potential`` at t = 0;
+    * ``propose(key, t, prev) -> (particle, log_weight)`` in place of ``step`` and
+      ``log_potential`` at t >= 1.
+
+    ``t`` is an int32 scalar that is the same for all particles: ``lax.cond`` on it stays a branch.
+    Make the model a pytree whose leaves are its data; then a jitted filter takes new data without
+    compiling again.
+    """
+
+    def init(self, key: PRNGKeyArray) -> PyTree:
+        """Draws a particle from M_0."""
+        ...
+
+    def step(self, key: PRNGKeyArray, t: Int[Array, ""], prev: PyTree) -> PyTree:
+        """Draws a particle from M_t(prev, .), t >= 1."""
+        ...
+
+    def log_potential(
+        self, t: Int[Array, ""], prev: PyTree | None, particle: PyTree
+    ) -> Float[Array, ""]:
+        """log G_t(prev, particle); ``prev`` is None at t = 0."""
+        ...
+
+
+def start(model: Any, key: PRNGKeyArray) -> tuple[PyTree, Float[Array, ""]]:
+    """Draws one particle at t = 0 and its log weight, fused where the model offers it."""
+    if hasattr(model, "start"):
+        return model.start(key)
+    particle = model.init(key)
+    return particle, model.log_potential(jnp.int32(0), None, particle)
+
+
+def propose(
+    model: Any, key: PRNGKeyArray, t: Int[Array, ""], prev: PyTree
+) -> tuple[PyTree, Float[Array, ""]]:
+    """Moves one particle to step ``t`` and weighs it, fused where the model offers it."""
+    if hasattr(model, "propose"):
+        return model.propose(key, t, prev)
+    particle = model.step(key, t, prev)
+    return particle, model.log_potential(t, prev, particle)
+
+
+def check(model: Any, key: PRNGKeyArray) -> jnp.dtype:
+    """Checks by abstract evaluation that a model fits the protocol.
+
+    Args:
+        model: the Feynman-Kac model.
+        key: a random key of the kind the filter will use.
+
+    Returns:
+        The floating-point type of the log weights.
+
+    Raises:
+        InputError: a method is missing, a log weight is not a scalar, or a step changes the
+            structure, the shapes or the types of a particle.
+    """
+    name = type(model).__name__
+    for fused, parts in (("start", ("init", "log_potential")), ("propose", ("step",))):
+        missing = [part for part in parts if not hasattr(model, part)]
+        if not hasattr(model, fused) and missing:
+            raise InputError(
+                f"particle_filter: {name} has no {' or '.join(missing)}; define"
+                f" {' and '.join(parts)}, or the fused {fused}"
+            )
+    if not hasattr(model, "propose") and not hasattr(model, "log_potential"):
+        raise InputError(f"particle_filter: {name} has step but no log_potential; define it")
+    first, first_weight = jax.eval_shape(lambda k: start(model, k), key)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    later, weight = jax.eval_shape(lambda k, t, x: propose(model, k, t, x), key, step, first)
+    for where, value in (("t = 0", first_weight), ("t >= 1", weight)):
+        if getattr(value, "shape", None) != ():
+            raise InputError(
+                f"particle_filter: the log weight of {name} at {where} has shape"
+                f" {getattr(value, 'shape', None)}; return a scalar for one particle"
+            )
+    _check_same(name, first, later)
+    dtype = jnp.result_type(first_weight, weight)
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+
+
+def _check_same(name: str, first: PyTree, later: PyTree) -> None:
+    """Raises unless both are trees of arrays with equal structure, shapes and types."""
+    if jax.tree.structure(first) != jax.tree.structure(later):
+        raise InputError(
+            f"particle_filter: {name} starts with particles {jax.tree.structure(first)} and steps"
+            f" to {jax.tree.structure(later)}; return the same structure from both"
+        )
+    leaves = zip(jax.tree.leaves_with_path(first), jax.tree.leaves(later), strict=True)
+    for (path, a), b in leaves:
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            where = jax.tree_util.keystr(path) or "particle"
+            raise InputError(
+                f"particle_filter: {name} starts with {where} of shape {a.shape}, type {a.dtype},"
+                f" and steps to shape {b.shape}, type {b.dtype}; return the same from both"
+            )

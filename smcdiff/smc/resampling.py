@@ -1,0 +1,261 @@
+"""Resampling schemes: from weights to ancestor indices.
+
+Every scheme is a function ``(rng_key, weights, num_samples) -> int32 indices``, BlackJAX's
+protocol, so that schemes of either library fit either filter. For normalised weights W and M
+samples, all are unbiased: particle i is copied M W_i times in expectation.
+
+The line [0, M] is cut into consecutive intervals of lengths M W_i, and M points on it choose
+the particles whose intervals they hit:
+
+    systematic:   points j + U,    one U;             |copies - M W_i| < 1;
+    stratified:   points j + U_j,  M independent U_j; |copies - M W_i| < 2;
+    multinomial:  M independent uniform points;
+    residual:     floor(M W_i) copies for certain, multinomial for the remainders.
+
+How the points are counted. In float32 a cumulative sum of 10^6 weights is wrong by many copies,
+ends below or above 1, and a binary search in it picks particles of weight zero. Here
+
+* positions on the line are kept as a whole number and a fraction in [0, 1): blocks of values are
+  summed in floating point, blocks among themselves in integers plus fractions, so that a position
+  is good to about 2e-7 M and M W_i of the usual particle to far better;
+* the first point of each interval follows from its left end in closed form (one comparison of
+  fractions), without a search: the particle's index is scattered to that slot, and a cumulative
+  maximum fills the slots after it;
+* only particles of positive weight are scattered, so no other can be chosen, and the last of them
+  takes what rounding leaves over.
+
+The returned indices are sorted. All of it is integer-valued: no gradient flows through.
+
+References:
+    G. Kitagawa (1996), J. Comput. Graph. Stat. 5, 1 (stratified, systematic).
+    J. Carpenter, P. Clifford and P. Fearnhead (1999), IEE Proc. F 146, 2 (systematic).
+    J. S. Liu and R. Chen (1998), J. Am. Stat. Assoc. 93, 1032 (residual).
+    R. Douc, O. Cappe and E. Moulines (2005), Comparison of resampling schemes, ISPA.
+    L. Devroye (1986), Non-Uniform Random Variate Generation, Springer, V.3.1 (sorted uniforms from
+    exponential spacings).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from smcdiff.errors import InputError
+
+Resampler = Callable[[PRNGKeyArray, Float[Array, " n"], int], Int[Array, " m"]]
+
+# Long enough that block sums are few, short enough that summing a block loses nothing.
+_BLOCK = 512
+
+
+def systematic(
+    rng_key: PRNGKeyArray, weights: Float[Array, " n"], num_samples: int
+) -> Int[Array, " m"]:
+    """Systematic resampling: one uniform number shifts a regular comb.
+
+    Args:
+        rng_key: random key.
+        weights: non-negative weights; they need not be normalised.
+        num_samples: M, the number of indices.
+
+    Returns:
+        Sorted int32 indices of the ancestors.
+    """
+    weights = jax.lax.stop_gradient(weights)
+    whole, fraction = _left_ends(weights, num_samples)
+    offset = jax.random.uniform(rng_key, (), weights.dtype)
+    return _fill(weights > 0, whole + (offset < fraction), num_samples)
+
+
+def stratified(
+    rng_key: PRNGKeyArray, weights: Float[Array, " n"], num_samples: int
+) -> Int[Array, " m"]:
+    """Stratified resampling: one uniform number in each of M equal strata.
+
+    Args:
+        rng_key: random key.
+        weights: non-negative weights; they need not be normalised.
+        num_samples: M, the number of indices.
+
+    Returns:
+        Sorted int32 indices of the ancestors.
+    """
+    weights = jax.lax.stop_gradient(weights)
+    whole, fraction = _left_ends(weights, num_samples)
+    offsets = jax.random.uniform(rng_key, (num_samples,), weights.dtype)
+    offset = offsets[jnp.clip(whole, 0, num_samples - 1)]
+    return _fill(weights > 0, whole + (offset < fraction), num_samples)
+
+
+def multinomial(
+    rng_key: PRNGKeyArray, weights: Float[Array, " n"], num_samples: int
+) -> Int[Array, " m"]:
+    """Multinomial resampling: independent draws, returned sorted.
+
+    Args:
+        rng_key: random key.
+        weights: non-negative weights; they need not be normalised.
+        num_samples: M, the number of indices.
+
+    Returns:
+        Sorted int32 indices of the ancestors.
+    """
+    weights = jax.lax.stop_gradient(weights)
+    ends = _left_ends(weights, num_samples)
+    starts = _count_uniform_points(rng_key, ends, num_samples, num_samples)
+    return _fill(weights > 0, starts, num_samples)
+
+
+def residual(
+    rng_key: PRNGKeyArray, weights: Float[Array, " n"], num_samples: int
+) -> Int[Array, " m"]:
+    """Residual resampling: the whole part of M W_i for certain, the remainders multinomially.
+
+    Args:
+        rng_key: random key.
+        weights: non-negative weights; they need not be normalised.
+        num_samples: M, the number of indices.
+
+    Returns:
+        Sorted int32 indices of the ancestors.
+    """
+    weights = jax.lax.stop_gradient(weights)
+    expected = weights * (num_samples / total(weights))
+    # A few units in the last place up, or equal weights, M W_i = 1 - 6e-8, would all be random.
+    slack = 4 * jnp.finfo(weights.dtype).eps
+    copies = jnp.floor(expected * (1 + slack))
+    remainders = jnp.maximum(expected - copies, 0.0)
+    copies = copies.astype(jnp.int32)
+    num_random = jnp.maximum(num_samples - jnp.sum(copies), 0)
+    ends = _left_ends(remainders, num_random)
+    starts = _count_uniform_points(rng_key, ends, num_random, num_samples)
+    starts = jnp.where(num_random > 0, starts, 0) + jnp.cumsum(copies) - copies
+    return _fill(weights > 0, starts, num_samples)
+
+
+_NAMED = {
+    "systematic": systematic,
+    "stratified": stratified,
+    "multinomial": multinomial,
+    "residual": residual,
+}
+
+
+def get(resampler: str | Resampler) -> Resampler:
+    """The resampling function of a name; a function is returned as it is.
+
+    Args:
+        resampler: "systematic", "stratified", "multinomial", "residual", or a function
+            ``(rng_key, weights, num_samples) -> indices``.
+
+    Returns:
+        The function.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if callable(resampler):
+        return resampler
+    if resampler not in _NAMED:
+        close = difflib.get_close_matches(str(resampler), _NAMED, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(
+            f"resampling is {resampler!r}{hint}; choose {', '.join(_NAMED)}, or pass a function"
+            " (rng_key, weights, num_samples) -> indices"
+        )
+    return _NAMED[resampler]
+
+
+def returns_sorted(resampler: Resampler) -> bool:
+    """Whether a scheme is known to return sorted indices (all schemes of this module do)."""
+    return resampler in _NAMED.values()
+
+
+def _blocks(values: Float[Array, " n"]) -> Float[Array, "b k"]:
+    """Values in rows of at most `_BLOCK`, padded with zeros."""
+    size = min(_BLOCK, max(values.shape[0], 1))
+    return jnp.pad(values, (0, -values.shape[0] % size)).reshape(-1, size)
+
+
+def total(values: Float[Array, " n"]) -> Float[Array, ""]:
+    """Sum in two levels, accurate in float32 for millions of values of one sign."""
+    return jnp.sum(jnp.sum(_blocks(values), axis=1))
+
+
+def _left_ends(
+    lengths: Float[Array, " n"], end: int | Int[Array, ""]
+) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+    """Left ends of consecutive intervals stretched to cover [0, end]: whole part and fraction."""
+    blocks = _blocks(lengths)
+    within = jnp.cumsum(blocks, axis=1)
+    sums = within[:, -1]
+    scale = end / jnp.sum(sums)
+    sums = sums * scale
+    whole = jnp.floor(sums)
+    fraction = sums - whole
+    whole = whole.astype(jnp.int32)
+    block_whole = jnp.cumsum(whole) - whole
+    block_fraction = jnp.cumsum(fraction) - fraction
+    left = block_fraction[:, None] + (within - blocks) * scale
+    whole = jnp.floor(left)
+    fraction = left - whole
+    whole = block_whole[:, None] + whole.astype(jnp.int32)
+    n = lengths.shape[0]
+    return whole.reshape(-1)[:n], fraction.reshape(-1)[:n]
+
+
+def _count_uniform_points(
+    key: PRNGKeyArray,
+    ends: tuple[Int[Array, " n"], Float[Array, " n"]],
+    num_points: int | Int[Array, ""],
+    max_points: int,
+) -> Int[Array, " n"]:
+    """How many of ``num_points`` sorted uniform points on [0, num_points] lie left of each end.
+
+    Points fall into unit bins, so that a count is that of the bins before plus a comparison with
+    each point of one bin: about log M of them at most, whatever the weights are.
+    """
+    whole, fraction = ends
+    dtype = fraction.dtype
+    # log1p(-u) with u in [0, 1) is finite; log(u) would be infinite once in 2^23 draws.
+    spacings = -jnp.log1p(-jax.random.uniform(key, (max_points + 1,), dtype))
+    spacings = jnp.where(jnp.arange(max_points + 1) <= num_points, spacings, 0.0)
+    # A point is the right end of its spacing, the left end of the next one.
+    point_bin, point = (a[1:] for a in _left_ends(spacings, num_points))
+    used = jnp.arange(max_points) < num_points
+    bins = jnp.where(used, jnp.clip(point_bin, 0, max_points - 1), max_points)
+    num_in_bin = jnp.zeros(max_points + 1, jnp.int32).at[bins].add(1)[:max_points]
+    num_before = jnp.cumsum(num_in_bin) - num_in_bin
+    bin_of_end = jnp.clip(whole, 0, max_points - 1)
+    first, size = num_before[bin_of_end], num_in_bin[bin_of_end]
+
+    def compare(k, count):
+        left = point[jnp.minimum(first + k, max_points - 1)] < fraction
+        return count + ((k < size) & left)
+
+    return jax.lax.fori_loop(0, jnp.max(num_in_bin), compare, first)
+
+
+def _fill(positive: Array, starts: Int[Array, " n"], num_samples: int) -> Int[Array, " m"]:
+    """Index of the particle that owns each slot, given the first slot of each particle.
+
+    Of particles with the same first slot the last one owns it: the others have no copies.
+    """
+    index = jnp.arange(starts.shape[0], dtype=jnp.int32)
+    slot = jnp.where(positive, jnp.maximum(starts, 0), num_samples)
+    marks = jnp.zeros(num_samples, jnp.int32).at[slot].max(index, mode="drop")
+    return _cumulative_max(marks)
+
+
+def _cumulative_max(values: Int[Array, " n"]) -> Int[Array, " n"]:
+    """Cumulative maximum of non-negative integers, in two levels: XLA's own is twice as slow."""
+    n = values.shape[0]
+    size = min(_BLOCK, n)
+    blocks = jnp.pad(values, (0, -n % size)).reshape(-1, size)
+    within = jax.lax.cummax(blocks, axis=1)
+    before = jnp.concatenate([jnp.zeros(1, values.dtype), jax.lax.cummax(within[:-1, -1])])
+    return jnp.maximum(within, before[:, None]).reshape(-1)[:n]
