@@ -6,6 +6,7 @@ Write a NumPyro model in which one site has a distribution of `smcdiff.priors` (
 
 from smcdiff import exact as exact
 from smcdiff import kernels as kernels
+from smcdiff import operators as operators
 from smcdiff import priors as priors
 from smcdiff import proposals as proposals
 from smcdiff import schedules as schedules
@@ -16,3 +17,5 @@ from smcdiff.inference import SMC as SMC
 from smcdiff.posterior import Posterior as Posterior
 from smcdiff.smc import particle_filter as particle_filter
 from smcdiff.version import __version__ as __version__
+from smcdiff.zoo import list_priors as list_priors
+from smcdiff.zoo import load_prior as load_prior

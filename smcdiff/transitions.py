@@ -175,8 +175,10 @@ class Transition:
         noise_factor = jnp.linalg.cholesky(noise_covariance)
         noise = noise_factor @ jax.random.normal(key_noise, residual.shape, residual.dtype)
         misfit = residual - matrix @ (draw - centre) - noise
-        gain = single.covariance_times(matrix)[0]
-        factor = jnp.linalg.cholesky(gain @ matrix.T + noise_covariance)
+        gain, factor = gains[0], factors[0]
+        if gains.shape[0] > 1:
+            gain = single.covariance_times(matrix)[0]
+            factor = jnp.linalg.cholesky(gain @ matrix.T + noise_covariance)
         x = draw + jsl.cho_solve((factor, True), misfit) @ gain
         log_likelihood = log_normal_cholesky(residual - matrix @ (x - centre), noise_factor)
         return x, logsumexp(log_weights) - log_likelihood

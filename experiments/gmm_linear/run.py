@@ -220,6 +220,15 @@ def plot(rows, folder: Path) -> None:
     figure.savefig(folder / "results.png", dpi=130)
 
 
+def publish(records, options) -> None:
+    """Writes records, table and picture."""
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "results.json").write_text(json.dumps(records, indent=0))
+    rows = summarise(records)
+    write(rows, "--smoke" if options.smoke else f"--problems {options.problems}", options.output)
+    plot(rows, options.output)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Parses the options, runs, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -243,13 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
             start = time.perf_counter()
             records += run_cell(cell, steps, options.problems, particles, directions, methods)
             print(f"cell {cell}, {steps} steps: {time.perf_counter() - start:.0f} s", flush=True)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "results.json").write_text(json.dumps(records, indent=0))
-    rows = summarise(records)
-    flags = "--smoke" if options.smoke else f"--problems {options.problems}"
-    write(rows, flags, options.output)
-    plot(rows, options.output)
-    print((options.output / "results.md").read_text())
+            publish(records, options)  # after each cell: a run that is cut off loses little
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
+from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import log_normaliser, near_solution, require_linear
 from smcdiff.transitions import LOG_2PI, log_normal_cholesky
@@ -47,9 +48,12 @@ class _Guide(NamedTuple):
     rows: Float[Array, "m d"]
 
 
-def _positive(matrix: Float[Array, "m m"]) -> Float[Array, "m m"]:
+def _positive(matrix: Float[Array, "m m"], model: ReverseModel) -> Float[Array, "m m"]:
     """The nearest positive semi-definite matrix: a network's Jacobian need not give one."""
-    values, vectors = jnp.linalg.eigh(0.5 * (matrix + matrix.T))
+    symmetric = 0.5 * (matrix + matrix.T)
+    if isinstance(model.problem.prior, AnalyticPrior):
+        return symmetric  # a true covariance; the eigenvalues would cost more than all the rest
+    values, vectors = jnp.linalg.eigh(symmetric)
     return (vectors * jnp.maximum(values, 0.0)) @ vectors.T
 
 
@@ -112,7 +116,7 @@ class MomentMatched(Proposal):
         """The moment-matched twist."""
         guide = self._covariance_rows(model, shared, x, model.level(step))
         size = guide.residual.shape[0]
-        joint = jnp.eye(size, dtype=x.dtype) + _positive(guide.rows @ shared.matrix.T)
+        joint = jnp.eye(size, dtype=x.dtype) + _positive(guide.rows @ shared.matrix.T, model)
         # The normaliser of the likelihood holds the factor (2 pi)^(m/2) already.
         log_normal = log_normal_cholesky(guide.residual, jnp.linalg.cholesky(joint))
         return shared.log_normaliser + log_normal + 0.5 * size * LOG_2PI, guide
@@ -120,21 +124,24 @@ class MomentMatched(Proposal):
     def _linearise(self, model: ReverseModel, shared: _Shared, guide: _Guide, step):
         """H and I + A C_s A' of the twist at the next level."""
         t, s = model.level(step), model.level(step + 1)
+        is_last = step == model.num_steps - 1  # there psi_0 is the likelihood, linear in x_0
         identity = jnp.eye(guide.residual.shape[0], dtype=guide.residual.dtype)
         prior = model.problem.prior
         if hasattr(prior, "posterior_covariance_times"):
             rows = prior.posterior_covariance_times(shared.matrix, s)
-            inner = _positive(rows @ shared.matrix.T)
+            inner = _positive(rows @ shared.matrix.T, model)
         else:
             # With L L' = A A': A C_s = L (I + delta C) ^-1 L^-1 A C_t, C = L^-1 A C_t A' L^-T.
             factor = shared.gram_factor
             rows = jsl.solve_triangular(factor, guide.rows, lower=True)
-            core = _positive(jsl.solve_triangular(factor, (rows @ shared.matrix.T).T, lower=True))
-            delta = jnp.exp(s.log_snr) - jnp.exp(t.log_snr)
-            shrink = jnp.linalg.inv(identity + delta * core)
-            rows = factor @ shrink @ rows
-            inner = _positive(factor @ shrink @ core @ factor.T)
-        is_last = step == model.num_steps - 1  # there psi_0 is the likelihood, linear in x_0
+            core = jsl.solve_triangular(factor, (rows @ shared.matrix.T).T, lower=True)
+            core = _positive(core, model)
+            # At the last step delta is infinite; its linearisation is not used.
+            delta = jnp.where(is_last, 1.0, jnp.exp(s.log_snr) - jnp.exp(t.log_snr))
+            inverse = jnp.linalg.cholesky(identity + delta * core)
+            mixed = jsl.cho_solve((inverse, True), jnp.concatenate([rows, core], axis=1))
+            rows, core = factor @ mixed[:, : rows.shape[1]], mixed[:, rows.shape[1] :]
+            inner = factor @ (0.5 * (core + core.T)) @ factor.T
         matrix = jnp.where(is_last, shared.matrix, s.alpha / s.sigma**2 * rows)
         return matrix, identity + jnp.where(is_last, 0.0, inner)
 

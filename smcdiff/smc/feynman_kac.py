@@ -3,7 +3,7 @@
 A Feynman-Kac model is a Markov chain X_0, X_1, ..., X_T with initial law M_0 and kernels
 M_t(x_{t-1}, dx_t), and potentials G_0(x_0), G_t(x_{t-1}, x_t) >= 0. It defines the path measures
 
-    Q_t(dx_{0:t}) = (1 / L_t) M_0(dx_0) G_0(x_0) prod_{s=1}^{t} M_s(x_{s-1}, dx_s) G_s(x_{s-1}, x_s),
+    Q_t(dx_{0:t}) = M_0(dx_0) G_0(x_0) prod_{s=1}^{t} M_s(x_{s-1}, dx_s) G_s(x_{s-1}, x_s) / L_t,
 
 and L_T, the evidence, is what the running product of the filter's mean weights estimates without
 bias. A bootstrap filter takes M_t = the transition and G_t = the likelihood of y_t; a guided filter
@@ -55,7 +55,7 @@ class FeynmanKac(Protocol):
     def log_potential(
         self, t: Int[Array, ""], prev: PyTree | None, particle: PyTree
     ) -> Float[Array, ""]:
-        """log G_t(prev, particle); ``prev`` is None at t = 0."""
+        """The log potential log G_t(prev, particle); ``prev`` is None at t = 0."""
         ...
 
 
@@ -104,13 +104,13 @@ def check(model: Any, key: PRNGKeyArray) -> jnp.dtype:
     first, first_weight = jax.eval_shape(lambda k: start(model, k), key)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     later, weight = jax.eval_shape(lambda k, t, x: propose(model, k, t, x), key, step, first)
+    _check_same(name, first, later)
     for where, value in (("t = 0", first_weight), ("t >= 1", weight)):
         if getattr(value, "shape", None) != ():
             raise InputError(
                 f"particle_filter: the log weight of {name} at {where} has shape"
                 f" {getattr(value, 'shape', None)}; return a scalar for one particle"
             )
-    _check_same(name, first, later)
     dtype = jnp.result_type(first_weight, weight)
     return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
 

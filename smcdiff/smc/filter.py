@@ -134,7 +134,11 @@ class _Settings:
         return function if self.num_chains is None else jax.vmap(function, in_axes)
 
     def over_particles(self, function: Callable, *trees: PyTree) -> PyTree:
-        """``function`` of one particle, mapped over all particles of all chains."""
+        """``function`` of one particle, mapped over all particles of all chains.
+
+        The fence keeps XLA from fusing the model into the sums over particles, whose rounding
+        would then depend on how the particles are batched.
+        """
         if self.num_chains is not None:
             trees = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), trees)
         total = self.num_particles * (self.num_chains or 1)
@@ -145,7 +149,7 @@ class _Settings:
         if self.num_chains is not None:
             shape = (self.num_chains, self.num_particles)
             out = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), out)
-        return out
+        return jax.lax.optimization_barrier(out)
 
 
 def particle_filter(
@@ -192,7 +196,8 @@ def particle_filter(
         InputError: a setting out of range, or a model that does not fit the protocol.
     """
     _check_settings(num_particles, num_steps, num_chains, ess_threshold, batch_size)
-    key = unrolled(key)
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
     settings = _Settings(
         num_particles=num_particles,
         num_steps=num_steps,
@@ -204,7 +209,7 @@ def particle_filter(
         collect=collect,
         progress=progress,
         store_ancestors=store_ancestors,
-        dtype=feynman_kac.check(model, key),
+        dtype=feynman_kac.check(model, unrolled(key)),
     )
     if num_chains is not None:
         key = jax.random.split(key, num_chains)
@@ -271,7 +276,7 @@ def _later_step(key, model, settings: _Settings, state: _State, t):
 def _step_keys(key, t, num_particles: int):
     """The resampling key of a step and one key a particle."""
     key_resample, key_move = jax.random.split(jax.random.fold_in(key, t))
-    return key_resample, jax.random.split(key_move, num_particles)
+    return key_resample, unrolled(jax.random.split(key_move, num_particles))
 
 
 def _resample(settings: _Settings, key, state: _State):
@@ -323,6 +328,7 @@ def _weigh(settings: _Settings, t, state: _State, particles, log_weights, resamp
         return _reweigh(t, state, log_weights.astype(settings.dtype))
 
     state, increment = settings.over_chains(chain)(state._replace(particles=particles), log_weights)
+    state, increment = jax.lax.optimization_barrier((state, increment))  # nor what is collected
     info = StepInfo(t, state.ess, increment, resampled, ancestors, state.num_founders)
     collected = None
     if settings.collect is not None:

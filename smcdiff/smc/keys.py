@@ -25,7 +25,7 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _UNSIGNED = {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32, 64: jnp.uint64}
 
 
-def _hash(key: UInt32[Array, "2"], high: Array, low: Array) -> tuple[Array, Array]:
+def _hash(key: UInt32[Array, " key"], high: Array, low: Array) -> tuple[Array, Array]:
     """Threefry-2x32 with 20 rounds of the counters (high, low); Salmon et al., section 3.2."""
     schedule = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(_PARITY))
     x, y = high + schedule[0], low + schedule[1]
@@ -39,7 +39,7 @@ def _hash(key: UInt32[Array, "2"], high: Array, low: Array) -> tuple[Array, Arra
     return x, y
 
 
-def _hash_range(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> tuple[Array, Array]:
+def _hash_range(key: UInt32[Array, " key"], shape: tuple[int, ...]) -> tuple[Array, Array]:
     """The hash of the counters 0, 1, 2, ... in an array."""
     size = math.prod(shape)
     if size >= 2**32:
@@ -48,7 +48,7 @@ def _hash_range(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> tuple[Array,
     return _hash(key, jnp.zeros_like(low), low)
 
 
-def _seed(seed: Array) -> UInt32[Array, "2"]:
+def _seed(seed: Array) -> UInt32[Array, " key"]:
     low = jax.lax.convert_element_type(seed, jnp.uint32)
     high = jnp.zeros_like(low)
     if seed.dtype.itemsize == 8:
@@ -56,16 +56,25 @@ def _seed(seed: Array) -> UInt32[Array, "2"]:
     return jnp.stack([high, low])
 
 
-def _split(key: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
-    return jnp.stack(_hash_range(key, shape), axis=-1)
+def _split(key: UInt32[Array, " key"], shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
+    return _materialise(_hash_range(key, shape))
 
 
-def _fold_in(key: UInt32[Array, "2"], data: Array) -> UInt32[Array, "2"]:
+def _fold_in(key: UInt32[Array, " key"], data: Array) -> UInt32[Array, " key"]:
     low = jax.lax.convert_element_type(data, jnp.uint32)
-    return jnp.stack(_hash(key, jnp.zeros_like(low), low))
+    return _materialise(_hash(key, jnp.zeros_like(low), low))
 
 
-def _random_bits(key: UInt32[Array, "2"], bit_width: int, shape: tuple[int, ...]) -> Array:
+def _materialise(halves: tuple[Array, Array]) -> UInt32[Array, "*shape 2"]:
+    """A new key, fenced off from the hash that will use it.
+
+    XLA would otherwise fuse hash into hash and write the first out once for every use: compilation
+    then takes half a minute for a chain of four.
+    """
+    return jax.lax.optimization_barrier(jnp.stack(halves, axis=-1))
+
+
+def _random_bits(key: UInt32[Array, " key"], bit_width: int, shape: tuple[int, ...]) -> Array:
     high, low = _hash_range(key, shape)
     dtype = _UNSIGNED[bit_width]
     if bit_width == 64:

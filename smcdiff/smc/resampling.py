@@ -48,8 +48,9 @@ from smcdiff.errors import InputError
 
 Resampler = Callable[[PRNGKeyArray, Float[Array, " n"], int], Int[Array, " m"]]
 
-# Long enough that block sums are few, short enough that summing a block loses nothing.
-_BLOCK = 512
+# Long enough that block sums are few, short enough that summing a block by a product with a triangle
+# of ones, which is several times faster than XLA's cumulative sum, wastes little.
+_BLOCK = 32
 
 
 def systematic(
@@ -191,7 +192,8 @@ def _left_ends(
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
     """Left ends of consecutive intervals stretched to cover [0, end]: whole part and fraction."""
     blocks = _blocks(lengths)
-    within = jnp.cumsum(blocks, axis=1)
+    triangle = jnp.triu(jnp.ones((blocks.shape[1], blocks.shape[1]), blocks.dtype))
+    within = jnp.matmul(blocks, triangle, precision=jax.lax.Precision.HIGHEST)
     sums = within[:, -1]
     scale = end / jnp.sum(sums)
     sums = sums * scale
@@ -252,10 +254,15 @@ def _fill(positive: Array, starts: Int[Array, " n"], num_samples: int) -> Int[Ar
 
 
 def _cumulative_max(values: Int[Array, " n"]) -> Int[Array, " n"]:
-    """Cumulative maximum of non-negative integers, in two levels: XLA's own is twice as slow."""
-    n = values.shape[0]
-    size = min(_BLOCK, n)
+    """Cumulative maximum of non-negative integers.
+
+    Level upon level of blocks of 8 that compare all pairs: about three times as fast as XLA's own.
+    """
+    n, size = values.shape[0], 8
+    if n <= size:
+        return jax.lax.cummax(values)
     blocks = jnp.pad(values, (0, -n % size)).reshape(-1, size)
-    within = jax.lax.cummax(blocks, axis=1)
-    before = jnp.concatenate([jnp.zeros(1, values.dtype), jax.lax.cummax(within[:-1, -1])])
+    upto = jnp.arange(size)[:, None] <= jnp.arange(size)
+    within = jnp.max(jnp.where(upto, blocks[:, :, None], 0), axis=1)
+    before = jnp.pad(_cumulative_max(within[:-1, -1]), (1, 0))
     return jnp.maximum(within, before[:, None]).reshape(-1)[:n]

@@ -1,0 +1,96 @@
+"""A model's arguments, split into arrays (jit arguments) and the static rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from smcdiff.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class StaticArguments:
+    """The static side of a model's arguments: tree structure, and the leaves that are not arrays.
+
+    Attributes:
+        structure: tree structure of ``(args, kwargs)``.
+        values: leaves that are not arrays, hashable.
+        is_array: for each leaf, whether it is an array.
+    """
+
+    structure: Any
+    values: tuple
+    is_array: tuple[bool, ...]
+
+    def rebuild(self, arrays: tuple[Array, ...]) -> tuple[tuple, dict]:
+        """``(args, kwargs)`` from the array leaves."""
+        remaining, others = iter(arrays), iter(self.values)
+        leaves = [next(remaining) if flag else next(others) for flag in self.is_array]
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+def _is_array(leaf) -> bool:
+    # Objects of other array libraries and images convert through __array__; numbers do not have it.
+    return isinstance(leaf, (jax.Array, np.generic, float, complex)) or hasattr(leaf, "__array__")
+
+
+def _as_array(leaf) -> Array:
+    try:
+        if isinstance(leaf, (jax.Array, float, complex)):
+            return jnp.asarray(leaf)
+        return jnp.asarray(np.asarray(leaf))
+    except TypeError as error:
+        raise InputError(
+            f"a model argument of type {type(leaf).__name__} does not hold numbers;"
+            " convert it to a numeric array"
+        ) from error
+
+
+def split(args: tuple, kwargs: dict) -> tuple[tuple[Array, ...], StaticArguments]:
+    """Splits a model's arguments.
+
+    Args:
+        args: positional arguments.
+        kwargs: keyword arguments.
+
+    Returns:
+        The array leaves (Python floats count), and the static rest: integers, booleans, strings,
+        functions and other hashable objects.
+
+    Raises:
+        InputError: a leaf that is neither an array nor hashable, or an array of no numbers.
+    """
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    flags = tuple(_is_array(leaf) for leaf in leaves)
+    arrays = tuple(_as_array(a) for a, flag in zip(leaves, flags, strict=True) if flag)
+    others = tuple(a for a, flag in zip(leaves, flags, strict=True) if not flag)
+    for value in others:
+        try:
+            hash(value)
+        except TypeError as error:
+            raise InputError(
+                f"a model argument of type {type(value).__name__} is neither an array nor hashable;"
+                " pass arrays, numbers, strings, functions or pytrees of them"
+            ) from error
+    return arrays, StaticArguments(structure, others, flags)
+
+
+def check_signature(model: Callable, args: tuple, kwargs: dict) -> None:
+    """Raises ``InputError`` where a model does not take these arguments, and names them."""
+    try:
+        signature = inspect.signature(model)
+    except (TypeError, ValueError):  # some callables have none; the trace will tell
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(
+            f"the model takes {signature}: {error}; pass its arguments to run, for example y=..."
+        ) from error

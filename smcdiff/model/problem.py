@@ -1,0 +1,88 @@
+"""`Problem`: a model that was read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from smcdiff.errors import InputError
+from smcdiff.model import sites
+from smcdiff.model.arguments import StaticArguments
+from smcdiff.priors.base import DiffusionDistribution
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A NumPyro model, read: everything that a sampler needs to know of it.
+
+    Attributes:
+        prior: the distribution of the diffusion site.
+        arguments: array arguments of the model.
+        model: the NumPyro model.
+        static: the rest of the model's arguments.
+        site: name of the diffusion site.
+        observed_sites: names of the observed sites, ``numpyro.factor`` sites included.
+        num_observations: number of observed scalars d_y (factors excluded, masked ones included).
+        linear: whether every observed site is Gaussian with a mean affine in the diffusion site
+            and a scale that does not depend on it.
+    """
+
+    prior: DiffusionDistribution
+    arguments: tuple[Array, ...]
+    model: Callable = dataclasses.field(metadata={"static": True})
+    static: StaticArguments = dataclasses.field(metadata={"static": True})
+    site: str = dataclasses.field(metadata={"static": True})
+    observed_sites: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+    num_observations: int = dataclasses.field(metadata={"static": True})
+    linear: bool = dataclasses.field(metadata={"static": True})
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one event of the diffusion site."""
+        return self.prior.event_shape
+
+    def observed(self, x: Float[Array, "*event"] | None = None) -> dict[str, sites.Site]:
+        """The observed sites of a run of the model at ``x`` (None: zeros), factors included."""
+        args, kwargs = self.static.rebuild(self.arguments)
+        trace = sites.trace(self.model, args, kwargs, x)
+        return {name: trace[name] for name in self.observed_sites}
+
+    def log_likelihood(self, x: Float[Array, "*event"]) -> Float[Array, ""]:
+        """log p(y given x): all observed sites and factors, with their scales and masks."""
+        terms = self.pointwise_log_likelihood(x).values()
+        return sum((jnp.sum(term) for term in terms), jnp.zeros(()))
+
+    def pointwise_log_likelihood(self, x: Float[Array, "*event"]) -> dict[str, Array]:
+        """The log likelihood of each observed site, of the site's batch shape."""
+        return {name: sites.log_prob(site) for name, site in self.observed(x).items()}
+
+    def observations(self) -> dict[str, Array]:
+        """Observed values by site; factors have none and are left out."""
+        found = self.observed().items()
+        return {n: jnp.asarray(s["value"]) for n, s in found if not sites.is_factor(s)}
+
+    def residual(self, x: Float[Array, "*event"]) -> Float[Array, " m"]:
+        """Whitened residual of a linear-Gaussian observation.
+
+        log_likelihood(x) = const - |residual(x)|^2 / 2; entries that are masked are 0.
+
+        Args:
+            x: one event.
+
+        Returns:
+            (num_observations,), all observed sites in order.
+
+        Raises:
+            InputError: the observation is not linear-Gaussian.
+        """
+        if not self.linear:
+            raise InputError(
+                f"site '{self.site}': the observation is not linear-Gaussian; pass linear=True if"
+                " it is, or use a proposal that needs no linear observation"
+            )
+        return jnp.concatenate([sites.whiten(site) for site in self.observed(x).values()])

@@ -1,0 +1,126 @@
+"""The sites of a traced model: finding them, and the log density and residual of one site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro import handlers
+from numpyro.primitives import Messenger
+
+from smcdiff.errors import InputError
+from smcdiff.priors.base import DiffusionDistribution
+
+Site = dict[str, Any]
+_WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
+
+
+def unwrap(fn: Any) -> Any:
+    """The distribution under Independent, Expanded and Masked."""
+    while isinstance(fn, _WRAPPERS):
+        fn = fn.base_dist
+    return fn
+
+
+def is_diffusion(fn) -> bool:
+    """Whether a distribution is a diffusion prior, perhaps wrapped."""
+    return isinstance(unwrap(fn), DiffusionDistribution)
+
+
+def is_factor(site: Site) -> bool:
+    """Whether a site comes from ``numpyro.factor``."""
+    return isinstance(unwrap(site["fn"]), dist.Unit)
+
+
+class _FixDiffusionSite(Messenger):
+    """Gives the diffusion site a value, so that tracing never runs the reverse process."""
+
+    def __init__(self, fn=None, value=None):
+        self.value = value
+        super().__init__(fn)
+
+    def process_message(self, msg):
+        if msg["type"] != "sample" or msg["is_observed"]:
+            return
+        name, fn = msg["name"], msg["fn"]
+        base = unwrap(fn)
+        if isinstance(base, dist.TransformedDistribution) and is_diffusion(base.base_dist):
+            raise InputError(
+                f"site '{name}': a transformed diffusion prior is not supported; sample the prior"
+                " itself and transform the value in the model"
+            )
+        if not is_diffusion(fn):
+            return
+        if msg["value"] is not None:  # a handler inside the model came first
+            raise InputError(
+                f"site '{name}' has a diffusion prior but its value is already set by a handler;"
+                " remove handlers.substitute or condition from that site"
+            )
+        shape = fn.batch_shape + fn.event_shape
+        msg["value"] = jnp.zeros(shape) if self.value is None else self.value
+
+
+def trace(
+    model: Callable, args: tuple, kwargs: dict, x: Float[Array, "*event"] | None = None
+) -> dict[str, Site]:
+    """The sites of one run of a model.
+
+    Args:
+        model: a NumPyro model.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        x: value of the diffusion site; None is zeros.
+
+    Returns:
+        Sites by name.
+    """
+    fixed = _FixDiffusionSite(handlers.seed(model, jax.random.key(0)), x)
+    return handlers.trace(fixed).get_trace(*args, **kwargs)
+
+
+def log_prob(site: Site) -> Array:
+    """Log density of a site's value, with its mask and scale, of its batch shape."""
+    terms = site["fn"].log_prob(site["value"])
+    return terms if site["scale"] is None else site["scale"] * terms
+
+
+def mask(fn, value: Array) -> Array:
+    """Which entries of ``value`` count, of its shape."""
+    result = jnp.ones(jnp.shape(value), bool)
+    while isinstance(fn, _WRAPPERS):
+        if isinstance(fn, dist.MaskedDistribution):
+            own = jnp.broadcast_to(jnp.asarray(fn._mask), fn.batch_shape)
+            # Trailing axes are event axes; leading ones may have been expanded since.
+            result = result & own.reshape(own.shape + (1,) * len(fn.event_shape))
+        fn = fn.base_dist
+    return result
+
+
+def is_gaussian(site: Site) -> bool:
+    """Whether a site is Normal or MultivariateNormal; subclasses may differ, so they are not."""
+    return type(unwrap(site["fn"])) in (dist.Normal, dist.MultivariateNormal)
+
+
+def gaussian_scale(site: Site) -> Array:
+    """Standard deviation of a Normal site, Cholesky factor of a MultivariateNormal one."""
+    base = unwrap(site["fn"])
+    return base.scale_tril if isinstance(base, dist.MultivariateNormal) else base.scale
+
+
+def whiten(site: Site) -> Float[Array, " m"]:
+    """Whitened misfit L^{-1} (y - mean) of a Gaussian site, flat; masked entries are 0."""
+    base, value = unwrap(site["fn"]), jnp.asarray(site["value"])
+    misfit = value - jnp.broadcast_to(base.loc, value.shape)
+    if isinstance(base, dist.MultivariateNormal):
+        factor = jnp.broadcast_to(base.scale_tril, (*value.shape, value.shape[-1]))
+        white = jax.scipy.linalg.solve_triangular(factor, misfit[..., None], lower=True)[..., 0]
+    else:
+        white = misfit / base.scale
+    white = jnp.where(mask(site["fn"], value), white, 0.0)
+    if site["scale"] is not None:
+        white = jnp.sqrt(site["scale"]) * white
+    return jnp.ravel(white)

@@ -1,0 +1,1 @@
+"""Flax networks. They know nothing of inference."""

@@ -1,0 +1,133 @@
+"""Blocks of the U-Net, one for one those of diffusers' ``UNet2DModel``; NHWC inside.
+
+Attribute names are the parameter names of that model, so that weights map without a table.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+
+def timestep_embedding(
+    timesteps: Float[Array, " b"], size: int, *, flip_sin_to_cos: bool, freq_shift: float
+) -> Float[Array, "b size"]:
+    """Sinusoidal embedding (Vaswani et al. 2017; Ho et al. 2020).
+
+    Args:
+        timesteps: (b,), on DDPM's scale of 0 to 1000.
+        size: even number of channels.
+        flip_sin_to_cos: cosines first.
+        freq_shift: subtracted from the number of frequencies in the exponent's denominator.
+
+    Returns:
+        (b, size).
+    """
+    half = size // 2
+    exponent = -jnp.log(10_000.0) * jnp.arange(half, dtype=timesteps.dtype) / (half - freq_shift)
+    angles = timesteps[:, None] * jnp.exp(exponent)
+    parts = [jnp.sin(angles), jnp.cos(angles)]
+    return jnp.concatenate(parts[::-1] if flip_sin_to_cos else parts, axis=-1)
+
+
+class TimestepEmbedding(nnx.Module):
+    """Two dense layers on the sinusoidal embedding."""
+
+    def __init__(self, size: int, out: int, *, rngs: nnx.Rngs):
+        """Sizes of the sinusoidal and of the returned embedding."""
+        self.linear_1 = nnx.Linear(size, out, rngs=rngs)
+        self.linear_2 = nnx.Linear(out, out, rngs=rngs)
+
+    def __call__(self, embedding: Float[Array, "b size"]) -> Float[Array, "b out"]:
+        """(b, size) to (b, out)."""
+        return self.linear_2(jax.nn.silu(self.linear_1(embedding)))
+
+
+class ResnetBlock2D(nnx.Module):
+    """Group norm, SiLU and convolution, twice, with the time embedding in between."""
+
+    def __init__(self, size: int, out: int, embedding: int, groups: int, eps: float, *, rngs):
+        """Channels in and out, size of the time embedding, group norm's groups and epsilon."""
+        self.norm1 = nnx.GroupNorm(size, groups, epsilon=eps, rngs=rngs)
+        self.conv1 = nnx.Conv(size, out, (3, 3), padding=1, rngs=rngs)
+        self.time_emb_proj = nnx.Linear(embedding, out, rngs=rngs)
+        self.norm2 = nnx.GroupNorm(out, groups, epsilon=eps, rngs=rngs)
+        small = nnx.initializers.variance_scaling(1e-4, "fan_in", "normal")
+        self.conv2 = nnx.Conv(out, out, (3, 3), padding=1, kernel_init=small, rngs=rngs)
+        if size != out:
+            self.conv_shortcut = nnx.Conv(size, out, (1, 1), rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"]) -> Array:
+        """(b, h, w, size) to (b, h, w, out)."""
+        hidden = self.conv1(jax.nn.silu(self.norm1(x)))
+        hidden = hidden + self.time_emb_proj(jax.nn.silu(embedding))[:, None, None]
+        hidden = self.conv2(jax.nn.silu(self.norm2(hidden)))
+        return (self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x) + hidden
+
+
+class Attention(nnx.Module):
+    """Self-attention over all positions, with a residual connection."""
+
+    def __init__(self, size: int, head_size: int, groups: int, eps: float, *, rngs: nnx.Rngs):
+        """Channels, channels a head, group norm's groups and epsilon."""
+        self.head_size = head_size
+        self.group_norm = nnx.GroupNorm(size, groups, epsilon=eps, rngs=rngs)
+        self.to_q = nnx.Linear(size, size, rngs=rngs)
+        self.to_k = nnx.Linear(size, size, rngs=rngs)
+        self.to_v = nnx.Linear(size, size, rngs=rngs)
+        small = nnx.initializers.variance_scaling(1e-4, "fan_in", "normal")
+        self.to_out = nnx.List([nnx.Linear(size, size, kernel_init=small, rngs=rngs)])
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Same shape."""
+        batch, *_, size = x.shape
+        tokens = self.group_norm(x).reshape(batch, -1, size)
+        heads = (batch, tokens.shape[1], size // self.head_size, self.head_size)
+        query, key, value = (f(tokens).reshape(heads) for f in (self.to_q, self.to_k, self.to_v))
+        mixed = jax.nn.dot_product_attention(query, key, value).reshape(tokens.shape)
+        return x + self.to_out[0](mixed).reshape(x.shape)
+
+
+class Resample2D(nnx.Module):
+    """A convolution that halves the image, or doubles it first by nearest neighbour."""
+
+    def __init__(self, size: int, *, up: bool, rngs: nnx.Rngs):
+        """Channels and direction."""
+        self.up = up
+        strides = (1, 1) if up else (2, 2)
+        self.conv = nnx.Conv(size, size, (3, 3), strides=strides, padding=1, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Array:
+        """(b, h, w, c) to half or twice the height and width."""
+        if self.up:
+            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+        return self.conv(x)
+
+
+class Stage(nnx.Module):
+    """The resnets, attentions and resampling of one resolution; also the middle of the U-Net."""
+
+    def __init__(self, sizes, out, embedding, config, *, attention, resample, rngs):
+        """``sizes`` are the resnets' input channels; ``resample`` is "down", "up" or None."""
+        groups, eps = config.norm_num_groups, config.norm_eps
+        self.resnets = nnx.List(
+            [ResnetBlock2D(size, out, embedding, groups, eps, rngs=rngs) for size in sizes]
+        )
+        if attention:
+            head = config.attention_head_dim
+            self.attentions = nnx.List(
+                [Attention(out, head, groups, eps, rngs=rngs) for _ in range(attention)]
+            )
+        if resample == "down":
+            self.downsamplers = nnx.List([Resample2D(out, up=False, rngs=rngs)])
+        if resample == "up":
+            self.upsamplers = nnx.List([Resample2D(out, up=True, rngs=rngs)])
+
+    def layer(self, index: int, x: Array, embedding: Array) -> Array:
+        """Resnet ``index`` and its attention, if there is one."""
+        x = self.resnets[index](x, embedding)
+        if hasattr(self, "attentions") and index < len(self.attentions):
+            x = self.attentions[index](x)
+        return x

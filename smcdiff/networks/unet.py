@@ -1,0 +1,220 @@
+"""The U-Net of diffusers' ``UNet2DModel``, in Flax NNX.
+
+Configuration keys, blocks and parameter names are those of that model, so that its checkpoints can
+be read and written; `state_dict` and `load_state_dict` convert the layouts (OIHW and (out, in)
+there, HWIO and (in, out) here). `PatchedUNet` folds 2 x 2 pixels into channels first, which a CPU
+needs, and which leaves the inner model as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, traverse_util
+from jaxtyping import Array, Float
+
+from smcdiff.errors import InputError
+from smcdiff.networks.blocks import Stage, TimestepEmbedding, timestep_embedding
+
+
+@dataclasses.dataclass(frozen=True)
+class UNet2DConfig:
+    """Configuration, with the names and meanings of diffusers' ``UNet2DModel``."""
+
+    sample_size: int
+    in_channels: int
+    out_channels: int
+    block_out_channels: tuple[int, ...] = (32, 64)
+    layers_per_block: int = 1
+    down_block_types: tuple[str, ...] = ("DownBlock2D", "AttnDownBlock2D")
+    up_block_types: tuple[str, ...] = ("AttnUpBlock2D", "UpBlock2D")
+    norm_num_groups: int = 8
+    norm_eps: float = 1e-5
+    attention_head_dim: int = 16
+    freq_shift: int = 0
+    flip_sin_to_cos: bool = True
+    act_fn: str = "silu"
+    add_attention: bool = True
+
+    @classmethod
+    def from_dict(cls, values: dict) -> UNet2DConfig:
+        """From the dictionary of a config.json; keys of other settings are refused.
+
+        Raises:
+            InputError: unknown keys, or an activation other than SiLU.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise InputError(f"UNet2D config: unknown keys {unknown}; known are {sorted(known)}")
+        config = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        if config.act_fn != "silu":
+            raise InputError(f"UNet2D config: act_fn is '{config.act_fn}'; only 'silu' is known")
+        return config
+
+
+class UNet2D(nnx.Module):
+    """The U-Net; see the module."""
+
+    def __init__(self, config: UNet2DConfig, *, rngs: nnx.Rngs):
+        """Random weights."""
+        self.config = config
+        channels, depth = config.block_out_channels, config.layers_per_block
+        embedding = 4 * channels[0]
+        self.conv_in = nnx.Conv(config.in_channels, channels[0], (3, 3), padding=1, rngs=rngs)
+        self.time_embedding = TimestepEmbedding(channels[0], embedding, rngs=rngs)
+        last = len(channels) - 1
+        previous, down = channels[0], []
+        for index, (size, kind) in enumerate(zip(channels, config.down_block_types, strict=True)):
+            sizes = [previous] + [size] * (depth - 1)
+            attention = depth if kind.startswith("Attn") else 0
+            resample = "down" if index < last else None
+            down.append(
+                Stage(sizes, size, embedding, config, attention=attention, resample=resample,
+                      rngs=rngs)
+            )  # fmt: skip
+            previous = size
+        self.down_blocks = nnx.List(down)
+        self.mid_block = Stage(
+            [previous] * 2, previous, embedding, config,
+            attention=int(config.add_attention), resample=None, rngs=rngs,
+        )  # fmt: skip
+        skips = [channels[0]]
+        for index, size in enumerate(channels):
+            skips += [size] * (depth + (index < last))
+        up = []
+        for index, (size, kind) in enumerate(
+            zip(channels[::-1], config.up_block_types, strict=True)
+        ):
+            inputs = [previous] + [size] * depth
+            sizes = [own + skips.pop() for own in inputs]
+            attention = depth + 1 if kind.startswith("Attn") else 0
+            resample = "up" if index < last else None
+            up.append(
+                Stage(sizes, size, embedding, config, attention=attention, resample=resample,
+                      rngs=rngs)
+            )  # fmt: skip
+            previous = size
+        self.up_blocks = nnx.List(up)
+        self.conv_norm_out = nnx.GroupNorm(
+            channels[0], config.norm_num_groups, epsilon=config.norm_eps, rngs=rngs
+        )
+        small = nnx.initializers.variance_scaling(1e-4, "fan_in", "normal")
+        self.conv_out = nnx.Conv(
+            channels[0], config.out_channels, (3, 3), padding=1, kernel_init=small, rngs=rngs
+        )
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"]
+    ) -> Float[Array, "b h w o"]:
+        """The network's output.
+
+        Args:
+            x: (b, h, w, in_channels).
+            timesteps: (b,), on DDPM's scale of 0 to 1000.
+
+        Returns:
+            (b, h, w, out_channels).
+        """
+        config = self.config
+        sinusoids = timestep_embedding(
+            timesteps, config.block_out_channels[0],
+            flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift,
+        )  # fmt: skip
+        embedding = self.time_embedding(sinusoids)
+        x = self.conv_in(x)
+        skips = [x]
+        for stage in self.down_blocks:
+            for index in range(len(stage.resnets)):
+                x = stage.layer(index, x, embedding)
+                skips.append(x)
+            if hasattr(stage, "downsamplers"):
+                x = stage.downsamplers[0](x)
+                skips.append(x)
+        for index in range(2):
+            x = self.mid_block.layer(index, x, embedding)
+        for stage in self.up_blocks:
+            for index in range(len(stage.resnets)):
+                x = stage.layer(index, jnp.concatenate([x, skips.pop()], axis=-1), embedding)
+            if hasattr(stage, "upsamplers"):
+                x = stage.upsamplers[0](x)
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+
+
+class PatchedUNet(nnx.Module):
+    """A U-Net on images whose ``patch`` x ``patch`` pixels are folded into channels.
+
+    The channel order is that of PyTorch's ``pixel_unshuffle``.
+    """
+
+    def __init__(self, unet: UNet2D, patch: int):
+        """The inner model, and the patch size (1 leaves the image as it is)."""
+        self.unet = unet
+        self.patch = patch
+
+    def __call__(self, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"]) -> Array:
+        """(b, h, w, c) images to outputs of the same shape; timesteps on the scale of 0 to 1000."""
+        batch, height, width, channels = x.shape
+        p = self.patch
+        folded = x.reshape(batch, height // p, p, width // p, p, channels)
+        folded = folded.transpose(0, 1, 3, 5, 2, 4).reshape(batch, height // p, width // p, -1)
+        out = self.unet(folded, timesteps)
+        out = out.reshape(batch, height // p, width // p, -1, p, p).transpose(0, 1, 4, 2, 5, 3)
+        return out.reshape(batch, height, width, -1)
+
+
+def _names(path: tuple) -> str:
+    last = {"kernel": "weight", "scale": "weight"}.get(path[-1], path[-1])
+    return ".".join(str(part) for part in (*path[:-1], last))
+
+
+def _permutation(path: tuple, ndim: int) -> tuple[int, ...]:
+    """Axes of the PyTorch layout in terms of ours."""
+    if path[-1] == "kernel":
+        return (3, 2, 0, 1) if ndim == 4 else (1, 0)
+    return tuple(range(ndim))
+
+
+def _parameters(unet: UNet2D) -> dict[tuple, Array]:
+    return traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(unet, nnx.Param)))
+
+
+def state_dict(unet: UNet2D) -> dict[str, np.ndarray]:
+    """The parameters under diffusers' names and in PyTorch's layouts."""
+    return {
+        _names(path): np.ascontiguousarray(np.transpose(leaf, _permutation(path, leaf.ndim)))
+        for path, leaf in _parameters(unet).items()
+    }
+
+
+def load_state_dict(unet: UNet2D, weights: dict[str, np.ndarray]) -> None:
+    """Puts parameters with diffusers' names into the model.
+
+    Args:
+        unet: the model; it may be abstract (``nnx.eval_shape``).
+        weights: name -> array in PyTorch's layout.
+
+    Raises:
+        InputError: missing or unexpected names, or shapes that do not fit.
+    """
+    parameters = _parameters(unet)
+    names = {_names(path): path for path in parameters}
+    if missing := sorted(set(names) - set(weights)):
+        raise InputError(f"weights: {len(missing)} parameters are missing, first '{missing[0]}'")
+    if extra := sorted(set(weights) - set(names)):
+        raise InputError(f"weights: {len(extra)} unexpected parameters, first '{extra[0]}'")
+    for name, path in names.items():
+        own = parameters[path]
+        order = np.argsort(_permutation(path, len(own.shape)))
+        value = np.transpose(weights[name], order)
+        if value.shape != own.shape:
+            raise InputError(
+                f"weights: '{name}' has shape {weights[name].shape}, which the configuration does"
+                " not give"
+            )
+        parameters[path] = jnp.asarray(value, own.dtype)
+    state = nnx.state(unet, nnx.Param)
+    nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(parameters))
+    nnx.update(unet, state)

@@ -1,0 +1,283 @@
+"""Denoising score matching with Optax: exponential moving average, checkpoints, a model folder.
+
+The loss is the mean squared error of the network's target (v by default) at uniformly stratified
+times, ``E |f(alpha x_0 + sigma eps, t) - target|^2`` (Ho et al. 2020; Salimans and Ho 2022). Every
+random number is a function of the seed and the step, so that a run that was killed and resumed ends
+with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+from smcdiff import schedules
+from smcdiff.errors import InputError
+from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_dict, state_dict
+from smcdiff.training.data import batch_indices, load_images, to_unit_range
+from smcdiff.zoo import PREDICTIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What defines a training run.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: images a step.
+        learning_rate: peak of the schedule (100 steps of warm-up, cosine decay).
+        ema: decay of the exponential moving average of the weights.
+        seed: of initialisation, order and noise.
+        channels: channels of each resolution.
+        layers: resnets a resolution.
+        patch: pixels folded into channels, each way.
+        prediction: "v", "eps" or "x0".
+        checkpoint_every: steps between checkpoints.
+        init: folder of a finished prior whose weights to start from, or None.
+        description: one line for the model card.
+        licence: of the data, for the model card.
+    """
+
+    steps: int = 4000
+    batch: int = 64
+    learning_rate: float = 1.5e-3
+    ema: float = 0.999
+    seed: int = 0
+    channels: tuple[int, ...] = (32, 64)
+    layers: int = 1
+    patch: int = 2
+    prediction: str = "v"
+    checkpoint_every: int = 500
+    init: str | None = None
+    description: str = ""
+    licence: str = ""
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "patch", "layers", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train: {name} is {getattr(self, name)}; it must be at least 1")
+        if self.prediction not in PREDICTIONS:
+            raise InputError(
+                f"train: prediction is '{self.prediction}'; choose from {sorted(PREDICTIONS)}"
+            )
+
+    def network(self, shape: tuple[int, int, int]) -> UNet2DConfig:
+        """The U-Net's configuration for images of (h, w, c)."""
+        height, width, channels = shape
+        factor = self.patch * 2 ** (len(self.channels) - 1)
+        if height % factor or width % factor:
+            raise InputError(f"train: images of {height} x {width} do not divide by {factor}")
+        depth = channels * self.patch**2
+        plain = len(self.channels) - 1
+        return UNet2DConfig(
+            height // self.patch, depth, depth, self.channels, self.layers,
+            ("DownBlock2D",) * plain + ("AttnDownBlock2D",),
+            ("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
+        )  # fmt: skip
+
+
+class _State(NamedTuple):
+    params: Any
+    ema: Any
+    optimiser: Any
+    step: jax.Array
+
+
+_SCHEDULE = schedules.Cosine(t_min=0.004, t_max=0.996)
+
+
+def _loss(params, graph, clean, key, prediction):
+    """Mean squared error of the target at stratified times."""
+    key_time, key_noise = jax.random.split(key)
+    batch = clean.shape[0]
+    strata = (jnp.arange(batch) + jax.random.uniform(key_time)) / batch
+    times = _SCHEDULE.t_min + (_SCHEDULE.t_max - _SCHEDULE.t_min) * strata
+    level = schedules.levels(_SCHEDULE, times[:, None, None, None])
+    noise = jax.random.normal(key_noise, clean.shape)
+    noisy = level.alpha * clean + level.sigma * noise
+    output = nnx.merge(graph, params)(noisy, 1000.0 * times)
+    return jnp.mean((output - prediction.target(clean, noise, level)) ** 2)
+
+
+def _optimiser(config: TrainConfig) -> optax.GradientTransformation:
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, min(100, config.steps // 2), config.steps, 1e-5
+    )
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+
+
+def _make_step(config: TrainConfig, graph):
+    optimiser, prediction = _optimiser(config), PREDICTIONS[config.prediction]()
+
+    @jax.jit
+    def step(state: _State, clean, key):
+        key = jax.random.fold_in(key, state.step)
+        loss, gradient = jax.value_and_grad(_loss)(state.params, graph, clean, key, prediction)
+        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
+        ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, params)
+        return _State(params, ema, optimiser_state, state.step + 1), loss
+
+    return step
+
+
+def _save_checkpoint(file: Path, state: _State) -> None:
+    """Writes all of the state; a file that is not finished never takes the name."""
+    leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+    temporary = file.with_suffix(".part")
+    save_file(leaves, temporary)
+    os.replace(temporary, file)
+
+
+def _load_checkpoint(file: Path, state: _State) -> _State:
+    stored = load_file(file)
+    leaves, structure = jax.tree.flatten(state)
+    fits = len(stored) == len(leaves) and all(
+        stored[str(i)].shape == leaf.shape for i, leaf in enumerate(leaves)
+    )
+    if not fits:
+        raise InputError(
+            f"{file}: a checkpoint of another configuration; use the same options or a new folder"
+        )
+    return jax.tree.unflatten(structure, [jnp.asarray(stored[str(i)]) for i in range(len(leaves))])
+
+
+def train(data: str | Path, output: str | Path, config: TrainConfig | None = None) -> Path:
+    """Trains a prior on images and writes its model folder.
+
+    Runs that were killed resume from the last checkpoint in ``output``, to the same weights.
+
+    Args:
+        data: images; see `smcdiff.training.data.load_images`.
+        output: folder of the prior: config.json, model.safetensors, card.md.
+        config: what to train.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: data or options that cannot be used; a folder that holds a finished prior.
+    """
+    config = TrainConfig() if config is None else config
+    images = load_images(data)
+    if len(images) < 2 * config.batch:
+        raise InputError(f"{data}: {len(images)} images are too few for batches of {config.batch}")
+    folder = Path(output)
+    if (folder / "config.json").exists():
+        raise InputError(f"{folder} holds a finished prior; choose another folder")
+    network_config = config.network(images.shape[1:])
+    folder.mkdir(parents=True, exist_ok=True)
+    held_out = max(config.batch, len(images) // 60)
+    training, evaluation = images[:-held_out], images[-held_out:]
+    graph, params = _initial(network_config, config)
+    state = _State(params, params, _optimiser(config).init(params), jnp.int32(0))
+    checkpoint = folder / "checkpoint.safetensors"
+    if checkpoint.exists():
+        state = _load_checkpoint(checkpoint, state)
+    start = time.perf_counter()
+    state = _loop(config, graph, state, training, checkpoint)
+    seconds = time.perf_counter() - start
+    unet = nnx.merge(graph, state.ema).unet
+    errors = _held_out_errors(graph, state.ema, evaluation, config)
+    export(folder, unet, config, images, errors, seconds)
+    checkpoint.unlink()
+    return folder
+
+
+def _initial(network_config: UNet2DConfig, config: TrainConfig):
+    """Graph and parameters to start from."""
+
+    def make():
+        return PatchedUNet(UNet2D(network_config, rngs=nnx.Rngs(config.seed)), config.patch)
+
+    if config.init is None:
+        # Compiled as a whole: initialising layer by layer takes a minute.
+        return nnx.split(nnx.jit(make)())
+    network = nnx.eval_shape(make)
+    load_state_dict(network.unet, load_file(Path(config.init) / "model.safetensors"))
+    return nnx.split(network)
+
+
+def _loop(config: TrainConfig, graph, state: _State, images, checkpoint: Path) -> _State:
+    """The optimiser's steps that are left, with a progress bar."""
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    step, key = _make_step(config, graph), jax.random.key(config.seed)
+    columns = [*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn()]
+    with Progress(*columns, TextColumn("loss {task.fields[loss]:.4f}")) as progress:
+        task = progress.add_task("training", total=config.steps, loss=float("nan"))
+        first = int(state.step)
+        progress.update(task, completed=first)
+        for index in range(first, config.steps):
+            chosen = batch_indices(index, config.batch, len(images), config.seed)
+            state, loss = step(state, jnp.asarray(to_unit_range(images[chosen])), key)
+            if index % 10 == 9:
+                progress.update(task, completed=index + 1, loss=float(loss))
+            if not (index + 1) % config.checkpoint_every:
+                if not bool(jnp.isfinite(loss)):
+                    raise InputError(f"train: the loss is {loss} at step {index + 1}; lower the"
+                                     " learning rate")  # fmt: skip
+                _save_checkpoint(checkpoint, state)
+    _save_checkpoint(checkpoint, state)
+    return state
+
+
+def _held_out_errors(graph, params, images, config: TrainConfig) -> dict[str, float]:
+    """Mean squared error of the denoised image, a pixel, at some noise levels."""
+    prediction = PREDICTIONS[config.prediction]()
+    clean = jnp.asarray(to_unit_range(images[:256]))
+    noise = jax.random.normal(jax.random.key(0), clean.shape)
+
+    @jax.jit
+    def error(t):
+        level = schedules.levels(_SCHEDULE, t)
+        noisy = level.alpha * clean + level.sigma * noise
+        output = nnx.merge(graph, params)(noisy, jnp.full(len(clean), 1000.0 * t))
+        return jnp.mean((prediction.denoised(output, noisy, level) - clean) ** 2)
+
+    log_snrs = (-8.0, -4.0, -2.0, 0.0, 2.0, 4.0, 8.0)
+    return {f"{v:g}": float(error(_SCHEDULE.time(jnp.asarray(v)))) for v in log_snrs}
+
+
+def export(
+    folder: Path, unet: UNet2D, config: TrainConfig, images, errors: dict, seconds: float
+) -> None:
+    """Writes model.safetensors, card.md and, last, config.json."""
+    weights = folder / "model.safetensors"
+    save_file(state_dict(unet), weights)
+    sample = to_unit_range(images[: min(len(images), 10_000)])
+    schedule = schedules.Cosine()
+    description = {
+        "description": config.description,
+        "licence": config.licence,
+        "event_shape": list(images.shape[1:]),
+        "network": dataclasses.asdict(unet.config),
+        "patch": config.patch,
+        "prediction": config.prediction,
+        "schedule": {"name": "Cosine", "t_min": schedule.t_min, "t_max": schedule.t_max},
+        "data_variance": float(sample.var(axis=0).mean()),
+        "data_norm": float(np.sqrt(np.mean(np.sum(sample**2, axis=(1, 2, 3))))),
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "training": dataclasses.asdict(config),
+    }
+    rows = "\n".join(f"| {name} | {value:.5f} |" for name, value in errors.items())
+    (folder / "card.md").write_text(
+        f"# {folder.name}\n\n{config.description}\n\nLicence of the data: {config.licence}\n\n"
+        f"Trained in {seconds / 60:.0f} minutes with {config}.\n\n"
+        "Held-out denoising error, mean squared a pixel, by log-SNR (data in [-1, 1]):\n\n"
+        f"| log-SNR | error |\n|---|---|\n{rows}\n"
+    )
+    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")

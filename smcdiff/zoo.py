@@ -1,0 +1,197 @@
+"""Loading learned priors: from the zoo that ships with the package, or from a folder.
+
+A prior is a folder with ``config.json`` (network, schedule, parameterisation, checksum),
+``model.safetensors`` (the U-Net under diffusers' names) and ``card.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from smcdiff import schedules
+from smcdiff.errors import InputError
+from smcdiff.priors import DiffusionPrior, EpsPrediction, VPrediction, X0Prediction
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+PREDICTIONS = {"x0": X0Prediction, "eps": EpsPrediction, "v": VPrediction}
+SCHEDULES = {
+    cls.__name__: cls
+    for cls in (
+        schedules.Cosine, schedules.LinearBeta, schedules.OrnsteinUhlenbeck,
+        schedules.VarianceExploding,
+    )
+}  # fmt: skip
+_TERMINAL_SIGNAL = 0.5
+"""Largest alpha_T |x_0| / sigma_T, a typical event, at which a standard normal start is right."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorInfo:
+    """One prior of the zoo.
+
+    Attributes:
+        name: what `load_prior` takes.
+        path: its folder.
+        event_shape: shape of one event.
+        description: one line.
+        licence: licence of the data it was trained on.
+    """
+
+    name: str
+    path: Path
+    event_shape: tuple[int, ...]
+    description: str
+    licence: str
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class NetworkDenoiser:
+    """A Flax network as the denoiser of a `DiffusionPrior`; its weights are pytree leaves.
+
+    Attributes:
+        state: the parameters.
+        graph: the network without them.
+    """
+
+    state: Any
+    graph: Any = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def wrap(cls, network: nnx.Module) -> NetworkDenoiser:
+        """From a network called as ``network(images, timesteps)``, timesteps in [0, 1000]."""
+        from flax import nnx
+
+        graph, state = nnx.split(network)
+        return cls(state, graph)
+
+    def __call__(self, x: Float[Array, "h w c"], t: Float[Array, ""]) -> Float[Array, "h w c"]:
+        """The raw output for one image; t in the schedule's time."""
+        from flax import nnx
+
+        network = nnx.merge(self.graph, self.state)
+        return network(x[None], 1000.0 * jnp.asarray(t, x.dtype)[None])[0]
+
+
+def zoo_folder() -> Path:
+    """Where the shipped priors lie: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "models"
+    return installed if installed.is_dir() else package.parent / "models"
+
+
+def list_priors() -> list[PriorInfo]:
+    """The priors that ship with the package."""
+    infos = []
+    for file in sorted(zoo_folder().glob("*/config.json")):
+        config = _read_config(file.parent)
+        infos.append(
+            PriorInfo(
+                file.parent.name,
+                file.parent,
+                tuple(config["event_shape"]),
+                config.get("description", ""),
+                config.get("licence", ""),
+            )
+        )
+    return infos
+
+
+def load_prior(name_or_path: str | os.PathLike) -> DiffusionPrior:
+    """Loads a learned prior.
+
+    Args:
+        name_or_path: a name of `list_priors`, or the folder of a prior.
+
+    Returns:
+        The prior: a NumPyro distribution over events in the units it was trained in.
+
+    Raises:
+        InputError: unknown name, or a folder that is incomplete, damaged or not understood.
+    """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        folder = zoo_folder() / str(name_or_path)
+    if not (folder / "config.json").is_file():
+        raise InputError(_unknown(str(name_or_path)))
+    config = _read_config(folder)
+    try:
+        schedule = SCHEDULES[config["schedule"]["name"]](
+            **{k: v for k, v in config["schedule"].items() if k != "name"}
+        )
+        prediction = PREDICTIONS[config["prediction"]]()
+        shape = tuple(config["event_shape"])
+        variance, norm = config["data_variance"], config["data_norm"]
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / 'config.json'}: missing or unknown entry {error}; train the prior again"
+        ) from error
+    _check_terminal(folder, schedule, norm)
+    denoiser = NetworkDenoiser.wrap(_network(folder, config))
+    return DiffusionPrior(denoiser, schedule, shape, prediction, data_variance=variance)
+
+
+def _unknown(name: str) -> str:
+    known = [info.name for info in list_priors()]
+    close = difflib.get_close_matches(name, known, 1, 0.4)
+    hint = f"did you mean '{close[0]}'?" if close else f"known are {known}, or give a folder"
+    return f"no prior named '{name}'; {hint}"
+
+
+def _read_config(folder: Path) -> dict:
+    file = folder / "config.json"
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read ({error}); install or train it again") from error
+
+
+def _check_terminal(folder: Path, schedule, norm: float) -> None:
+    """The sampler starts from N(0, sigma_T^2), so little of the data may be left at t_max."""
+    left = float(schedule.alpha(schedule.t_max) / schedule.sigma(schedule.t_max)) * norm
+    if left > _TERMINAL_SIGNAL:
+        raise InputError(
+            f"{folder}: at t_max the signal is still {left:.2f} of the noise (data norm"
+            f" {norm:.1f}); raise the schedule's t_max"
+        )
+
+
+def _network(folder: Path, config: dict):
+    """The network with the folder's weights."""
+    from flax import nnx
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_dict
+
+    file = folder / "model.safetensors"
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != config.get("sha256"):
+        raise InputError(
+            f"{file}: the checksum does not match config.json; the file is truncated or damaged,"
+            " so install or train the prior again"
+        )
+    try:
+        weights = load(content)
+    except SafetensorError as error:
+        raise InputError(f"{file}: not a safetensors file ({error})") from error
+    unet = nnx.eval_shape(
+        lambda: UNet2D(UNet2DConfig.from_dict(config["network"]), rngs=nnx.Rngs(0))
+    )
+    load_state_dict(unet, weights)
+    return PatchedUNet(unet, config["patch"])

@@ -1,0 +1,346 @@
+"""The particle filter against a Kalman filter, and against every way such a filter goes wrong."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smcdiff.errors import InputError
+from smcdiff.smc import particle_filter, resampling
+from tests.smc.models import (
+    Fused,
+    LinearGaussian,
+    Scripted,
+    kalman_log_likelihood,
+    observations,
+)
+
+CASES = [("systematic", 0.0)] + [
+    (name, threshold)
+    for name in ("systematic", "stratified", "multinomial", "residual")
+    for threshold in (0.5, 1.0)
+]
+
+
+def run(key, model, *args, **kwargs):
+    """The filter, compiled."""
+    return jax.jit(lambda k, m: particle_filter(k, m, *args, **kwargs))(key, model)
+
+
+@functools.cache
+def reference():
+    """A run of 50 steps with everything stored, against which options are compared."""
+    model = LinearGaussian(observations(51))
+    result = run(
+        jax.random.key(0),
+        model,
+        200,
+        50,
+        num_chains=3,
+        store_ancestors=True,
+        collect=lambda info, x, w: (info.t, info.ancestors, x, w),
+    )
+    return model, result
+
+
+@pytest.mark.parametrize(("name", "threshold"), CASES)
+def test_evidence_is_unbiased(name, threshold):
+    # Mean of Z_hat / Z over 400 runs within 3 standard errors of 1. Lost weights, a last weight
+    # that is never applied, or weights clamped or shifted, move it by far more than that.
+    y = observations(9)
+    result = run(
+        jax.random.key(11),
+        LinearGaussian(y),
+        128,
+        8,
+        num_chains=400,
+        resampling=name,
+        ess_threshold=threshold,
+    )
+    ratio = np.exp(np.asarray(result.log_evidence, float) - kalman_log_likelihood(y))
+    assert abs(ratio.mean() - 1) < 3 * ratio.std(ddof=1) / np.sqrt(400)
+    fraction = np.asarray(result.resampled)[:, 1:].mean()
+    assert {0.0: fraction == 0, 0.5: 0.1 < fraction < 0.9, 1.0: fraction == 1}[threshold]
+    assert not result.resampled[:, 0].any()
+    assert (result.failed_step == -1).all()
+
+
+def test_stochastic_volatility_against_particles():
+    # Both log evidences have a variance v/N from independent runs: the means of 32 runs here and 8
+    # there must agree within 4 standard errors of their difference.
+    particles = pytest.importorskip("particles", reason="the package particles is not installed")
+    from particles import state_space_models
+
+    from tests.smc.models import log_normal
+
+    class Volatility:
+        def __init__(self, y):
+            self.y = y
+
+        def init(self, key):
+            return -1.0 + 0.3 / jnp.sqrt(1 - 0.9**2) * jax.random.normal(key)
+
+        def step(self, key, t, prev):
+            return -1.0 + 0.9 * (prev + 1.0) + 0.3 * jax.random.normal(key)
+
+        def log_potential(self, t, prev, particle):
+            return log_normal(self.y[t], 0.0, jnp.exp(particle / 2))
+
+    y = 0.8 * observations(60, seed=4)
+    ours = jax.jit(lambda k, y: particle_filter(k, Volatility(y), 500, 59, num_chains=32))
+    ours = np.asarray(ours(jax.random.key(2), y).log_evidence)
+    model = state_space_models.StochVol(mu=-1.0, rho=0.9, sigma=0.3)
+    theirs = []
+    np.random.seed(0)
+    for _ in range(8):
+        bootstrap = state_space_models.Bootstrap(ssm=model, data=np.asarray(y, float))
+        algorithm = particles.SMC(fk=bootstrap, N=500)
+        algorithm.run()
+        theirs.append(algorithm.logLt)
+    error = np.sqrt(ours.var(ddof=1) / 32 + np.var(theirs, ddof=1) / 8)
+    assert abs(ours.mean() - np.mean(theirs)) < 4 * error
+
+
+def test_shapes_and_normalisation():
+    _, result = reference()
+    assert result.particles.shape == result.log_weights.shape == result.founders.shape == (3, 200)
+    for field in ("ess", "log_evidence_increments", "resampled", "num_founders"):
+        assert getattr(result, field).shape == (3, 51)
+    np.testing.assert_allclose(np.exp(result.log_weights).sum(axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(
+        result.log_evidence, result.log_evidence_increments.sum(axis=1), rtol=1e-5
+    )
+    assert len(np.unique(result.log_evidence)) == 3  # chains are independent
+
+
+def test_posterior_mean_is_the_kalman_filter_s():
+    # The filtering mean of 3 x 200 particles: standard deviation 0.32, so about 0.03 with an ESS of
+    # 100 a chain; 0.12 is four of them.
+    model, result = reference()
+    mean, variance = 0.0, 1.0
+    for t, value in enumerate(np.asarray(model.y, float)):
+        if t:
+            mean, variance = 0.9 * mean, 0.81 * variance + 0.25
+        gain = variance / (variance + 0.25)
+        mean, variance = mean + gain * (value - mean), (1 - gain) * variance
+    estimate = np.sum(np.exp(result.log_weights) * result.particles, axis=1).mean()
+    assert abs(estimate - mean) < 0.12
+
+
+def test_ess_is_that_of_the_cumulative_weights():
+    _, result = reference()
+    log_weights = np.asarray(result.collected[3], float)
+    ess = 1 / np.sum(np.exp(log_weights) ** 2, axis=-1)
+    np.testing.assert_allclose(result.ess, ess, rtol=1e-4)
+    # Resampling fires exactly where the ESS of the step before is below half of N.
+    np.testing.assert_array_equal(result.resampled[:, 1:], np.asarray(result.ess)[:, :-1] < 100)
+    assert 0 < np.asarray(result.resampled).sum() < 150
+
+
+def test_founders_follow_from_ancestors():
+    _, result = reference()
+    np.testing.assert_array_equal(result.collected[0], np.tile(np.arange(51), (3, 1)))
+    np.testing.assert_array_equal(result.collected[1], result.ancestors)
+    for chain in range(3):
+        founders = np.arange(200)
+        for t in range(51):
+            ancestors = np.asarray(result.ancestors[chain, t])
+            if not result.resampled[chain, t]:
+                np.testing.assert_array_equal(ancestors, np.arange(200))
+            founders = founders[ancestors]
+            assert len(np.unique(founders)) == result.num_founders[chain, t]
+        np.testing.assert_array_equal(founders, result.founders[chain])
+
+
+def test_unsorted_resampler_of_the_user():
+    def shuffled(key, weights, num_samples):
+        key, sub = jax.random.split(key)
+        indices = jax.random.categorical(key, jnp.log(weights), shape=(num_samples,))
+        return jax.random.permutation(sub, indices)
+
+    model, _ = reference()
+    result = run(jax.random.key(0), model, 50, 20, resampling=shuffled, store_ancestors=True)
+    founders = np.arange(50)
+    for t in range(21):
+        founders = founders[np.asarray(result.ancestors[t])]
+        assert len(np.unique(founders)) == result.num_founders[t]
+
+
+def test_options_change_no_number():
+    model, expected = reference()
+    calls = []
+
+    def progress(t, num_steps, info):
+        calls.append((t, num_steps, np.shape(info["ess"])))
+
+    for options in ({"batch_size": 7}, {"batch_size": 256, "progress": progress}):
+        result = run(jax.random.key(0), model, 200, 50, num_chains=3, **options)
+        jax.effects_barrier()
+        for field in ("particles", "log_weights", "log_evidence", "founders", "ess"):
+            np.testing.assert_array_equal(getattr(result, field), getattr(expected, field))
+    assert sorted(t for t, _, _ in calls) == list(range(51))  # once a step, not once a chain
+    assert {call[1:] for call in calls} == {(50, (3,))}
+
+
+def test_progress_at_most_about_a_hundred_times():
+    calls = []
+    model = LinearGaussian(jnp.zeros(751))
+    run(jax.random.key(0), model, 4, 750, progress=lambda t, n, info: calls.append(t))
+    jax.effects_barrier()
+    assert 90 <= len(calls) <= 102 and max(calls) == 750
+
+
+def test_no_callback_and_a_real_branch_in_the_graph():
+    model = LinearGaussian(observations(51))
+    text = str(jax.make_jaxpr(lambda k: particle_filter(k, model, 10, 5))(jax.random.key(0)))
+    assert "callback" not in text
+    assert "cond[" in text
+
+
+def test_fused_methods_take_precedence():
+    y = observations(11)
+    one = run(jax.random.key(3), LinearGaussian(y), 100, 10)
+    two = run(jax.random.key(3), Fused(y), 100, 10)
+    assert one.log_evidence == two.log_evidence
+
+
+def test_every_key_is_used_once():
+    # A particle is its own key: 3 x 40 x 21 keys of 64 bits all differ.
+    @jax.tree_util.register_static
+    class Draws:
+        def start(self, key):
+            return jax.random.key_data(key), jnp.float32(0)
+
+        def propose(self, key, t, prev):
+            return jax.random.key_data(key), jnp.float32(0)
+
+    result = run(jax.random.key(0), Draws(), 40, 20, num_chains=3, collect=lambda info, x, w: x)
+    keys = np.asarray(result.collected).reshape(-1, 2)
+    assert len(np.unique(keys, axis=0)) == 3 * 40 * 21
+
+
+def test_unweighted():
+    model, _ = reference()
+    result = run(jax.random.key(0), model, 50, 10, num_chains=2, weighted=False)
+    np.testing.assert_allclose(result.log_weights, -np.log(50), rtol=1e-6)
+    assert np.isnan(result.log_evidence).all()
+    assert not result.resampled.any() and (result.num_founders == 50).all()
+    assert (result.failed_step == -1).all()
+
+
+@pytest.mark.parametrize(("value", "evidence"), [(-jnp.inf, -np.inf), (jnp.nan, np.nan)])
+@pytest.mark.parametrize("threshold", [0.5, 1.0])
+def test_failure_names_the_step(value, evidence, threshold):
+    class Failing(LinearGaussian):
+        def log_potential(self, t, prev, particle):
+            return jnp.where(t == 4, value, super().log_potential(t, prev, particle))
+
+    result = particle_filter(
+        jax.random.key(0), Failing(observations(9)), 20, 8, ess_threshold=threshold
+    )
+    assert result.failed_step == 4
+    np.testing.assert_equal(np.asarray(result.log_evidence, float), evidence)
+    assert np.isnan(result.log_weights).all() and np.isnan(result.ess[4:]).all()
+    assert np.isfinite(result.log_evidence_increments[:4]).all()
+
+
+def test_one_nan_among_the_weights_is_a_failure():
+    table = jnp.zeros((4, 30)).at[2, 11].set(jnp.nan)
+    result = particle_filter(jax.random.key(0), Scripted(table), 500, 3, ess_threshold=0.0)
+    assert result.failed_step == 2
+
+
+def test_particles_of_weight_zero_leave_no_descendants():
+    table = jnp.zeros((3, 30)).at[0, ::2].set(-jnp.inf)
+    result = run(jax.random.key(0), Scripted(table), 2**14, 2, ess_threshold=1.0)
+    assert (np.asarray(result.particles) % 2 == 1).all()
+    assert abs(float(result.log_evidence) - np.log(0.5)) < 0.05
+
+
+def test_evidence_over_a_thousand_steps_in_float32():
+    # All particles alike, so that the evidence is the plain sum of 1001 numbers of size 1000. Summed
+    # naively in float32 it is off by tens; compensated, only the increments' own rounding
+    # (3e-5 each, random) and the last digit of the total (0.06) remain.
+    increments = 1000 + jax.random.uniform(jax.random.key(0), (1001,))
+    table = jnp.broadcast_to(increments[:, None], (1001, 2))
+    result = run(jax.random.key(0), Scripted(table), 4, 1000)
+    exact = np.asarray(increments, np.float64).sum()
+    assert abs(float(result.log_evidence) - exact) < 0.1
+
+
+def test_no_steps_is_importance_sampling():
+    y = observations(1)
+    result = particle_filter(jax.random.key(0), LinearGaussian(y), 20000, 0)
+    # Relative standard error of one importance-sampling estimate: below 1 / sqrt(N) here.
+    assert abs(float(result.log_evidence) - kalman_log_likelihood(y)) < 4 / np.sqrt(20000)
+    assert result.ess.shape == (1,)
+
+
+def test_raw_keys_serve_too():
+    model, _ = reference()
+    one = particle_filter(jax.random.PRNGKey(3), model, 10, 4)
+    two = particle_filter(jax.random.key(3), model, 10, 4)
+    assert one.log_evidence == two.log_evidence
+
+
+def test_under_vmap_over_keys_and_data():
+    models = LinearGaussian(jnp.stack([observations(6, 1), observations(6, 2)]))
+    keys = jax.random.split(jax.random.key(0))
+    batch = jax.jit(jax.vmap(lambda k, m: particle_filter(k, m, 50, 5)))(keys, models)
+    one = run(keys[1], jax.tree.map(lambda a: a[1], models), 50, 5)
+    np.testing.assert_allclose(batch.log_evidence[1], one.log_evidence, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_particles": 0}, "num_particles is 0"),
+        ({"num_steps": -1}, "num_steps is -1"),
+        ({"num_chains": 0}, "num_chains is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"ess_threshold": 1.5}, "ess_threshold is 1.5"),
+        ({"resampling": "sistematic"}, "did you mean 'systematic'"),
+    ],
+)
+def test_settings_out_of_range(options, message):
+    settings = {"num_particles": 4, "num_steps": 2, **options}
+    with pytest.raises(InputError, match=message):
+        particle_filter(jax.random.key(0), LinearGaussian(jnp.zeros(3)), **settings)
+
+
+def test_models_that_do_not_fit():
+    class VectorWeight(LinearGaussian):
+        def log_potential(self, t, prev, particle):
+            return jnp.zeros(3)
+
+    class Reshaping(LinearGaussian):
+        def step(self, key, t, prev):
+            return jnp.zeros(2)
+
+    class Restructuring(Reshaping):
+        def step(self, key, t, prev):
+            return {"x": prev}
+
+    class Weightless:
+        init = LinearGaussian.init
+        step = LinearGaussian.step
+
+    cases = [
+        (VectorWeight(jnp.zeros(3)), r"shape \(3,\); return a scalar"),
+        (Reshaping(jnp.zeros(3)), r"steps to shape \(2,\)"),
+        (Restructuring(jnp.zeros(3)), "return the same structure"),
+        (Weightless(), "has no log_potential"),
+        (object(), "has no init or log_potential"),
+    ]
+    for model, message in cases:
+        with pytest.raises(InputError, match=message):
+            particle_filter(jax.random.key(0), model, 4, 2)
+
+
+def test_default_scheme_is_systematic():
+    model, _ = reference()
+    one = particle_filter(jax.random.key(0), model, 10, 6)
+    two = particle_filter(jax.random.key(0), model, 10, 6, resampling=resampling.systematic)
+    assert one.log_evidence == two.log_evidence
