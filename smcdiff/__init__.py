@@ -18,4 +18,5 @@ from smcdiff.posterior import Posterior as Posterior
 from smcdiff.smc import particle_filter as particle_filter
 from smcdiff.version import __version__ as __version__
 from smcdiff.zoo import list_priors as list_priors
+from smcdiff.zoo import load_examples as load_examples
 from smcdiff.zoo import load_prior as load_prior

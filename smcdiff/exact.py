@@ -11,7 +11,7 @@ moved by the gain times its own misfit), so nothing of size d x d is factorised.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class LinearGaussianPosterior(dist.Distribution):
     """
 
     arg_constraints: ClassVar[dict] = {}
-    support = constraints.real_vector
+    support: Any = constraints.real_vector
     pytree_data_fields = (
         "log_evidence", "log_weights", "means",
         "_prior", "_matrix", "_y", "_scale", "_gains", "_factors",
@@ -128,8 +128,9 @@ def dense_matrix(operator_or_matrix, event_shape: tuple[int, ...]) -> Float[Arra
     for length in event_shape:
         size *= length
     if callable(operator_or_matrix):
+
         def flat(x):
-            return jnp.ravel(operator_or_matrix(x.reshape(event_shape)))
+            return jnp.ravel(jnp.asarray(operator_or_matrix(x.reshape(event_shape))))
 
         return jax.vmap(flat, out_axes=1)(jnp.eye(size))
     matrix = jnp.asarray(operator_or_matrix, jnp.result_type(float))

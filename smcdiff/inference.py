@@ -26,8 +26,9 @@ from smcdiff.errors import InputError, SamplingError
 from smcdiff.kernels import Kernel
 from smcdiff.model import Problem
 from smcdiff.posterior import Posterior
+from smcdiff.progress import ProgressBar
 from smcdiff.proposals import Proposal, ReverseModel, choose
-from smcdiff.smc import FilterResult, ProgressBar, particle_filter
+from smcdiff.smc import FilterResult, particle_filter
 from smcdiff.smc import resampling as resamplers
 from smcdiff.version import __version__
 
@@ -51,9 +52,9 @@ class SteeredDiffusion:
         log_twist, guide = self.proposal.guide(self.model, self.shared, x, jnp.int32(0))
         return (x, log_twist, guide), log_ratio + log_twist
 
-    def propose(self, key: PRNGKeyArray, t, particle):
+    def propose(self, key: PRNGKeyArray, t, prev):
         """The particle after reverse step ``t`` (1 to num_steps), with its log weight."""
-        x, log_twist, guide = particle
+        x, log_twist, guide = prev
         x, log_ratio = self.proposal.propose(key, self.model, self.shared, x, guide, t - 1)
 
         def evaluate(x):
@@ -265,8 +266,9 @@ class SMC:
         keys = jax.random.split(key, self.settings.num_chains)
         with self._progress() as progress:
             settings = dataclasses.replace(self.settings, progress=progress)
-            result = jax.block_until_ready(_run(keys, model, proposal, settings))
-        return self._posterior(*result, model, proposal, reason, time.perf_counter() - start)
+            result, log_likelihood = jax.block_until_ready(_run(keys, model, proposal, settings))
+        seconds = time.perf_counter() - start
+        return self._posterior(result, log_likelihood, model, proposal, reason, seconds)
 
     def _assemble(self, problem: Problem) -> tuple[ReverseModel, Proposal, str]:
         """The reverse model and the proposal, checked against each other."""

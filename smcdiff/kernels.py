@@ -3,7 +3,8 @@
 With rho = exp(lambda_t - lambda_s) in [0, 1), the ratio of the two signal-to-noise ratios,
 
     x_s given x_t, x_0  ~  N(c x_t + k x_0, tau^2 I),
-    tau^2 = eta^2 sigma_s^2 (1 - rho),  c = sqrt(sigma_s^2 - tau^2) / sigma_t,  k = alpha_s - alpha_t c.
+    tau^2 = eta^2 sigma_s^2 (1 - rho),  c = sqrt(sigma_s^2 - tau^2) / sigma_t,
+    k = alpha_s - alpha_t c.
 
 `DDIM` puts the denoised mean in the place of x_0 (Song, Meng and Ermon 2021, eq. 12; eta = 1 is
 DDPM's ancestral step, eta = 0 the deterministic one). `Exact` integrates over x_0 given x_t, which
@@ -115,7 +116,7 @@ class DDIM:
         from_noise, from_signal, tau2 = bridge(t, s, self.eta)
         if self.clip is not None:
             denoised = jnp.clip(denoised, *self.clip)
-        # Where the mean was clipped, eps_hat follows the clipped mean: c x + k m is unchanged in form.
+        # Where the mean was clipped, eps_hat follows it: c x + k m is unchanged in form.
         mean = from_noise * x + from_signal * denoised
         one = jnp.zeros((1,), mean.dtype)
         return Transition(one, mean[None], jnp.broadcast_to(tau2, (1, 1)).astype(mean.dtype))

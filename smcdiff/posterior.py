@@ -1,9 +1,9 @@
 """The result of a run: weighted particles, evidence, and their export.
 
 With chains c, particles i, normalised weights W_ci and evidence estimates Z_c, expectations are
-estimated by ``sum_c Z_c sum_i W_ci f(x_ci) / sum_c Z_c``: chains are pooled by their evidence, which
-is what makes the pooled estimate consistent in the number of chains. Where weights were off all
-chains and particles count the same.
+estimated by ``sum_c Z_c sum_i W_ci f(x_ci) / sum_c Z_c``: chains are pooled by their evidence,
+which is what makes the pooled estimate consistent in the number of chains. Where weights were off,
+all chains and particles count the same.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from smcdiff.diagnostics.degeneracy import Diagnosis
 
 _FORMAT = "smcdiff-posterior-1"
+
+
+def log_mean_evidence(log_evidence: Float[np.ndarray, " c"]) -> float:
+    """Log of the mean of the chains' evidence estimates: the pooled, unbiased one."""
+    largest = np.max(log_evidence)
+    return float(largest + np.log(np.mean(np.exp(log_evidence.astype(np.float64) - largest))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Posterior:
         weights = np.exp(log_weights - log_weights.max())
         return weights / weights.sum()
 
-    def resample(self, key: PRNGKeyArray, n: int) -> dict[str, Float[Array, "n *event"]]:
+    def resample(self, key: PRNGKeyArray, n: int) -> dict[str, Float[Array, n * event]]:
         """Equally weighted draws, pooled over the chains by their evidence.
 
         Args:
@@ -215,7 +221,7 @@ def _from_datatree(tree: xarray.DataTree) -> Posterior:
         log_evidence_increments=smc["log_evidence_increment"].values,
         resampled=smc["resampled"].values.astype(bool),
         log_snr=smc["log_snr"].values,
-        log_likelihood=tree["log_likelihood"]["total"].values,
+        log_likelihood=np.asarray(tree["log_likelihood/total"]),
         observed={str(n): v.values for n, v in tree["observed_data"].data_vars.items()},
         weighted=bool(tree.attrs["weighted"]),
         ancestors=smc["ancestors"].values if "ancestors" in smc else None,

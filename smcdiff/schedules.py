@@ -21,7 +21,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -52,22 +52,29 @@ class Level(NamedTuple):
 class Schedule(Protocol):
     """What a noise schedule offers. All methods are elementwise in ``t``."""
 
-    t_min: Scalar
-    t_max: Scalar
-
-    def alpha(self, t):
-        """Signal scale alpha(t)."""
+    @property
+    def t_min(self) -> Scalar:
+        """Smallest time of a grid, before the last step to 0."""
         ...
 
-    def sigma(self, t):
-        """Noise standard deviation sigma(t), in data units."""
+    @property
+    def t_max(self) -> Scalar:
+        """Largest time: where sampling starts."""
         ...
 
-    def log_snr(self, t):
+    def alpha(self, t: Any) -> Array:
+        """Scale of the signal at time t."""
+        ...
+
+    def sigma(self, t: Any) -> Array:
+        """Standard deviation of the noise at time t, in data units."""
+        ...
+
+    def log_snr(self, t: Any) -> Array:
         """Log signal-to-noise ratio log(alpha^2 / sigma^2)."""
         ...
 
-    def time(self, log_snr):
+    def time(self, log_snr: Any) -> Array:
         """The time at which the log signal-to-noise ratio takes this value."""
         ...
 
@@ -274,8 +281,9 @@ class Karras:
     def __call__(self, schedule: Schedule, num_steps: int) -> Float[Array, " steps+1"]:
         """Decreasing times, shape (num_steps + 1,), the last one 0."""
         _check_steps(num_steps)
-        ends = [jnp.exp(-0.5 * schedule.log_snr(t)) for t in (schedule.t_max, schedule.t_min)]
-        root = jnp.linspace(*(end ** (1.0 / self.rho) for end in ends), num_steps)
+        times = jnp.asarray([schedule.t_max, schedule.t_min])
+        first, last = jnp.exp(-0.5 / self.rho * schedule.log_snr(times))
+        root = jnp.linspace(first, last, num_steps)
         return _ending_at_zero(schedule.time(-2.0 * self.rho * jnp.log(root)))
 
 

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from smcdiff import schedules
 from smcdiff.errors import InputError
+from smcdiff.pixels import to_unit_range
 from smcdiff.priors import DiffusionPrior, EpsPrediction, VPrediction, X0Prediction
 
 if TYPE_CHECKING:
@@ -121,11 +123,7 @@ def load_prior(name_or_path: str | os.PathLike) -> DiffusionPrior:
     Raises:
         InputError: unknown name, or a folder that is incomplete, damaged or not understood.
     """
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        folder = zoo_folder() / str(name_or_path)
-    if not (folder / "config.json").is_file():
-        raise InputError(_unknown(str(name_or_path)))
+    folder = _folder(name_or_path)
     config = _read_config(folder)
     try:
         schedule = SCHEDULES[config["schedule"]["name"]](
@@ -141,6 +139,34 @@ def load_prior(name_or_path: str | os.PathLike) -> DiffusionPrior:
     _check_terminal(folder, schedule, norm)
     denoiser = NetworkDenoiser.wrap(_network(folder, config))
     return DiffusionPrior(denoiser, schedule, shape, prediction, data_variance=variance)
+
+
+def load_examples(name_or_path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Real events that a prior's training has not seen.
+
+    Args:
+        name_or_path: as for `load_prior`.
+
+    Returns:
+        Events (n, *event_shape) float32 in the prior's units, and their labels (n,).
+
+    Raises:
+        InputError: unknown name, or a prior that comes without examples.
+    """
+    file = _folder(name_or_path) / "examples.npz"
+    if not file.is_file():
+        raise InputError(f"{file}: this prior comes without examples; give an image of your own")
+    with np.load(file) as arrays:
+        return to_unit_range(arrays["images"]), arrays["labels"]
+
+
+def _folder(name_or_path: str | os.PathLike) -> Path:
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        folder = zoo_folder() / str(name_or_path)
+    if not (folder / "config.json").is_file():
+        raise InputError(_unknown(str(name_or_path)))
+    return folder
 
 
 def _unknown(name: str) -> str:

@@ -52,7 +52,9 @@ def test_grid_decreases_from_t_max_to_zero(schedule, grid):
 @pytest.mark.parametrize("schedule", SCHEDULES[::2] + SCHEDULES[3:], ids=_name)
 def test_variance_preserving(schedule):
     times = jnp.linspace(schedule.t_min, schedule.t_max, 20)
-    np.testing.assert_allclose(schedule.alpha(times) ** 2 + schedule.sigma(times) ** 2, 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        schedule.alpha(times) ** 2 + schedule.sigma(times) ** 2, 1, rtol=1e-5
+    )
 
 
 def test_default_grid_is_uniform_in_log_snr():
@@ -62,7 +64,7 @@ def test_default_grid_is_uniform_in_log_snr():
 
 
 def test_linear_beta_matches_the_discrete_ddpm():
-    """Ho et al. (2020): 1000 steps, beta from 1e-4 to 0.02; alpha-bar to the O(1/1000) of the limit."""
+    """Ho et al. (2020): beta from 1e-4 to 0.02; alpha-bar to the O(1/1000) of the limit."""
     alpha_bar = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))
     times = np.arange(1, 1001) / 1000
     np.testing.assert_allclose(

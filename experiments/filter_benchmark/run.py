@@ -4,8 +4,9 @@ A bootstrap filter on a 1-D linear-Gaussian state-space model, systematic resamp
 package particles computes in float64). Rows:
 
 * smcdiff, adaptive: resampling when the ESS is below N/2; always: at every step;
-* BlackJAX, keys: ``blackjax.smc.base.step`` in a ``lax.scan``, with the model on one particle and one
-  key a particle, as in smcdiff; batch: the same with one draw for all particles, its fastest form.
+* BlackJAX, keys: ``blackjax.smc.base.step`` in a ``lax.scan``, with the model on one particle and
+  one key a particle, as in smcdiff; batch: the same with one draw for all particles, its fastest
+  form.
   It resamples at every step;
 * particles, adaptive: resampling when the ESS is below N/2.
 

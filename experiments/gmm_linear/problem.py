@@ -2,7 +2,8 @@
 
 25 components with means (8i, 8j, 8i, 8j, ...), i, j in {-2, ..., 2}, and unit covariance; weights
 proportional to squared standard normals; y = A x + sigma_y eps with A = U diag(s) V' from the
-singular vectors of a standard normal d_y x d_x matrix, s ~ U[0, 1] sorted, sigma_y ~ U[0, 1] max(s).
+singular vectors of a standard normal d_y x d_x matrix, s ~ U[0, 1] sorted, sigma_y ~ U[0, 1]
+max(s).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs the Gaussian-mixture benchmark and writes results.md, results.json and results.png here.
 
-    python experiments/gmm_linear/run.py            # the published table: about an hour on two cores
-    python experiments/gmm_linear/run.py --smoke    # seconds; what the tests run
+    python experiments/gmm_linear/run.py   # the table: about an hour on two cores
+    python experiments/gmm_linear/run.py --smoke  # seconds; what the tests run
 
 Error is the sliced Wasserstein-1 distance of 1,000 draws (resampled where weighted) to 1,000 exact
 posterior draws; the floor is the same distance between two exact sets. Directions and exact draws
@@ -11,6 +11,7 @@ are common to all methods of a problem, so that differences are paired.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from pathlib import Path
@@ -90,6 +91,10 @@ def solve(name, smc, key, instance, num_steps, num_particles):
     return x, float(posterior.log_evidence[0]), float(posterior.ess[0, -1]), seconds
 
 
+def _distance(key, exact_draws, num_directions, x) -> float:
+    return float(sliced_wasserstein(key, x, exact_draws, num_directions=num_directions))
+
+
 def run_cell(cell, num_steps, num_problems, num_particles, num_directions, methods):
     """All methods on all problems of one cell; a list of records."""
     records = []
@@ -108,9 +113,7 @@ def run_cell(cell, num_steps, num_problems, num_particles, num_directions, metho
             instance.prior, instance.matrix, instance.y, instance.noise
         )
         first, second = truth.sample(keys[1], (2, num_particles))
-        distance = lambda x: float(  # noqa: E731
-            sliced_wasserstein(keys[3], x, first, num_directions=num_directions)
-        )
+        distance = functools.partial(_distance, keys[3], first, num_directions)
         floor = distance(second)
         exact_chi = float(chi_squared(first, instance))
         for name in [*methods, IMPORTANCE]:

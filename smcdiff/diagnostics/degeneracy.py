@@ -114,8 +114,8 @@ def diagnose(posterior: Posterior) -> Diagnosis:
     }
     if not posterior.weighted:
         finding = (
-            "weights were off: the draws are those of a heuristic sampler, not of the posterior, and"
-            " there is no evidence; run with weighted=True to see how far off they are"
+            "weights were off: the draws are those of a heuristic sampler, not of the posterior,"
+            " and there is no evidence; run with weighted=True to see how far off they are"
         )
         return Diagnosis(**numbers, findings=(finding,))
     return Diagnosis(**numbers, findings=tuple(_findings(posterior, numbers, particles)))

@@ -200,7 +200,7 @@ _REMEDIES = {
 
 
 @jax.jit  # one compilation, where eager costs one an operation
-def _probe(problem: Problem, points: Float[Array, "2 *event"]):
+def _probe(problem: Problem, points: Float[Array, 2 * event]):
     """Findings on each observed site that is no factor, and the log likelihood at the points."""
     observed = problem.observed(points[0]).items()
     findings = {name: _examine(site) for name, site in observed if not sites.is_factor(site)}
@@ -220,7 +220,7 @@ def _examine(site: Site) -> dict[str, Array]:
         inside = inside.reshape(inside.shape + (1,) * (used.ndim - inside.ndim))
         result["inside"] = jnp.all(inside | ~used)
     if isinstance(base, dist.MultivariateNormal):
-        diagonal = jnp.diagonal(base.scale_tril, axis1=-2, axis2=-1)
+        diagonal = jnp.diagonal(sites.gaussian_scale(site), axis1=-2, axis2=-1)
         result["definite"] = jnp.all((diagonal > 0) & jnp.isfinite(diagonal))
     elif getattr(base, "scale", None) is not None:
         scale = jnp.asarray(base.scale)

@@ -53,7 +53,7 @@ class Problem:
         return {name: trace[name] for name in self.observed_sites}
 
     def log_likelihood(self, x: Float[Array, "*event"]) -> Float[Array, ""]:
-        """log p(y given x): all observed sites and factors, with their scales and masks."""
+        """Log p(y given x): all observed sites and factors, with their scales and masks."""
         terms = self.pointwise_log_likelihood(x).values()
         return sum((jnp.sum(term) for term in terms), jnp.zeros(()))
 

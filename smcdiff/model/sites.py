@@ -108,7 +108,8 @@ def is_gaussian(site: Site) -> bool:
 def gaussian_scale(site: Site) -> Array:
     """Standard deviation of a Normal site, Cholesky factor of a MultivariateNormal one."""
     base = unwrap(site["fn"])
-    return base.scale_tril if isinstance(base, dist.MultivariateNormal) else base.scale
+    dense = isinstance(base, dist.MultivariateNormal)
+    return jnp.asarray(base.scale_tril if dense else base.scale)
 
 
 def whiten(site: Site) -> Float[Array, " m"]:
@@ -116,7 +117,7 @@ def whiten(site: Site) -> Float[Array, " m"]:
     base, value = unwrap(site["fn"]), jnp.asarray(site["value"])
     misfit = value - jnp.broadcast_to(base.loc, value.shape)
     if isinstance(base, dist.MultivariateNormal):
-        factor = jnp.broadcast_to(base.scale_tril, (*value.shape, value.shape[-1]))
+        factor = jnp.broadcast_to(gaussian_scale(site), (*value.shape, value.shape[-1]))
         white = jax.scipy.linalg.solve_triangular(factor, misfit[..., None], lower=True)[..., 0]
     else:
         white = misfit / base.scale

@@ -9,6 +9,7 @@ needs, and which leaves the inner model as it is.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,9 @@ class UNet2DConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise InputError(f"UNet2D config: unknown keys {unknown}; known are {sorted(known)}")
-        config = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        kwargs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v
+                                  for k, v in values.items()}  # fmt: skip
+        config = cls(**kwargs)
         if config.act_fn != "silu":
             raise InputError(f"UNet2D config: act_fn is '{config.act_fn}'; only 'silu' is known")
         return config
@@ -177,7 +180,7 @@ def _permutation(path: tuple, ndim: int) -> tuple[int, ...]:
     return tuple(range(ndim))
 
 
-def _parameters(unet: UNet2D) -> dict[tuple, Array]:
+def _parameters(unet: UNet2D) -> dict[tuple, Any]:
     return traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(unet, nnx.Param)))
 
 

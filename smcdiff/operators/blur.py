@@ -12,7 +12,7 @@ from smcdiff.operators.base import LinearOperator
 
 
 def _band(size: int, width: float) -> np.ndarray:
-    """(size, size): each row a normalised Gaussian; weight beyond the edge is lost, not reflected."""
+    """(size, size): rows of a normalised Gaussian; what falls beyond the edge is lost."""
     distance = np.arange(size)[:, None] - np.arange(size)
     radius = np.arange(-size, size + 1)
     band = np.exp(-0.5 * (distance / width) ** 2)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff import kernels, schedules
@@ -28,7 +29,7 @@ from smcdiff.transitions import Transition
 
 
 def _is_concrete(*arrays) -> bool:
-    return not any(isinstance(array, jax.core.Tracer) for array in arrays)
+    return not any(isinstance(array, Tracer) for array in arrays)
 
 
 def _eigen(covariances: Array, shape: tuple[int, int]) -> tuple[Array, Array | None]:
@@ -66,9 +67,7 @@ class AnalyticPrior(DiffusionDistribution):
     def _fitting_schedule(self) -> Schedule:
         """An OU schedule from where the components merge to where the finest scale is resolved."""
         centred = self.means - jnp.exp(self.log_weights) @ self.means
-        squared_radius = jnp.max(
-            jnp.sum(centred**2, axis=-1) + jnp.max(self.eigenvalues, axis=-1)
-        )
+        squared_radius = jnp.max(jnp.sum(centred**2, axis=-1) + jnp.max(self.eigenvalues, axis=-1))
         base = schedules.OrnsteinUhlenbeck()
         return schedules.OrnsteinUhlenbeck(
             t_min=base.time(-jnp.log(jnp.min(self.eigenvalues)) - 2.0 * jnp.log(0.05)),
@@ -229,7 +228,8 @@ class GaussianMixture(AnalyticPrior):
     Args:
         weights: (K,) positive weights; they are normalised.
         means: (K, d).
-        covariances: a scalar, (K,) one variance a component, (K, d) variances or (K, d, d) matrices.
+        covariances: a scalar, (K,) one variance a component, (K, d) variances or (K, d, d)
+            matrices.
         schedule: noise schedule; None fits an Ornstein-Uhlenbeck one to the prior's scales.
 
     Raises:

@@ -56,6 +56,12 @@ class DiffusionDistribution(dist.Distribution):
         """A scalar guess of the variance of x_0 given x_t, a coordinate; in squared data units."""
         raise NotImplementedError(f"{type(self).__name__} must define spread")
 
+    def posterior_covariance_times(
+        self, matrix: Float[Array, "m d"], level: Level
+    ) -> Float[Array, "m d"] | None:
+        """Matrix times the covariance of x_0 given x_t, where that does not depend on x_t."""
+        return None
+
     def score(self, x: Float[Array, "*event"], t: Float[Array, ""]) -> Float[Array, "*event"]:
         """The score of p_t: ``(alpha_t m(x, t) - x) / sigma_t^2``."""
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)

@@ -1,8 +1,8 @@
 """What a proposal is, and the reverse diffusion that it steers.
 
 The particle filter targets ``p(x_{t:T}) psi_t(x_t)``: reverse kernels times a twist psi_t that
-guesses p(y given x_t), with psi_0 = p(y given x_0). A proposal supplies the twist and the law q from
-which x_s is drawn; the weights follow,
+guesses p(y given x_t), with psi_0 = p(y given x_0). A proposal supplies the twist and the law q
+from which x_s is drawn; the weights follow,
 
     log w_s = log p(x_s | x_t) - log q(x_s | x_t) + log psi_s(x_s) - log psi_t(x_t),
 
@@ -61,7 +61,7 @@ class ReverseModel:
         return x.reshape(self.problem.event_shape)
 
     def log_likelihood(self, x: Float[Array, " d"]) -> Float[Array, ""]:
-        """log p(y given x_0 = x)."""
+        """Log p(y given x_0 = x)."""
         return self.problem.log_likelihood(self.event(x))
 
     def residual(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
@@ -93,7 +93,7 @@ class Proposal:
     def guide(
         self, model: ReverseModel, shared: Any, x: Float[Array, " d"], step: Array
     ) -> tuple[Float[Array, ""], Guide]:
-        """log psi_t(x) at level ``step`` and what ``propose`` needs; one network evaluation."""
+        """Log psi_t(x) at level ``step`` and what ``propose`` needs; one network evaluation."""
         raise NotImplementedError
 
     def propose(
@@ -109,5 +109,5 @@ class Proposal:
         raise NotImplementedError
 
     def final(self, model: ReverseModel, shared: Any, x: Float[Array, " d"]) -> Float[Array, ""]:
-        """log psi_0(x): the log likelihood, unless the proposal has accounted for it already."""
+        """Log psi_0(x): the log likelihood, unless the proposal has accounted for it already."""
         return model.log_likelihood(x)

@@ -103,10 +103,10 @@ class MomentMatched(Proposal):
             denoised = model.denoise(x, t)
             return model.residual(denoised), denoised
 
-        prior = model.problem.prior
-        if hasattr(prior, "posterior_covariance_times"):
+        rows = model.problem.prior.posterior_covariance_times(shared.matrix, t)
+        if rows is not None:
             residual, denoised = residual_and_mean(x)
-            return _Guide(denoised, residual, prior.posterior_covariance_times(shared.matrix, t))
+            return _Guide(denoised, residual, rows)
         residual, pullback, denoised = jax.vjp(residual_and_mean, x, has_aux=True)
         basis = jnp.eye(residual.shape[0], dtype=residual.dtype)
         (jacobian,) = jax.vmap(pullback)(basis)
@@ -126,9 +126,8 @@ class MomentMatched(Proposal):
         t, s = model.level(step), model.level(step + 1)
         is_last = step == model.num_steps - 1  # there psi_0 is the likelihood, linear in x_0
         identity = jnp.eye(guide.residual.shape[0], dtype=guide.residual.dtype)
-        prior = model.problem.prior
-        if hasattr(prior, "posterior_covariance_times"):
-            rows = prior.posterior_covariance_times(shared.matrix, s)
+        rows = model.problem.prior.posterior_covariance_times(shared.matrix, s)
+        if rows is not None:
             inner = _positive(rows @ shared.matrix.T, model)
         else:
             # With L L' = A A': A C_s = L (I + delta C) ^-1 L^-1 A C_t, C = L^-1 A C_t A' L^-T.

@@ -112,10 +112,10 @@ class SMCDiff(_Masked):
 
     One forward path of the observed entries is drawn for each chain and shared by its particles;
     the particles are weighed by how well they predict the path. Consistent for an ideal reverse
-    kernel (`smcdiff.kernels.Exact`), in the noise-free case as published. With observation noise the
-    path starts from an imputed y + noise, one for each chain, and the chains are to be weighed by
-    their evidence, as `Posterior.resample` does: use several chains. With weights off
-    it is `Replacement` with a shared path.
+    kernel (`smcdiff.kernels.Exact`), in the noise-free case as published. With observation noise
+    the path starts from an imputed y + noise, one for each chain, and the chains are to be weighed
+    by their evidence, as `Posterior.resample` does: use several chains. With weights off it is
+    `Replacement` with a shared path.
 
     Cost: one network evaluation a particle and step.
     """

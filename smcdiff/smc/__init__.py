@@ -7,5 +7,3 @@ from smcdiff.smc.filter import StepInfo as StepInfo
 from smcdiff.smc.filter import particle_filter as particle_filter
 from smcdiff.smc.genealogy import count_founders as count_founders
 from smcdiff.smc.genealogy import evidence_variance as evidence_variance
-from smcdiff.smc.progress import ProgressBar as ProgressBar
-from smcdiff.smc.progress import progress_bar as progress_bar

@@ -32,12 +32,7 @@ from smcdiff.errors import InputError
 class FeynmanKac(Protocol):
     """A Feynman-Kac model on one particle; nothing needs to inherit from this class.
 
-    Two optional methods take precedence where a model has them, so that work common to the move and
-    its weight is done once:
-
-    * ``start(key) -> (particle, log_weight)`` in place of ``init`` and ``log_potential`` at t = 0;
-    * ``propose(key, t, prev) -> (particle, log_weight)`` in place of ``step`` and
-      ``log_potential`` at t >= 1.
+    Where a model also has the methods of `FusedFeynmanKac`, those are used.
 
     ``t`` is an int32 scalar that is the same for all particles: ``lax.cond`` on it stays a branch.
     Make the model a pytree whose leaves are its data; then a jitted filter takes new data without
@@ -56,6 +51,20 @@ class FeynmanKac(Protocol):
         self, t: Int[Array, ""], prev: PyTree | None, particle: PyTree
     ) -> Float[Array, ""]:
         """The log potential log G_t(prev, particle); ``prev`` is None at t = 0."""
+        ...
+
+
+class FusedFeynmanKac(Protocol):
+    """A Feynman-Kac model whose moves come with their weights, so that common work is done once."""
+
+    def start(self, key: PRNGKeyArray) -> tuple[PyTree, Float[Array, ""]]:
+        """Draws a particle from M_0, and log G_0."""
+        ...
+
+    def propose(
+        self, key: PRNGKeyArray, t: Int[Array, ""], prev: PyTree
+    ) -> tuple[PyTree, Float[Array, ""]]:
+        """Draws a particle from M_t(prev, .), t >= 1, and log G_t."""
         ...
 
 

@@ -37,7 +37,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from smcdiff.errors import InputError
 from smcdiff.smc import feynman_kac
 from smcdiff.smc import resampling as schemes
-from smcdiff.smc.feynman_kac import FeynmanKac
+from smcdiff.smc.feynman_kac import FeynmanKac, FusedFeynmanKac
 from smcdiff.smc.genealogy import count_founders
 from smcdiff.smc.keys import unrolled
 
@@ -154,7 +154,7 @@ class _Settings:
 
 def particle_filter(
     key: PRNGKeyArray,
-    model: FeynmanKac,
+    model: FeynmanKac | FusedFeynmanKac,
     num_particles: int,
     num_steps: int,
     *,

@@ -87,7 +87,7 @@ _UNROLLED = define_prng_impl(
     seed=_seed,
     split=_split,
     random_bits=_random_bits,
-    fold_in=_fold_in,
+    fold_in=_fold_in,  # pyright: ignore
     name="smcdiff_threefry2x32",
     tag="smcdiff",
 )

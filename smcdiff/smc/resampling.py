@@ -48,8 +48,8 @@ from smcdiff.errors import InputError
 
 Resampler = Callable[[PRNGKeyArray, Float[Array, " n"], int], Int[Array, " m"]]
 
-# Long enough that block sums are few, short enough that summing a block by a product with a triangle
-# of ones, which is several times faster than XLA's cumulative sum, wastes little.
+# Long enough that block sums are few, short enough that summing a block by a product with a
+# triangle of ones, which is several times faster than XLA's cumulative sum, wastes little.
 _BLOCK = 32
 
 

@@ -1,4 +1,4 @@
-"""Images for training: from .npz, .npy or a folder of PNG files, scaled to [-1, 1]."""
+"""Images for training, from .npz, .npy or a folder of PNG files; and their order."""
 
 from __future__ import annotations
 
@@ -56,11 +56,6 @@ def _folder(path: Path) -> np.ndarray:
         if image.shape != images[0].shape:
             raise InputError(f"{file}: shape {image.shape}, but the first is {images[0].shape}")
     return np.stack(images)
-
-
-def to_unit_range(images: np.ndarray) -> np.ndarray:
-    """uint8 to float32 in [-1, 1]."""
-    return images.astype(np.float32) / 127.5 - 1.0
 
 
 def batch_indices(step: int, batch: int, count: int, seed: int) -> np.ndarray:

@@ -9,9 +9,11 @@ with the weights of one that was not.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +25,14 @@ import optax
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from smcdiff import schedules
+from smcdiff import plots, schedules
 from smcdiff.errors import InputError
 from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_dict, state_dict
-from smcdiff.training.data import batch_indices, load_images, to_unit_range
-from smcdiff.zoo import PREDICTIONS
+from smcdiff.pixels import to_unit_range
+from smcdiff.priors import DiffusionPrior
+from smcdiff.progress import ProgressBar
+from smcdiff.training.data import batch_indices, load_images
+from smcdiff.zoo import PREDICTIONS, NetworkDenoiser
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +50,7 @@ class TrainConfig:
         patch: pixels folded into channels, each way.
         prediction: "v", "eps" or "x0".
         checkpoint_every: steps between checkpoints.
+        sample_every: steps between sample grids.
         init: folder of a finished prior whose weights to start from, or None.
         description: one line for the model card.
         licence: of the data, for the model card.
@@ -60,12 +66,13 @@ class TrainConfig:
     patch: int = 2
     prediction: str = "v"
     checkpoint_every: int = 500
+    sample_every: int = 1000
     init: str | None = None
     description: str = ""
     licence: str = ""
 
     def __post_init__(self):
-        for name in ("steps", "batch", "patch", "layers", "checkpoint_every"):
+        for name in ("steps", "batch", "patch", "layers", "checkpoint_every", "sample_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train: {name} is {getattr(self, name)}; it must be at least 1")
         if self.prediction not in PREDICTIONS:
@@ -93,6 +100,7 @@ class _State(NamedTuple):
     ema: Any
     optimiser: Any
     step: jax.Array
+    seconds: jax.Array
 
 
 _SCHEDULE = schedules.Cosine(t_min=0.004, t_max=0.996)
@@ -129,7 +137,7 @@ def _make_step(config: TrainConfig, graph):
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, params)
-        return _State(params, ema, optimiser_state, state.step + 1), loss
+        return _State(params, ema, optimiser_state, state.step + 1, state.seconds), loss
 
     return step
 
@@ -162,7 +170,7 @@ def train(data: str | Path, output: str | Path, config: TrainConfig | None = Non
 
     Args:
         data: images; see `smcdiff.training.data.load_images`.
-        output: folder of the prior: config.json, model.safetensors, card.md.
+        output: folder of the prior: config.json, model.safetensors, card.md, samples.png.
         config: what to train.
 
     Returns:
@@ -183,16 +191,15 @@ def train(data: str | Path, output: str | Path, config: TrainConfig | None = Non
     held_out = max(config.batch, len(images) // 60)
     training, evaluation = images[:-held_out], images[-held_out:]
     graph, params = _initial(network_config, config)
-    state = _State(params, params, _optimiser(config).init(params), jnp.int32(0))
+    state = _State(params, params, _optimiser(config).init(params), jnp.int32(0), jnp.float32(0))
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
         state = _load_checkpoint(checkpoint, state)
-    start = time.perf_counter()
     state = _loop(config, graph, state, training, checkpoint)
-    seconds = time.perf_counter() - start
     unet = nnx.merge(graph, state.ema).unet
     errors = _held_out_errors(graph, state.ema, evaluation, config)
-    export(folder, unet, config, images, errors, seconds)
+    draw_samples(graph, state.ema, images.shape[1:], config, folder / "samples.png")
+    export(folder, unet, config, Path(data), images, errors, float(state.seconds))
     checkpoint.unlink()
     return folder
 
@@ -212,27 +219,41 @@ def _initial(network_config: UNet2DConfig, config: TrainConfig):
 
 
 def _loop(config: TrainConfig, graph, state: _State, images, checkpoint: Path) -> _State:
-    """The optimiser's steps that are left, with a progress bar."""
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
+    """The optimiser's steps that are left, with progress, checkpoints and sample grids."""
     step, key = _make_step(config, graph), jax.random.key(config.seed)
-    columns = [*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn()]
-    with Progress(*columns, TextColumn("loss {task.fields[loss]:.4f}")) as progress:
-        task = progress.add_task("training", total=config.steps, loss=float("nan"))
-        first = int(state.step)
-        progress.update(task, completed=first)
-        for index in range(first, config.steps):
+    grid = checkpoint.parent / "samples.png"
+    start = time.perf_counter() - float(state.seconds)
+    with ProgressBar(config.steps, "Training") as progress:
+        for index in range(int(state.step), config.steps):
             chosen = batch_indices(index, config.batch, len(images), config.seed)
             state, loss = step(state, jnp.asarray(to_unit_range(images[chosen])), key)
-            if index % 10 == 9:
-                progress.update(task, completed=index + 1, loss=float(loss))
-            if not (index + 1) % config.checkpoint_every:
+            last = index + 1 == config.steps
+            if not (index + 1) % 10 or last:
+                progress(index + 1, config.steps, {"loss": loss})
+            if not (index + 1) % config.checkpoint_every or last:
                 if not bool(jnp.isfinite(loss)):
-                    raise InputError(f"train: the loss is {loss} at step {index + 1}; lower the"
-                                     " learning rate")  # fmt: skip
+                    raise InputError(
+                        f"train: the loss is {loss} at step {index + 1}; lower the learning rate"
+                    )
+                state = state._replace(seconds=jnp.float32(time.perf_counter() - start))
                 _save_checkpoint(checkpoint, state)
-    _save_checkpoint(checkpoint, state)
+            if not (index + 1) % config.sample_every:
+                draw_samples(graph, state.ema, images.shape[1:], config, grid)
     return state
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "shape", "prediction", "count"))
+def _sample(key, graph, params, shape, prediction, count):
+    denoiser = NetworkDenoiser(params, graph)
+    prior = DiffusionPrior(denoiser, schedules.Cosine(), shape, PREDICTIONS[prediction]())
+    return prior.sample(key, (count,))
+
+
+def draw_samples(graph, params, shape: tuple[int, ...], config: TrainConfig, file: Path) -> None:
+    """Draws from the prior as it is now, as a picture; the same noise every time."""
+    draws = _sample(jax.random.key(config.seed), graph, params, shape, config.prediction, 32)
+    if plots.is_image(shape):
+        plots.save_grid(np.asarray(draws), file, columns=8, scale=4)
 
 
 def _held_out_errors(graph, params, images, config: TrainConfig) -> dict[str, float]:
@@ -253,7 +274,13 @@ def _held_out_errors(graph, params, images, config: TrainConfig) -> dict[str, fl
 
 
 def export(
-    folder: Path, unet: UNet2D, config: TrainConfig, images, errors: dict, seconds: float
+    folder: Path,
+    unet: UNet2D,
+    config: TrainConfig,
+    data: Path,
+    images,
+    errors: dict,
+    seconds: float,
 ) -> None:
     """Writes model.safetensors, card.md and, last, config.json."""
     weights = folder / "model.safetensors"
@@ -274,10 +301,27 @@ def export(
         "training": dataclasses.asdict(config),
     }
     rows = "\n".join(f"| {name} | {value:.5f} |" for name, value in errors.items())
+    size = sum(value.size for value in state_dict(unet).values())
     (folder / "card.md").write_text(
-        f"# {folder.name}\n\n{config.description}\n\nLicence of the data: {config.licence}\n\n"
-        f"Trained in {seconds / 60:.0f} minutes with {config}.\n\n"
+        f"# {folder.name}\n\n{config.description}\n\n"
+        f"Data: {len(images)} images of shape {images.shape[1:]}. Licence: {config.licence}\n\n"
+        f"Trained in {seconds / 60:.0f} minutes on {jax.devices()[0].device_kind}, with\n\n"
+        f"    {command(data, folder, config)}\n\n"
+        f"U-Net of {size:,} parameters (diffusers' UNet2DModel on {config.patch} x {config.patch}"
+        f" pixels folded into channels), {config.prediction}-prediction, cosine schedule.\n\n"
         "Held-out denoising error, mean squared a pixel, by log-SNR (data in [-1, 1]):\n\n"
-        f"| log-SNR | error |\n|---|---|\n{rows}\n"
+        f"| log-SNR | error |\n|---|---|\n{rows}\n\n"
+        "Draws, 100 steps:\n\n![samples](samples.png)\n"
     )
     (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+def command(data: Path, folder: Path, config: TrainConfig) -> str:
+    """The command line that trains this prior."""
+    words = ["smcdiff", "train", str(data), "--output", str(folder)]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value != field.default:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{field.name.replace('_', '-')}", text]
+    return shlex.join(words)

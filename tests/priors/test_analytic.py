@@ -100,8 +100,10 @@ def test_is_a_numpyro_distribution(prior):
 
 def test_fitted_schedule_covers_the_scales():
     prior = priors.GaussianMixture(jnp.ones(2), jnp.array([[-100.0, 0.0], [100.0, 0.0]]), 0.01)
-    end, start = (schedules.levels(prior.schedule, t) for t in
-                  (jnp.asarray(prior.schedule.t_max), jnp.asarray(prior.schedule.t_min)))
+    end, start = (
+        schedules.levels(prior.schedule, t)
+        for t in (jnp.asarray(prior.schedule.t_max), jnp.asarray(prior.schedule.t_min))
+    )
     assert end.alpha * 100.0 < 0.5 * end.sigma  # the components have merged
     assert start.sigma < 0.1 * 0.1  # the components are resolved
 

@@ -36,15 +36,16 @@ DENSE = jnp.array([[1.0, 0.5, -0.3], [0.0, 1.0, 0.8]])
 MASK = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 Y, NOISE = jnp.array([0.7, -0.6]), jnp.array([0.4, 0.3])
 
-# Proposal, operator: the replacement family observes single entries. Replacement's own weights are
-# right but vary by many nats, so that 256 runs prove nothing; its weights are SMCDiff's up to the
-# law of the path, which is tested.
+# Proposal, operator, noise factor: the replacement family observes single entries. Replacement's
+# own weights are right but vary by many nats, so that 256 runs prove nothing; they are SMCDiff's up
+# to the law of the path, which is tested. A twist that is not widened wants noise as wide as the
+# prior.
 CASES = {
-    "bootstrap": (proposals.Bootstrap(), DENSE),
-    "twisted": (proposals.Twisted(), DENSE),
-    "twisted-plain": (proposals.Twisted(widen=False), DENSE),
-    "moment-matched": (proposals.MomentMatched(), DENSE),
-    "smcdiff": (proposals.SMCDiff(), MASK),
+    "bootstrap": (proposals.Bootstrap(), DENSE, 1.0),
+    "twisted": (proposals.Twisted(), DENSE, 1.0),
+    "twisted-plain": (proposals.Twisted(widen=False), DENSE, 8.0),
+    "moment-matched": (proposals.MomentMatched(), DENSE, 1.0),
+    "smcdiff": (proposals.SMCDiff(), MASK, 1.0),
 }
 
 
@@ -84,8 +85,8 @@ def _check_unbiased(log_ratio):
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("case", CASES)
 def test_evidence_and_means(case, prior):
-    proposal, matrix = CASES[case]
-    log_ratio, means, truth = _replicate(proposal, PRIORS[prior], matrix)
+    proposal, matrix, factor = CASES[case]
+    log_ratio, means, truth = _replicate(proposal, PRIORS[prior], matrix, noise=factor * NOISE)
     _check_unbiased(log_ratio)
     weights = np.exp(log_ratio) / np.exp(log_ratio).sum()
     pooled = weights @ means
@@ -100,7 +101,7 @@ def test_evidence_and_means(case, prior):
 @pytest.mark.parametrize("case", ["bootstrap", "twisted", "moment-matched"])
 @pytest.mark.parametrize("prior", PRIORS)
 def test_evidence_for_every_resampler(prior, case, name, threshold):
-    proposal, matrix = CASES[case]
+    proposal, matrix, _ = CASES[case]
     log_ratio, _, _ = _replicate(
         proposal, PRIORS[prior], matrix, resampling=resampling.get(name), ess_threshold=threshold
     )
@@ -111,11 +112,13 @@ def test_evidence_for_every_resampler(prior, case, name, threshold):
 @pytest.mark.parametrize("case", ["bootstrap", "twisted", "moment-matched"])
 def test_error_falls_as_one_over_root_n(case):
     """Slope of log RMSE of posterior means against log N within [-0.65, -0.35]."""
-    proposal, matrix = CASES[case]
+    proposal, matrix, _ = CASES[case]
     sizes = [64, 256, 1024]
     errors = []
     for size in sizes:
-        _, means, truth = _replicate(proposal, MIXTURE, matrix, num_particles=size, noise=0.8 + 0 * Y)
+        _, means, truth = _replicate(
+            proposal, MIXTURE, matrix, num_particles=size, noise=0.8 + 0 * Y
+        )
         errors.append(np.sqrt(np.mean(np.sum((means - np.asarray(truth.mean)) ** 2, axis=-1))))
     slope = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
     assert -0.65 < slope < -0.35

@@ -260,8 +260,8 @@ def test_particles_of_weight_zero_leave_no_descendants():
 
 
 def test_evidence_over_a_thousand_steps_in_float32():
-    # All particles alike, so that the evidence is the plain sum of 1001 numbers of size 1000. Summed
-    # naively in float32 it is off by tens; compensated, only the increments' own rounding
+    # All particles alike, so that the evidence is the plain sum of 1001 numbers of size 1000.
+    # Summed naively in float32 it is off by tens; compensated, only the increments' own rounding
     # (3e-5 each, random) and the last digit of the total (0.06) remain.
     increments = 1000 + jax.random.uniform(jax.random.key(0), (1001,))
     table = jnp.broadcast_to(increments[:, None], (1001, 2))

@@ -4,7 +4,8 @@ import io
 
 import jax
 
-from smcdiff.smc import ProgressBar, particle_filter, progress_bar
+from smcdiff.progress import ProgressBar
+from smcdiff.smc import particle_filter
 from tests.smc.models import LinearGaussian, observations
 
 
@@ -39,7 +40,7 @@ def test_bar_on_a_terminal():
 
 
 def test_with_the_filter(capsys):
-    bar = progress_bar(30, "Filtering")
+    bar = ProgressBar(30, "Filtering")
     with bar:
         particle_filter(jax.random.key(0), LinearGaussian(observations(31)), 8, 30, progress=bar)
     lines = capsys.readouterr().err.splitlines()

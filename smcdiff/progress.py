@@ -1,8 +1,9 @@
 """Progress of a run on the terminal: a bar with the time left, or a line every tenth.
 
-`ProgressBar` is the callable that ``particle_filter(progress=...)`` wants. It is entered as a
-context around the run, and may be entered again for the next one: keep one object for as long as
-the compiled filter is reused, since a jitted function that has another callable compiles again.
+`ProgressBar` is the callable that ``particle_filter(progress=...)`` wants; training uses it too. It
+is entered as a context around the run, and may be entered again for the next one: keep one object
+for as long as the compiled filter is reused, since a jitted function that has another callable
+compiles again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import time
 from typing import Any
 
 import jax
+
+_NOTES = {"ess": "ESS {:.0f}", "loss": "loss {:.4f}"}
 
 
 class ProgressBar:
@@ -76,12 +79,12 @@ class ProgressBar:
         Args:
             t: the step, 0 to ``num_steps``.
             num_steps: steps of the run.
-            info: "ess" of one chain, shown beside the bar.
+            info: numbers; those named in ``_NOTES`` are shown beside the bar.
         """
         if self._start is None or t <= self._latest:
             return
         self._latest = t
-        note = f"ESS {float(info['ess']):.0f}" if "ess" in info else ""
+        note = ", ".join(form.format(float(info[n])) for n, form in _NOTES.items() if n in info)
         if self._bar is not None:
             self._bar.update(
                 self._task, description=self.description, completed=t, total=num_steps, note=note
@@ -100,16 +103,3 @@ class ProgressBar:
         file = sys.stderr if self.file is None else self.file
         line = f"{self.description}: {t}/{num_steps} steps, {elapsed:.1f} s{left}, {note}"
         print(line.rstrip(", "), file=file, flush=True)
-
-
-def progress_bar(num_steps: int, description: str = "Sampling") -> ProgressBar:
-    """A progress bar to enter as a context around a run.
-
-    Args:
-        num_steps: steps of the run.
-        description: what the bar says is being done.
-
-    Returns:
-        The bar: pass it as ``progress`` to `smcdiff.smc.particle_filter`.
-    """
-    return ProgressBar(num_steps, description)

@@ -1,0 +1,17 @@
+"""``smcdiff priors``."""
+
+from __future__ import annotations
+
+
+def priors() -> None:
+    """List the priors that ship with the package."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from smcdiff.zoo import list_priors
+
+    table = Table("name", "shape of an event", "what", "licence of the data", "folder")
+    for info in list_priors():
+        shape = " x ".join(str(size) for size in info.event_shape)
+        table.add_row(info.name, shape, info.description, info.licence, str(info.path))
+    Console().print(table)

@@ -1,0 +1,19 @@
+"""``smcdiff report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    file: Annotated[Path, typer.Argument(help="A posterior.nc written by smcdiff.")],
+) -> None:
+    """Say in plain language how far a saved posterior can be trusted."""
+    from smcdiff.posterior import Posterior
+
+    posterior = Posterior.load(file)
+    typer.echo(repr(posterior))
+    posterior.diagnose()

@@ -1,0 +1,60 @@
+"""``smcdiff train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smcdiff.errors import InputError
+
+
+def _channels(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--channels {text}: give whole numbers, for example 32,64") from error
+
+
+def train(
+    data: Annotated[
+        Path, typer.Argument(help="Images: an .npz or .npy of uint8, or a folder of PNG files.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the prior; a killed run resumes.")
+    ],
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
+    batch: Annotated[int, typer.Option(help="Images a step.")] = 64,
+    learning_rate: Annotated[
+        float, typer.Option(help="Peak, after 100 steps of warm-up.")
+    ] = 1.5e-3,
+    ema: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.999,
+    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = 0,
+    channels: Annotated[str, typer.Option(help="Channels of each resolution.")] = "32,64",
+    layers: Annotated[int, typer.Option(help="Residual blocks a resolution.")] = 1,
+    patch: Annotated[int, typer.Option(help="Pixels folded into channels, each way.")] = 2,
+    prediction: Annotated[str, typer.Option(help="What the network learns: v, eps or x0.")] = "v",
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    sample_every: Annotated[int, typer.Option(help="Steps between sample grids.")] = 1000,
+    init: Annotated[
+        str | None, typer.Option(help="Folder of a prior whose weights to start from.")
+    ] = None,
+    description: Annotated[str, typer.Option(help="One line, for the model card.")] = "",
+    licence: Annotated[str, typer.Option(help="Of the data, for the model card.")] = "",
+) -> None:
+    """Learn a diffusion prior from images, by denoising score matching.
+
+    The folder holds config.json, model.safetensors, card.md and samples.png, and is what
+    ``smcdiff solve --prior`` and ``smcdiff.load_prior`` take.
+    """
+    from smcdiff.training import TrainConfig
+    from smcdiff.training import train as run
+
+    config = TrainConfig(
+        steps=steps, batch=batch, learning_rate=learning_rate, ema=ema, seed=seed,
+        channels=_channels(channels), layers=layers, patch=patch, prediction=prediction,
+        checkpoint_every=checkpoint_every, sample_every=sample_every, init=init,
+        description=description, licence=licence,
+    )  # fmt: skip
+    typer.echo(f"The prior is in {run(data, output, config)}")
