@@ -190,6 +190,44 @@ def check_likelihood(problem: Problem) -> None:
             )
 
 
+def check_plausible(problem: Problem) -> None:
+    """Raises ``InputError`` where linear-Gaussian observations are out of the prior's reach.
+
+    A prior of variance v a coordinate, averaged, moves an observed value by a standard deviation of
+    at most sqrt(d v) |a|, whatever its correlations. Data beyond 100 of those are in other units.
+
+    Args:
+        problem: a problem whose observation is linear-Gaussian.
+
+    Raises:
+        InputError: observed values far outside; names the site.
+    """
+    for name, excess in _excess(problem, probe_points(problem.prior, 16)).items():
+        if excess > _FAR:
+            raise InputError(
+                f"site '{name}': observed values lie far outside what the prior can produce, by"
+                f" {excess:.0f} standard deviations; check units and offsets of the data, the"
+                " operator and the prior"
+            )
+
+
+_FAR = 100.0
+
+
+@jax.jit
+def _excess(problem: Problem, points: Float[Array, 16 *event]) -> dict[str, Array]:
+    """Largest misfit of each site over what prior and noise allow."""
+
+    def misfits(x):
+        return {name: sites.whiten(site) for name, site in problem.observed(x).items()}
+
+    def largest(misfit):
+        reach = jnp.sqrt(points[0].size) * jnp.std(misfit, axis=0)
+        return jnp.max(jnp.abs(jnp.mean(misfit, axis=0)) / (1.0 + reach), initial=0.0)
+
+    return jax.tree.map(largest, jax.vmap(misfits)(points))
+
+
 _REMEDIES = {
     "finite": "the observed value has NaN or infinite entries; mask them with"
     " numpyro.handlers.mask",

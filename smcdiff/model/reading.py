@@ -46,7 +46,10 @@ def read(
         count = sum(jnp.size(s["value"]) for s in observed.values() if not sites.is_factor(s))
         problem = Problem(prior, arrays, model, static, site, names, count, False)
         checks.check_likelihood(problem)
-        return dataclasses.replace(problem, linear=_is_linear(problem, observed, linear))
+        problem = dataclasses.replace(problem, linear=_is_linear(problem, observed, linear))
+        if problem.linear:
+            checks.check_plausible(problem)
+        return problem
 
 
 def _run(model: Callable, args: tuple, kwargs: dict) -> dict[str, sites.Site]:

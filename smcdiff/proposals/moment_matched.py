@@ -29,7 +29,7 @@ from smcdiff.errors import InputError
 from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import log_normaliser, near_solution, require_linear
-from smcdiff.transitions import LOG_2PI, log_normal_cholesky
+from smcdiff.transitions import LOG_2PI, inverse_lower, log_normal_cholesky
 
 
 class _Shared(NamedTuple):
@@ -37,6 +37,7 @@ class _Shared(NamedTuple):
 
     matrix: Float[Array, "m d"]
     gram_factor: Float[Array, "m m"]
+    gram_inverse: Float[Array, "m m"]
     log_normaliser: Float[Array, ""]
 
 
@@ -94,7 +95,7 @@ class MomentMatched(Proposal):
         ridge = 1e-6 * jnp.maximum(jnp.max(jnp.diagonal(gram)), 1e-30)
         factor = jnp.linalg.cholesky(gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype))
         point = near_solution(model, lambda r: jsl.cho_solve((factor, True), r))
-        return _Shared(matrix, factor, log_normaliser(model, point))
+        return _Shared(matrix, factor, inverse_lower(factor), log_normaliser(model, point))
 
     def _covariance_rows(self, model: ReverseModel, shared: _Shared, x, t) -> _Guide:
         """A C_t by one vector-Jacobian product a row, or in closed form for a Gaussian prior."""
@@ -131,15 +132,15 @@ class MomentMatched(Proposal):
             inner = _positive(rows @ shared.matrix.T, model)
         else:
             # With L L' = A A': A C_s = L (I + delta C) ^-1 L^-1 A C_t, C = L^-1 A C_t A' L^-T.
-            factor = shared.gram_factor
-            rows = jsl.solve_triangular(factor, guide.rows, lower=True)
-            core = jsl.solve_triangular(factor, (rows @ shared.matrix.T).T, lower=True)
+            factor, inverse = shared.gram_factor, shared.gram_inverse
+            core = inverse @ (guide.rows @ shared.matrix.T) @ inverse.T
             core = _positive(core, model)
             # At the last step delta is infinite; its linearisation is not used.
             delta = jnp.where(is_last, 1.0, jnp.exp(s.log_snr) - jnp.exp(t.log_snr))
-            inverse = jnp.linalg.cholesky(identity + delta * core)
-            mixed = jsl.cho_solve((inverse, True), jnp.concatenate([rows, core], axis=1))
-            rows, core = factor @ mixed[:, : rows.shape[1]], mixed[:, rows.shape[1] :]
+            shrink = inverse_lower(jnp.linalg.cholesky(identity + delta * core))
+            shrink = shrink.T @ shrink
+            rows = (factor @ shrink @ inverse) @ guide.rows
+            core = shrink @ core
             inner = factor @ (0.5 * (core + core.T)) @ factor.T
         matrix = jnp.where(is_last, shared.matrix, s.alpha / s.sigma**2 * rows)
         return matrix, identity + jnp.where(is_last, 0.0, inner)

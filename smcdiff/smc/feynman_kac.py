@@ -112,6 +112,8 @@ def check(model: Any, key: PRNGKeyArray) -> jnp.dtype:
         raise InputError(f"particle_filter: {name} has step but no log_potential; define it")
     first, first_weight = jax.eval_shape(lambda k: start(model, k), key)
     step = jax.ShapeDtypeStruct((), jnp.int32)
+    if not hasattr(model, "propose"):  # before a potential that cannot take the new particle
+        _check_same(name, first, jax.eval_shape(model.step, key, step, first))
     later, weight = jax.eval_shape(lambda k, t, x: propose(model, k, t, x), key, step, first)
     _check_same(name, first, later)
     for where, value in (("t = 0", first_weight), ("t >= 1", weight)):

@@ -1,0 +1,148 @@
+"""Cost of a run over the bare network, compilation and import: writes results.md here.
+
+    python experiments/cost/run.py            # about ten minutes on two idle cores
+    python experiments/cost/run.py --smoke    # what the tests run
+
+In one process, a run is set against a loop that evaluates only the denoiser (for Bootstrap), or the
+denoiser and one vector-Jacobian product (for Twisted), as often and at the same batch shape. Times
+are medians over repetitions of the compiled calls, the two taken in turn; a run is `SMC.run` whole:
+reading the model, filtering, and the posterior on the host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+from smcdiff import SMC, load_prior, priors, proposals, schedules
+
+HERE = Path(__file__).parent
+
+
+def model(prior, y=None):
+    x = numpyro.sample("x", prior)
+    numpyro.sample("y", dist.Normal(jnp.ravel(x)[: y.shape[0]], 0.3).to_event(1), obs=y)
+
+
+def mixture(size: int) -> priors.GaussianMixture:
+    """25 components in ``size`` dimensions."""
+    means = 3.0 * jax.random.normal(jax.random.key(0), (25, size))
+    return priors.GaussianMixture(jnp.ones(25), means, 1.0)
+
+
+def bare_loop(prior, times, particles, pullback: bool):
+    """Only the network, at every level but the last: a jitted function of the start."""
+
+    def one(x, t):
+        if not pullback:
+            return prior.denoise(x, t)
+        denoised, vjp = jax.vjp(lambda x: prior.denoise(x, t), x)
+        return vjp(denoised)[0]
+
+    @jax.jit
+    def loop(x):
+        return jax.lax.scan(lambda x, t: (x + 1e-3 * jax.vmap(one, (0, None))(x, t), None),
+                            x, times[:-1])[0]  # fmt: skip
+
+    return loop, jnp.zeros((particles, *prior.event_shape))
+
+
+def median_seconds(functions, repetitions: int) -> list[float]:
+    """Median wall time of each, taken in turn so that drifts fall on all alike."""
+    seconds = [[] for _ in functions]
+    for _ in range(repetitions):
+        for function, record in zip(functions, seconds, strict=True):
+            start = time.perf_counter()
+            function()
+            record.append(time.perf_counter() - start)
+    return [float(np.median(record)) for record in seconds]
+
+
+def measure(name, prior, proposal, pullback, particles, steps, repetitions) -> str:
+    """One row of the table."""
+    y = jnp.zeros(min(64, int(np.prod(prior.event_shape)) // 2))
+    smc = SMC(model, proposal, num_particles=particles, num_steps=steps, progress_bar=False)
+
+    def run():
+        smc.run(jax.random.key(1), prior, y=y)
+
+    times = schedules.UniformLogSNR()(prior.schedule, steps)
+    loop, start = bare_loop(prior, times, particles, pullback)
+
+    def bare():
+        loop(start).block_until_ready()
+
+    bare()
+    cpu, wall = time.process_time(), time.perf_counter()
+    run()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    before = time.process_time()
+    run()
+    cpu -= time.process_time() - before
+    ours, theirs = median_seconds([run, bare], repetitions)
+    return (
+        f"| {name} | {type(proposal).__name__} | {particles} x {steps} | {ours:.2f} |"
+        f" {theirs:.2f} | {ours / theirs:.2f} | {cpu:.1f} |"
+    )
+
+
+def import_seconds(statement: str, repetitions: int) -> float:
+    """Median wall time of a new interpreter that runs a statement."""
+    call = [sys.executable, "-c", statement]
+    return median_seconds([lambda: subprocess.run(call, check=True)], repetitions)[0]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measures and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--output", type=Path, default=HERE)
+    options = parser.parse_args(arguments)
+    smoke = options.smoke
+    jax.config.update("jax_enable_compilation_cache", False)
+    repetitions, steps = (1, 4) if smoke else (5, 50)
+    boot, tds = proposals.Bootstrap(), proposals.Twisted()
+    cases = [
+        ("mixture, d = 80", mixture(80), boot, False, 10 if smoke else 4000),
+        ("mixture, d = 80", mixture(80), tds, True, 10 if smoke else 4000),
+    ]
+    if not smoke:
+        prior = load_prior("mnist")
+        cases = [("mnist", prior, boot, False, 64), ("mnist", prior, tds, True, 64), *cases]
+    rows = [
+        measure(name, prior, proposal, pullback, particles, steps, repetitions)
+        for name, prior, proposal, pullback, particles in cases
+    ]
+    imports = [
+        import_seconds(statement, 1 if smoke else 7)
+        for statement in ("import jax, numpyro", "import smcdiff")
+    ]
+    lines = [
+        "# Cost over the bare network",
+        "",
+        "Written by `python experiments/cost/run.py`" + (" --smoke" if smoke else ""),
+        "",
+        "| prior | proposal | particles x steps | run, s | bare, s | ratio | compilation, CPU s |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        f"`import smcdiff` takes {imports[1]:.2f} s, `import jax, numpyro` {imports[0]:.2f} s:"
+        f" ratio {imports[1] / imports[0]:.2f}.",
+        "",
+    ]
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "results.md").write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

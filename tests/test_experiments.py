@@ -1,0 +1,17 @@
+"""Every experiment runs at its smoke size."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "experiments"
+
+
+@pytest.mark.parametrize("name", ["gmm_linear", "cost"])
+def test_smoke(name, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / name))
+    monkeypatch.setattr(sys, "argv", ["run.py", "--smoke", "--output", str(tmp_path)])
+    runpy.run_path(str(ROOT / name / "run.py"), run_name="__main__")
+    assert "--smoke" in (tmp_path / "results.md").read_text()

@@ -1,0 +1,158 @@
+"""`SMC`: right answers end to end, one compilation, batches, and clear errors."""
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from smcdiff import SMC, InputError, SamplingError, exact, kernels, operators, priors, proposals
+from smcdiff.schedules import Cosine, Karras
+
+PRIOR = priors.GaussianMixture(
+    jnp.array([0.3, 0.7]), jnp.array([[-2.0, 0.0, 1.0], [3.0, 1.0, 0.0]]), 0.5
+)
+MATRIX = jnp.array([[1.0, 0.5, -0.3], [0.0, 1.0, 0.8]])
+Y, NOISE = jnp.array([0.7, -0.6]), 0.4
+
+
+def model(prior, operator, noise, y=None):
+    x = numpyro.sample("x", prior)
+    numpyro.sample("y", dist.Normal(operator(x), noise).to_event(), obs=y)
+
+
+def sampler(proposal=None, **options):
+    options = {"num_particles": 128, "num_steps": 10, "progress_bar": False, **options}
+    return SMC(model, proposal, **options)
+
+
+def run(smc, key=0, prior=PRIOR, noise=NOISE, y=Y):
+    return smc.run(jax.random.key(key), prior, operators.Dense(MATRIX), noise, y=y)
+
+
+@pytest.fixture
+def compilations():
+    """How many programs XLA has compiled since the test began."""
+    durations = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            durations.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield durations
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_posterior_against_the_exact_one():
+    posterior = run(sampler(num_particles=1000, num_chains=4))
+    truth = exact.linear_gaussian_posterior(PRIOR, MATRIX, Y, NOISE)
+    # MomentMatched with exact kernels: the spread between chains is the standard error.
+    spread = posterior.log_evidence.std(ddof=1) / 2
+    assert abs(posterior.log_evidence.mean() - truth.log_evidence) < 4 * spread + 0.01
+    draws = truth.sample(jax.random.key(1), (4000,))
+    # 4000 particles against 4000 draws: standard errors of about sqrt(2 / 4000) of the spread.
+    error = (posterior.mean()["x"] - draws.mean(0)) / draws.std(0)
+    assert np.all(np.abs(error) < 5 * np.sqrt(2 / 4000))
+    np.testing.assert_allclose(posterior.std()["x"], draws.std(0), rtol=0.08)
+
+
+def test_shapes_and_attributes():
+    posterior = run(sampler(num_chains=2, store_ancestors=True))
+    assert posterior.samples["x"].shape == (2, 128, 3)
+    assert posterior.log_weights.shape == (2, 128)
+    assert posterior.ess.shape == (2, 11)
+    assert posterior.ancestors.shape == (2, 11, 128)
+    np.testing.assert_allclose(np.exp(posterior.log_weights).sum(1), 1.0, rtol=1e-5)
+    assert "MomentMatched" in posterior.attrs["proposal"]
+    assert "linear-Gaussian" in posterior.attrs["proposal_reason"]
+
+
+def test_other_data_of_the_same_shapes_do_not_compile_again(compilations):
+    smc = sampler()
+    run(smc)
+    compilations.clear()
+    other = priors.GaussianMixture(jnp.array([0.5, 0.5]), PRIOR.means + 1.0, 0.7)
+    posterior = smc.run(
+        jax.random.key(1), other, operators.Dense(2 * MATRIX), 0.3, y=Y + 1.0
+    )  # fmt: skip
+    assert np.isfinite(posterior.log_evidence).all()
+    programs = [d for d in compilations if d > 0.05]  # not the tiny ones of building a prior
+    assert not programs
+
+
+def test_batch_is_one_call_and_right(compilations):
+    smc = sampler(num_particles=500)
+    ys = jnp.stack([Y, Y + 1.0, Y - 2.0])
+    operator = operators.Dense(MATRIX)
+    posteriors = smc.run_batch(jax.random.key(0), {"y": ys}, PRIOR, operator, NOISE)
+    for y, posterior in zip(ys, posteriors, strict=True):
+        truth = exact.linear_gaussian_posterior(PRIOR, MATRIX, y, NOISE)
+        # The standard deviation of log Z_hat is about 0.03 here.
+        np.testing.assert_allclose(posterior.log_evidence, truth.log_evidence, atol=0.15)
+    compilations.clear()
+    smc.run_batch(jax.random.key(1), {"y": ys + 0.1}, PRIOR, operator, NOISE)
+    assert not [d for d in compilations if d > 0.05]
+
+
+def test_batch_size_changes_no_bit():
+    whole = run(sampler(num_chains=2))
+    pieces = run(sampler(num_chains=2, batch_size=64))
+    np.testing.assert_array_equal(whole.samples["x"], pieces.samples["x"])
+    np.testing.assert_array_equal(whole.log_evidence, pieces.log_evidence)
+
+
+def test_progress_and_grid_change_nothing_and_something(capsys):
+    quiet, loud = run(sampler()), run(sampler(progress_bar=True))
+    np.testing.assert_array_equal(quiet.samples["x"], loud.samples["x"])
+    assert "10/10" in capsys.readouterr().err
+    assert not np.array_equal(run(sampler(grid=Karras())).samples["x"], quiet.samples["x"])
+
+
+def test_unweighted_has_no_evidence():
+    posterior = run(sampler(proposals.Twisted(), weighted=False))
+    assert np.isnan(posterior.log_evidence).all()
+    np.testing.assert_allclose(posterior.ess, 128, rtol=1e-5)
+    assert "weights were off" in str(posterior.diagnose())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_particles": 0}, "num_particles is 0"),
+        ({"num_steps": 1}, "num_steps is 1"),
+        ({"num_chains": 0}, "num_chains is 0"),
+        ({"ess_threshold": 1.5}, "ess_threshold is 1.5"),
+        ({"resampling": "sistematic"}, "systematic"),
+        ({"proposal": "twisted"}, "proposals.Twisted"),
+    ],
+)
+def test_settings_out_of_range(options, message):
+    with pytest.raises(InputError, match=message):
+        sampler(**options)
+
+
+def test_deterministic_kernel_has_no_weights():
+    smc = sampler(proposals.Bootstrap(), kernel=kernels.DDIM(eta=0.0))
+    with pytest.raises(InputError, match="eta = 0"):
+        run(smc)
+    smc = sampler(proposals.Bootstrap(), kernel=kernels.DDIM(eta=0.0), weighted=False)
+    assert np.isfinite(run(smc).samples["x"]).all()
+
+
+def test_denoiser_that_returns_nan_is_named():
+    prior = priors.DiffusionPrior(lambda x, t: x + jnp.log(t - 0.5) * 0.0, Cosine(), (3,))
+    with pytest.raises(SamplingError, match="site 'x': at step"):
+        run(sampler(proposals.Bootstrap(temper=0.5)), prior=prior)
+
+
+def test_observation_far_outside_the_prior():
+    with pytest.raises(InputError, match="site 'y'.*far outside"):
+        run(sampler(), y=Y + 1e5)
+
+
+def test_batch_of_different_shapes():
+    with pytest.raises(InputError, match="leading axes"):
+        sampler().run_batch(jax.random.key(0), {"y": Y, "noise": jnp.ones(3)}, PRIOR, MATRIX)

@@ -1,0 +1,106 @@
+"""Training: learns, resumes to the same bits, writes a prior that loads, and refuses bad input."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from smcdiff import InputError, load_prior
+from smcdiff.training import TrainConfig, train
+from smcdiff.training.data import batch_indices, load_images
+
+CONFIG = TrainConfig(
+    steps=8, batch=4, channels=(8, 16), checkpoint_every=4, sample_every=8, licence="none, made up"
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Images of 8 x 8 with one bright column."""
+    file = tmp_path_factory.mktemp("data") / "columns.npy"
+    columns = np.random.default_rng(0).integers(0, 8, 64)
+    images = np.zeros((64, 8, 8), np.uint8)
+    images[np.arange(64), :, columns] = 255
+    np.save(file, images)
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    return train(data, tmp_path_factory.mktemp("priors") / "columns", CONFIG)
+
+
+def test_folder_is_complete(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"config.json", "model.safetensors", "card.md", "samples.png"}
+    card = (trained / "card.md").read_text()
+    assert "smcdiff train" in card and "--steps 8" in card and "--channels 8,16" in card
+    assert "none, made up" in card and "| 0 |" in card
+    assert load_prior(trained).event_shape == (8, 8, 1)
+
+
+def test_resumed_run_ends_with_the_same_weights(data, trained, tmp_path, monkeypatch):
+    import smcdiff.training.train as module
+
+    save = module._save_checkpoint
+
+    def save_and_die(file, state):
+        save(file, state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_save_checkpoint", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "prior", CONFIG)
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "prior").iterdir()] == ["checkpoint.safetensors"]
+    resumed = load_file(train(data, tmp_path / "prior", CONFIG) / "model.safetensors")
+    whole = load_file(trained / "model.safetensors")
+    assert all(np.array_equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_checkpoint_of_another_configuration(data, tmp_path, trained):
+    (tmp_path / "prior").mkdir()
+    weights = (trained / "model.safetensors").read_bytes()
+    (tmp_path / "prior" / "checkpoint.safetensors").write_bytes(weights)
+    with pytest.raises(InputError, match="another configuration"):
+        train(data, tmp_path / "prior", CONFIG)
+
+
+def test_finished_prior_is_not_overwritten(data, trained):
+    with pytest.raises(InputError, match="finished prior"):
+        train(data, trained, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"prediction": "w"}, "prediction is 'w'"),
+        ({"patch": 3}, "do not divide by 6"),
+        ({"batch": 60}, "too few"),
+    ],
+)
+def test_options_that_cannot_be_used(data, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        train(data, tmp_path / "prior", TrainConfig(**{"channels": (8, 16), **options}))
+
+
+def test_images_that_cannot_be_used(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_images(tmp_path / "none.npz")
+    np.save(tmp_path / "floats.npy", np.zeros((3, 8, 8)))
+    with pytest.raises(InputError, match="uint8"):
+        load_images(tmp_path / "floats.npy")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no PNG"):
+        load_images(tmp_path / "empty")
+    np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
+    with pytest.raises(InputError, match="name one"):
+        load_images(tmp_path / "two.npz")
+
+
+def test_each_epoch_is_another_permutation():
+    first = [batch_indices(step, 4, 12, seed=1) for step in range(3)]
+    second = [batch_indices(step, 4, 12, seed=1) for step in range(3, 6)]
+    assert sorted(np.concatenate(first)) == sorted(np.concatenate(second)) == list(range(12))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first[1], batch_indices(1, 4, 12, seed=1))
