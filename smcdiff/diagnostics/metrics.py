@@ -45,7 +45,9 @@ def psnr(
     return 10.0 * jnp.log10(data_range**2 / jnp.mean((estimate - truth) ** 2))
 
 
-def crps(samples: Float[Array, n * shape], truth: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def crps(
+    samples: Float[Array, "n *shape"], truth: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     """Continuous ranked probability score of equally weighted samples, in the units of the data."""
     count = samples.shape[0]
     ranks = jnp.arange(1, count + 1, dtype=samples.dtype).reshape(-1, *[1] * truth.ndim)
