@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from smcdiff.networks.convolution import Conv
+
 
 def timestep_embedding(
     timesteps: Float[Array, " b"], size: int, *, flip_sin_to_cos: bool, freq_shift: float
@@ -51,13 +53,13 @@ class ResnetBlock2D(nnx.Module):
     def __init__(self, size: int, out: int, embedding: int, groups: int, eps: float, *, rngs):
         """Channels in and out, size of the time embedding, group norm's groups and epsilon."""
         self.norm1 = nnx.GroupNorm(size, groups, epsilon=eps, rngs=rngs)
-        self.conv1 = nnx.Conv(size, out, (3, 3), padding=1, rngs=rngs)
+        self.conv1 = Conv(size, out, 3, padding=1, rngs=rngs)
         self.time_emb_proj = nnx.Linear(embedding, out, rngs=rngs)
         self.norm2 = nnx.GroupNorm(out, groups, epsilon=eps, rngs=rngs)
         small = nnx.initializers.variance_scaling(1e-4, "fan_in", "normal")
-        self.conv2 = nnx.Conv(out, out, (3, 3), padding=1, kernel_init=small, rngs=rngs)
+        self.conv2 = Conv(out, out, 3, padding=1, kernel_init=small, rngs=rngs)
         if size != out:
-            self.conv_shortcut = nnx.Conv(size, out, (1, 1), rngs=rngs)
+            self.conv_shortcut = Conv(size, out, 1, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"]) -> Array:
         """(b, h, w, size) to (b, h, w, out)."""
@@ -97,7 +99,7 @@ class Resample2D(nnx.Module):
         """Channels and direction."""
         self.up = up
         strides = (1, 1) if up else (2, 2)
-        self.conv = nnx.Conv(size, size, (3, 3), strides=strides, padding=1, rngs=rngs)
+        self.conv = Conv(size, size, 3, strides=strides, padding=1, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Array:
         """(b, h, w, c) to half or twice the height and width."""

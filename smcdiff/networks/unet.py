@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
 from smcdiff.networks.blocks import Stage, TimestepEmbedding, timestep_embedding
+from smcdiff.networks.convolution import Conv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class UNet2D(nnx.Module):
         self.config = config
         channels, depth = config.block_out_channels, config.layers_per_block
         embedding = 4 * channels[0]
-        self.conv_in = nnx.Conv(config.in_channels, channels[0], (3, 3), padding=1, rngs=rngs)
+        self.conv_in = Conv(config.in_channels, channels[0], 3, padding=1, rngs=rngs)
         self.time_embedding = TimestepEmbedding(channels[0], embedding, rngs=rngs)
         last = len(channels) - 1
         previous, down = channels[0], []
@@ -105,8 +106,8 @@ class UNet2D(nnx.Module):
             channels[0], config.norm_num_groups, epsilon=config.norm_eps, rngs=rngs
         )
         small = nnx.initializers.variance_scaling(1e-4, "fan_in", "normal")
-        self.conv_out = nnx.Conv(
-            channels[0], config.out_channels, (3, 3), padding=1, kernel_init=small, rngs=rngs
+        self.conv_out = Conv(
+            channels[0], config.out_channels, 3, padding=1, kernel_init=small, rngs=rngs
         )
 
     def __call__(

@@ -89,8 +89,10 @@ class DiffusionPrior(DiffusionDistribution):
         schedule: noise schedule; its ``t_min``, ``t_max`` bound the sampler's grid.
         event_shape: shape of one event.
         prediction: what the output means: `X0Prediction`, `EpsPrediction` or `VPrediction`.
-        data_variance: variance of the data, a coordinate, in squared data units; only sets how
-            strongly twists are widened at high noise.
+        data_variance: variance of the data along the direction in which they vary most (largest
+            eigenvalue of their covariance), in squared data units. It sets how far twists are
+            widened: one that is too sure in any direction costs most of the particles, one that is
+            too wide costs little.
         num_steps: steps of ``sample``.
 
     Raises:
@@ -152,7 +154,7 @@ class DiffusionPrior(DiffusionDistribution):
         return kernels.DDIM()
 
     def spread(self, level: Level) -> Float[Array, ""]:
-        """Variance of x_0 given x_t, a coordinate, as if the data were one isotropic Gaussian."""
+        """Variance of x_0 given x_t, as if the data were one isotropic Gaussian."""
         noise, signal = level.sigma**2, level.alpha**2 * self.data_variance
         return self.data_variance * noise / (signal + noise)
 
