@@ -46,28 +46,42 @@ class SteeredDiffusion:
     model: ReverseModel
     shared: Any
 
-    def start(self, key: PRNGKeyArray):
-        """A particle at the first level, with its log weight."""
-        x, log_ratio = self.proposal.start(key, self.model, self.shared)
-        log_twist, guide = self.proposal.guide(self.model, self.shared, x, jnp.int32(0))
-        return (x, log_twist, guide), log_ratio + log_twist
+    def blank(self):
+        """Zeros in the shapes of a particle."""
+        x = jnp.zeros(self.model.size)
+        evaluation = jax.eval_shape(self._evaluate, x, jnp.int32(0))
+        return x, *jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), evaluation)
 
     def propose(self, key: PRNGKeyArray, t, prev):
-        """The particle after reverse step ``t`` (1 to num_steps), with its log weight."""
+        """The particle after reverse step ``t`` (0 to num_steps; 0 starts it), with its log weight.
+
+        ``t`` is the same for all particles, so that the conditionals stay branches under vmap.
+        """
         x, log_twist, guide = prev
-        x, log_ratio = self.proposal.propose(key, self.model, self.shared, x, guide, t - 1)
 
-        def evaluate(x):
-            return self.proposal.guide(self.model, self.shared, x, t)
+        def start(x, guide):
+            return self.proposal.start(key, self.model, self.shared)
 
-        def finish(x):
+        def move(x, guide):
+            return self.proposal.propose(key, self.model, self.shared, x, guide, t - 1)
+
+        def finish(x, t):
             # The last level needs no network: psi_0 is the likelihood, and nothing is drawn after.
-            empty = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(evaluate, x))
-            return self.proposal.final(self.model, self.shared, x).astype(x.dtype), empty[1]
+            return self.proposal.final(self.model, self.shared, x).astype(x.dtype), guide
 
-        # t is the same for all particles, so this stays a branch under vmap.
-        new_twist, guide = jax.lax.cond(t == self.model.num_steps, finish, evaluate, x)
+        x, log_ratio = jax.lax.cond(t == 0, start, move, x, guide)
+        last = t == self.model.num_steps
+        new_twist, guide = jax.lax.cond(last, finish, self._evaluate, x, t)
         return (x, new_twist, guide), log_ratio + new_twist - log_twist
+
+    def _evaluate(self, x, t):
+        return _guide(self.proposal, self.model, self.shared, x, t)
+
+
+@jax.jit
+def _guide(proposal: Proposal, model: ReverseModel, shared: Any, x, t):
+    """``proposal.guide``; under jit, so that the network is traced once and not at every use."""
+    return proposal.guide(model, shared, x, t)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -130,24 +130,23 @@ def plot_solution(
         raise InputError(f"site '{site}': events of shape {shape} are not images")
     draws = np.asarray(posterior.resample(jax.random.key(0), NUM_DRAWS)[site])
     spread = posterior.std()[site]
-    figure = Figure(figsize=(10.5, 4.0), layout="constrained")
-    axes = figure.subplots(2, NUM_DRAWS)
-    show_image(axes[0, 0], observation, "observation")
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    rows = figure.add_gridspec(2, 1)
+    above, below = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
+    seen, known, mean, deviation, filtered = above.subplots(1, 5, width_ratios=[1, 1, 1, 1.2, 1.8])
+    show_image(seen, observation, "observation")
     if truth is None:
-        axes[0, 1].axis("off")
+        known.axis("off")
     else:
-        show_image(axes[0, 1], truth, "truth")
-    show_image(axes[0, 2], posterior.mean()[site], "posterior mean")
+        show_image(known, truth, "truth")
+    show_image(mean, posterior.mean()[site], "posterior mean")
     if spread.ndim == 3:
         spread = spread.mean(axis=-1)
-    drawn = show_image(axes[0, 3], spread, "standard deviation", cmap="magma", vmin=0, vmax=None)
-    figure.colorbar(drawn, ax=axes[0, 3], shrink=0.8).ax.tick_params(labelsize=7)
-    grid = axes[0, 4].get_gridspec()
-    axes[0, 4].remove()
-    axes[0, 5].remove()
-    plot_ess(figure.add_subplot(grid[0, 4:]), posterior)
-    for index, axis in enumerate(axes[1]):
-        show_image(axis, draws[index], f"draw {index + 1}")
+    drawn = show_image(deviation, spread, "standard deviation", cmap="magma", vmin=0, vmax=None)
+    above.colorbar(drawn, ax=deviation, shrink=0.8).ax.tick_params(labelsize=7)
+    plot_ess(filtered, posterior)
+    for axis, (index, draw) in zip(below.subplots(1, NUM_DRAWS), enumerate(draws, 1), strict=True):
+        show_image(axis, draw, f"draw {index}")
     if title:
         figure.suptitle(title, fontsize=10)
     return figure

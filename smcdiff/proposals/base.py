@@ -13,6 +13,7 @@ and step, in ``guide``; what the draw needs of that call travels with the partic
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -42,6 +43,11 @@ class ReverseModel:
     problem: Problem
     kernel: Kernel
     levels: Level
+
+    @property
+    def size(self) -> int:
+        """Length d of a flat event."""
+        return math.prod(self.problem.event_shape)
 
     @property
     def num_steps(self) -> int:

@@ -38,7 +38,7 @@ def row_norms(model: ReverseModel) -> Float[Array, " m"]:
     Estimated with Rademacher probes (mean of (A z)_i^2), which is exact for rows with one non-zero
     entry and needs no dense matrix.
     """
-    size = model.problem.prior.terminal().means.shape[1]
+    size = model.size
     origin = jnp.zeros((size,))
     probes = jax.random.rademacher(jax.random.key(0), (_NUM_PROBES, size), origin.dtype)
     base = model.residual(origin)
@@ -55,7 +55,7 @@ def log_normaliser(
         adjoint_step: a point with a small residual. c is the same everywhere, but where the
             residual is large the two terms lose their digits to each other in float32.
     """
-    size = model.problem.prior.terminal().means.shape[1]
+    size = model.size
     x = jnp.zeros((size,)) if adjoint_step is None else adjoint_step
     return model.log_likelihood(x) + 0.5 * jnp.sum(model.residual(x) ** 2)
 
@@ -64,7 +64,7 @@ def near_solution(
     model: ReverseModel, solve: Callable[[Float[Array, " m"]], Float[Array, " m"]]
 ) -> Float[Array, " d"]:
     """A point that nearly satisfies the observation: A' applied to ``solve(r(0))``."""
-    size = model.problem.prior.terminal().means.shape[1]
+    size = model.size
     residual, pullback = jax.vjp(model.residual, jnp.zeros((size,)))
     return -pullback(solve(residual))[0]
 
@@ -97,7 +97,7 @@ def _probe(residual, size: int) -> tuple[Array, Array, Array]:
 
 def selection(model: ReverseModel) -> Selection:
     """Reads which coordinates are observed, their values and noise, from the residual."""
-    size = model.problem.prior.terminal().means.shape[1]
+    size = model.size
     index, inverse_scale, at_zero = _probe(model.residual, size)
     seen = inverse_scale > 0.0
     scale = jnp.where(seen, 1.0 / jnp.where(seen, inverse_scale, 1.0), 1.0)

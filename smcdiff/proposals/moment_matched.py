@@ -88,7 +88,7 @@ class MomentMatched(Proposal):
 
     def prepare(self, key, model):
         """The dense whitened operator."""
-        size = model.problem.prior.terminal().means.shape[1]
+        size = model.size
         matrix = -jax.jacrev(model.residual)(jnp.zeros((size,)))
         gram = matrix @ matrix.T
         # Masked rows are zero and repeated rows make the Gram matrix singular.

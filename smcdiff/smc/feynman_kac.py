@@ -55,11 +55,13 @@ class FeynmanKac(Protocol):
 
 
 class FusedFeynmanKac(Protocol):
-    """A Feynman-Kac model whose moves come with their weights, so that common work is done once."""
+    """A Feynman-Kac model whose moves come with their weights, so that common work is done once.
 
-    def start(self, key: PRNGKeyArray) -> tuple[PyTree, Float[Array, ""]]:
-        """Draws a particle from M_0, and log G_0."""
-        ...
+    It begins in one of two ways. ``start(key) -> (particle, log_weight)`` draws from M_0 and weighs
+    by G_0; or ``blank() -> particle`` gives any particle of the right shapes, and ``propose`` is
+    called at t = 0 too, with the blank as ``prev``: the compiled program then holds the work of a
+    step once and not twice.
+    """
 
     def propose(
         self, key: PRNGKeyArray, t: Int[Array, ""], prev: PyTree
@@ -101,6 +103,28 @@ def check(model: Any, key: PRNGKeyArray) -> jnp.dtype:
             structure, the shapes or the types of a particle.
     """
     name = type(model).__name__
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    if hasattr(model, "blank"):
+        first, first_weight = jax.eval_shape(model.blank), None
+    else:
+        _check_methods(name, model)
+        first, first_weight = jax.eval_shape(lambda k: start(model, k), key)
+    if not hasattr(model, "propose"):  # before a potential that cannot take the new particle
+        _check_same(name, first, jax.eval_shape(model.step, key, step, first))
+    later, weight = jax.eval_shape(lambda k, t, x: propose(model, k, t, x), key, step, first)
+    _check_same(name, first, later)
+    first_weight = weight if first_weight is None else first_weight
+    for where, value in (("t = 0", first_weight), ("t >= 1", weight)):
+        if getattr(value, "shape", None) != ():
+            raise InputError(
+                f"particle_filter: the log weight of {name} at {where} has shape"
+                f" {getattr(value, 'shape', None)}; return a scalar for one particle"
+            )
+    dtype = jnp.result_type(first_weight, weight)
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+
+
+def _check_methods(name: str, model: Any) -> None:
     for fused, parts in (("start", ("init", "log_potential")), ("propose", ("step",))):
         missing = [part for part in parts if not hasattr(model, part)]
         if not hasattr(model, fused) and missing:
@@ -110,20 +134,6 @@ def check(model: Any, key: PRNGKeyArray) -> jnp.dtype:
             )
     if not hasattr(model, "propose") and not hasattr(model, "log_potential"):
         raise InputError(f"particle_filter: {name} has step but no log_potential; define it")
-    first, first_weight = jax.eval_shape(lambda k: start(model, k), key)
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    if not hasattr(model, "propose"):  # before a potential that cannot take the new particle
-        _check_same(name, first, jax.eval_shape(model.step, key, step, first))
-    later, weight = jax.eval_shape(lambda k, t, x: propose(model, k, t, x), key, step, first)
-    _check_same(name, first, later)
-    for where, value in (("t = 0", first_weight), ("t >= 1", weight)):
-        if getattr(value, "shape", None) != ():
-            raise InputError(
-                f"particle_filter: the log weight of {name} at {where} has shape"
-                f" {getattr(value, 'shape', None)}; return a scalar for one particle"
-            )
-    dtype = jnp.result_type(first_weight, weight)
-    return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
 
 
 def _check_same(name: str, first: PyTree, later: PyTree) -> None:

@@ -123,6 +123,7 @@ class _Settings:
     collect: Callable | None
     progress: Callable | None
     store_ancestors: bool
+    from_blank: bool
     dtype: Any
 
     @property
@@ -209,18 +210,24 @@ def particle_filter(
         collect=collect,
         progress=progress,
         store_ancestors=store_ancestors,
+        from_blank=hasattr(model, "blank"),
         dtype=feynman_kac.check(model, unrolled(key)),
     )
     if num_chains is not None:
         key = jax.random.split(key, num_chains)
-    state, first = _first_step(key, model, settings)
 
     def body(state, t):
         return _later_step(key, model, settings, state, t)
 
-    steps = jnp.arange(1, num_steps + 1, dtype=jnp.int32)
-    state, later = jax.lax.scan(body, state, steps)
-    info, collected = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
+    if settings.from_blank:
+        state = _initial_state(_blanks(model, settings), settings)
+        steps = jnp.arange(num_steps + 1, dtype=jnp.int32)
+        state, (info, collected) = jax.lax.scan(body, state, steps)
+    else:
+        state, first = _first_step(key, model, settings)
+        steps = jnp.arange(1, num_steps + 1, dtype=jnp.int32)
+        state, later = jax.lax.scan(body, state, steps)
+        info, collected = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
     if num_chains is not None:
         info, collected = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), (info, collected))
     log_evidence = state.log_evidence + state.compensation
@@ -241,12 +248,28 @@ def particle_filter(
 
 def _first_step(key, model, settings: _Settings):
     """Step 0: the state, and what the step leaves behind."""
-    n, dtype = settings.num_particles, settings.dtype
-    t = jnp.int32(0)
+    n, t = settings.num_particles, jnp.int32(0)
     keys = settings.over_chains(lambda k: _step_keys(k, t, n)[1])(key)
     particles, log_weights = settings.over_particles(lambda k: feynman_kac.start(model, k), keys)
+    state = _initial_state(particles, settings)
+    ancestors = state.founders if settings.needs_ancestors else None
+    resampled = jnp.zeros(state.ess.shape, bool)
+    return _weigh(settings, t, state, state.particles, log_weights, resampled, ancestors)
+
+
+def _blanks(model, settings: _Settings) -> PyTree:
+    """Blank particles; step 0 turns them into draws."""
+    leading = (settings.num_particles,)
+    if settings.num_chains is not None:
+        leading = (settings.num_chains, *leading)
+    return jax.tree.map(lambda a: jnp.broadcast_to(a, (*leading, *jnp.shape(a))), model.blank())
+
+
+def _initial_state(particles: PyTree, settings: _Settings) -> _State:
+    """Equally weighted particles, each its own founder."""
+    n, dtype = settings.num_particles, settings.dtype
     chains = () if settings.num_chains is None else (settings.num_chains,)
-    state = _State(
+    return _State(
         particles=_strongly_typed(particles),
         log_weights=jnp.full((*chains, n), -jnp.log(n), dtype),
         founders=jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (*chains, n)),
@@ -256,16 +279,13 @@ def _first_step(key, model, settings: _Settings):
         compensation=jnp.zeros(chains, dtype),
         failed_step=jnp.full(chains, -1, jnp.int32),
     )
-    ancestors = state.founders if settings.needs_ancestors else None
-    resampled = jnp.zeros(chains, bool)
-    return _weigh(settings, t, state, state.particles, log_weights, resampled, ancestors)
 
 
 def _later_step(key, model, settings: _Settings, state: _State, t):
-    """Step t >= 1, the scan's body."""
+    """A step of the scan: t >= 1, and 0 where particles start as blanks."""
     n = settings.num_particles
     key_resample, keys = settings.over_chains(lambda k: _step_keys(k, t, n))(key)
-    state, ancestors, resampled = _resample(settings, key_resample, state)
+    state, ancestors, resampled = _resample(settings, key_resample, state, t)
     particles, log_weights = settings.over_particles(
         lambda k, x: feynman_kac.propose(model, k, t, x), keys, state.particles
     )
@@ -279,8 +299,8 @@ def _step_keys(key, t, num_particles: int):
     return key_resample, unrolled(jax.random.split(key_move, num_particles))
 
 
-def _resample(settings: _Settings, key, state: _State):
-    """Resamples the chains whose ESS is below the threshold."""
+def _resample(settings: _Settings, key, state: _State, t):
+    """Resamples the chains whose ESS is below the threshold, but never blanks."""
     n, threshold = settings.num_particles, settings.ess_threshold
 
     def resample(key, state: _State):
@@ -303,9 +323,11 @@ def _resample(settings: _Settings, key, state: _State):
     resample, keep = settings.over_chains(resample), settings.over_chains(keep)
     if not settings.weighted or threshold == 0.0:
         return *keep(key, state), jnp.zeros(state.ess.shape, bool)
-    if threshold == 1.0:
+    if threshold == 1.0 and not settings.from_blank:
         return *resample(key, state), jnp.ones(state.ess.shape, bool)
-    low = state.ess < threshold * n
+    low = (state.ess < threshold * n) | (threshold == 1.0)
+    if settings.from_blank:
+        low &= t > 0
     if settings.num_chains is None:
         return *jax.lax.cond(low, resample, keep, key, state), low
 

@@ -33,6 +33,19 @@ class LinearGaussian:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Blank(LinearGaussian):
+    """The same model with one method for all steps, the first one included."""
+
+    def blank(self):
+        return jnp.zeros(())
+
+    def propose(self, key, t, prev):
+        x = jax.lax.cond(
+            t == 0, lambda: self.init(key), lambda: super(Blank, self).step(key, t, prev)
+        )
+        return x, self.log_potential(t, prev, x)
+
+
 class Fused(LinearGaussian):
     """The same model through the fused methods."""
 

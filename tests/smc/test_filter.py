@@ -10,6 +10,7 @@ import pytest
 from smcdiff.errors import InputError
 from smcdiff.smc import particle_filter, resampling
 from tests.smc.models import (
+    Blank,
     Fused,
     LinearGaussian,
     Scripted,
@@ -204,6 +205,16 @@ def test_fused_methods_take_precedence():
     one = run(jax.random.key(3), LinearGaussian(y), 100, 10)
     two = run(jax.random.key(3), Fused(y), 100, 10)
     assert one.log_evidence == two.log_evidence
+
+
+@pytest.mark.parametrize("threshold", [0.5, 1.0])
+@pytest.mark.parametrize("num_chains", [None, 2])
+def test_blank_particles_change_no_number(threshold, num_chains):
+    y = observations(11)
+    options = {"ess_threshold": threshold, "num_chains": num_chains, "store_ancestors": True}
+    one = run(jax.random.key(3), LinearGaussian(y), 100, 10, **options)
+    two = run(jax.random.key(3), Blank(y), 100, 10, **options)
+    jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
 def test_every_key_is_used_once():
