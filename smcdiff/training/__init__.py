@@ -1,4 +1,4 @@
 """Training of learned priors by denoising score matching."""
 
-from smcdiff.training.train import TrainConfig as TrainConfig
-from smcdiff.training.train import train as train
+from smcdiff.training.loop import TrainConfig as TrainConfig
+from smcdiff.training.loop import train as train

@@ -299,14 +299,18 @@ def export(
         "data_norm": float(np.sqrt(np.mean(np.sum(sample**2, axis=(1, 2, 3))))),
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "training": dataclasses.asdict(config),
+        "seconds": seconds,
     }
     rows = "\n".join(f"| {log_snr} | {value:.5f} |" for log_snr, value in errors.items())
+    history = "\n\n".join(
+        f"    {command(data, trained, how)}\n\n({spent / 60:.0f} minutes)"
+        for trained, how, spent in [*_before(config), (folder, config, seconds)]
+    )
     size = sum(value.size for value in state_dict(unet).values())
     (folder / "card.md").write_text(
         f"# {folder.name}\n\n{config.description}\n\n"
         f"Data: {len(images)} images of shape {images.shape[1:]}. Licence: {config.licence}\n\n"
-        f"Trained in {seconds / 60:.0f} minutes on {jax.devices()[0].device_kind}, with\n\n"
-        f"    {command(data, folder, config)}\n\n"
+        f"Trained on {jax.devices()[0].device_kind}, with\n\n{history}\n\n"
         f"U-Net of {size:,} parameters (diffusers' UNet2DModel on {config.patch} x {config.patch}"
         f" pixels folded into channels), {config.prediction}-prediction, cosine schedule.\n\n"
         "Held-out denoising error, mean squared a pixel, by log-SNR (data in [-1, 1]):\n\n"
@@ -314,6 +318,16 @@ def export(
         "Draws, 100 steps:\n\n![samples](samples.png)\n"
     )
     (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+def _before(config: TrainConfig):
+    """Folder, configuration and seconds of each prior that this one started from, oldest first."""
+    if config.init is None:
+        return []
+    stored = json.loads((Path(config.init) / "config.json").read_text())
+    channels = tuple(stored["training"]["channels"])
+    earlier = TrainConfig(**{**stored["training"], "channels": channels})
+    return [*_before(earlier), (Path(config.init), earlier, stored["seconds"])]
 
 
 def _largest_variance(images: np.ndarray) -> float:
