@@ -71,16 +71,14 @@ def test_shapes_and_attributes():
 
 
 def test_other_data_of_the_same_shapes_do_not_compile_again(compilations):
-    smc = sampler()
+    smc, key = sampler(), jax.random.key(1)
+    other = priors.GaussianMixture(jnp.array([0.5, 0.5]), PRIOR.means + 1.0, 0.7)
+    operator, y = operators.Dense(2 * MATRIX), Y + 1.0
     run(smc)
     compilations.clear()
-    other = priors.GaussianMixture(jnp.array([0.5, 0.5]), PRIOR.means + 1.0, 0.7)
-    posterior = smc.run(
-        jax.random.key(1), other, operators.Dense(2 * MATRIX), 0.3, y=Y + 1.0
-    )  # fmt: skip
+    posterior = smc.run(key, other, operator, 0.3, y=y)
+    assert not compilations
     assert np.isfinite(posterior.log_evidence).all()
-    programs = [d for d in compilations if d > 0.05]  # not the tiny ones of building a prior
-    assert not programs
 
 
 def test_batch_is_one_call_and_right(compilations):
@@ -92,16 +90,18 @@ def test_batch_is_one_call_and_right(compilations):
         truth = exact.linear_gaussian_posterior(PRIOR, MATRIX, y, NOISE)
         # The standard deviation of log Z_hat is about 0.03 here.
         np.testing.assert_allclose(posterior.log_evidence, truth.log_evidence, atol=0.15)
+    key, others = jax.random.key(1), ys + 0.1
     compilations.clear()
-    smc.run_batch(jax.random.key(1), {"y": ys + 0.1}, PRIOR, operator, NOISE)
-    assert not [d for d in compilations if d > 0.05]
+    smc.run_batch(key, {"y": others}, PRIOR, operator, NOISE)
+    assert not compilations
 
 
-def test_batch_size_changes_no_bit():
+def test_batch_size_changes_nothing_but_rounding():
+    """The same random numbers; matrix products of another size round differently."""
     whole = run(sampler(num_chains=2))
     pieces = run(sampler(num_chains=2, batch_size=64))
-    np.testing.assert_array_equal(whole.samples["x"], pieces.samples["x"])
-    np.testing.assert_array_equal(whole.log_evidence, pieces.log_evidence)
+    np.testing.assert_allclose(whole.samples["x"], pieces.samples["x"], atol=1e-4)
+    np.testing.assert_allclose(whole.log_evidence, pieces.log_evidence, atol=1e-4)
 
 
 def test_progress_and_grid_change_nothing_and_something(capsys):

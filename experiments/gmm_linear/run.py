@@ -162,10 +162,34 @@ def summarise(records) -> list[dict]:
 _FIELDS = ("error", "floor", "evidence_error", "ess", "chi_ratio", "seconds")
 
 
+def _entry(table, key, field) -> str:
+    return f"{table[key][field]:.2f}" if key in table else ""
+
+
+def overview(rows, steps: int) -> list[str]:
+    """Median ratio of every method in every cell, and the evidence error of ours."""
+    cells = [c for c in CELLS if any((r["d_x"], r["d_y"]) == c for r in rows)]
+    table = {(r["method"], r["d_x"], r["d_y"]): r for r in rows}
+    lines = [
+        f"## Sliced W1 over the sampling floor, {steps} steps",
+        "",
+        "| d_x, d_y | " + " | ".join(f"{a}, {b}" for a, b in cells) + " |",
+        "|---|" + "---|" * len(cells),
+    ]
+    for name in dict.fromkeys(r["method"] for r in rows):
+        values = [_entry(table, (name, *cell), "ratio") for cell in cells]
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    for name in [n for n in dict.fromkeys(r["method"] for r in rows) if n.startswith("Moment")]:
+        values = [_entry(table, (name, *cell), "evidence_error") for cell in cells]
+        lines.append(f"| \\|dlogZ\\|, {name} | " + " | ".join(values) + " |")
+    return [*lines, ""]
+
+
 def write(rows, arguments, folder: Path) -> None:
     """The tables as Markdown."""
     lines = ["# Gaussian-mixture benchmark", "", "Written by", ""]
-    lines += [f"    python experiments/gmm_linear/run.py {arguments}", ""]
+    command = f"python experiments/gmm_linear/run.py {arguments}".strip()
+    lines += [f"    {command}", ""]
     lines += [
         "sliced W1: mean over problems; ratio: median of sliced W1 over the floor; |dlogZ|: mean"
         " absolute error of the log evidence, nat; ESS: median, last step; chi2: median of the"
@@ -173,6 +197,8 @@ def write(rows, arguments, folder: Path) -> None:
         " of a cell compiles).",
         "",
     ]
+    for steps in sorted({r["steps"] for r in rows}):
+        lines += overview([r for r in rows if r["steps"] == steps], steps)
     for d_x, d_y in CELLS:
         cell = [r for r in rows if (r["d_x"], r["d_y"]) == (d_x, d_y)]
         if not cell:
@@ -223,12 +249,20 @@ def plot(rows, folder: Path) -> None:
     figure.savefig(folder / "results.png", dpi=130)
 
 
+def _cell(record: dict) -> tuple[int, int, int]:
+    return record["d_x"], record["d_y"], record["steps"]
+
+
 def publish(records, options) -> None:
-    """Writes records, table and picture."""
+    """Writes records, table and picture; cells that this run has not done yet are kept."""
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "results.json").write_text(json.dumps(records, indent=0))
+    file = options.output / "results.json"
+    done = {_cell(r) for r in records}
+    if file.exists():
+        records = [r for r in json.loads(file.read_text()) if _cell(r) not in done] + records
+    (options.output / "results.json").write_text(json.dumps(records))
     rows = summarise(records)
-    write(rows, "--smoke" if options.smoke else f"--problems {options.problems}", options.output)
+    write(rows, "--smoke" if options.smoke else "", options.output)
     plot(rows, options.output)
 
 
@@ -239,23 +273,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--problems", type=int, default=20)
     parser.add_argument("--steps", type=int, nargs="*", default=[20, 100])
     parser.add_argument("--dimensions", type=int, nargs="*", default=[8, 80, 800])
+    parser.add_argument("--observations", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args(arguments)
     particles, directions = 1000, 500
     if options.smoke:
-        options.problems, options.steps, options.dimensions = 1, [5], [8]
+        options.problems, options.steps = 1, [5]
+        options.dimensions, options.observations = [8], [2]
+        options.methods = ["MomentMatched", "Bootstrap"]  # the others compile for as long
         particles, directions = 50, 20
     methods = {name: METHODS[name] for name in options.methods}
     records = []
     for cell in CELLS:
-        if cell[0] not in options.dimensions:
+        if cell[0] not in options.dimensions or cell[1] not in options.observations:
             continue
         for steps in options.steps:
             start = time.perf_counter()
             records += run_cell(cell, steps, options.problems, particles, directions, methods)
             print(f"cell {cell}, {steps} steps: {time.perf_counter() - start:.0f} s", flush=True)
             publish(records, options)  # after each cell: a run that is cut off loses little
+            jax.clear_caches()  # or the programs of 18 cells exhaust the process's memory maps
 
 
 if __name__ == "__main__":

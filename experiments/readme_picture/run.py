@@ -67,7 +67,7 @@ def draw_row(axes, name, draws, seen, probabilities, truth, ess):
 def main(arguments: list[str] | None = None) -> None:
     """Solves twice and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--example", type=int, default=6, help="which bundled digit")
+    parser.add_argument("--example", type=int, default=13, help="which bundled digit")
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args(arguments)
     prior, (images, labels) = load_prior("mnist"), load_examples("mnist")

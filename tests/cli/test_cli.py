@@ -46,7 +46,8 @@ def test_solve_leaves_a_posterior_and_a_picture(smcdiff, tmp_path, problem):
     assert {file.name for file in folder.iterdir()} == {"posterior.nc", "solution.png"}
     posterior = Posterior.load(folder / "posterior.nc")
     assert posterior.samples["x"].shape == (1, 4, 28, 28, 1)
-    assert Image.open(folder / "solution.png").size[0] > 1000
+    with Image.open(folder / "solution.png") as picture:
+        assert picture.size[0] > 1000
     for word in ("log evidence", "ESS", "PSNR", "seconds"):
         assert word in out
     assert "steps" in err  # progress
