@@ -46,6 +46,8 @@ class Blank(LinearGaussian):
         return x, self.log_potential(t, prev, x)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Fused(LinearGaussian):
     """The same model through the fused methods."""
 
