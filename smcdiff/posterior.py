@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,15 +171,15 @@ class Posterior:
         tree = self.to_arviz()
         tree.attrs["smcdiff_format"] = _FORMAT
         try:
-            handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".part")
-            os.close(handle)
+            temporary = target.with_name(target.name + ".part")
+            temporary.touch()
         except OSError as error:
             raise InputError(f"{target}: cannot write there ({error.strerror})") from error
         try:
             tree.to_netcdf(temporary, engine="h5netcdf")
             os.replace(temporary, target)
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         return target
 
     @classmethod

@@ -1,6 +1,6 @@
 """Cost of a run over the bare network, compilation and import: writes results.md here.
 
-    python experiments/cost/run.py            # about ten minutes on two idle cores
+    python experiments/cost/run.py            # about five minutes on two idle cores
     python experiments/cost/run.py --smoke    # what the tests run
 
 In one process, a run is set against a loop that evaluates only the denoiser (for Bootstrap), or the
@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     smoke = options.smoke
     jax.config.update("jax_enable_compilation_cache", False)
-    repetitions, steps = (1, 4) if smoke else (5, 50)
+    repetitions, steps = (1, 4) if smoke else (3, 20)
     boot, tds = proposals.Bootstrap(), proposals.Twisted()
     cases = [
         ("mixture, d = 80", mixture(80), boot, False, 10 if smoke else 4000),
