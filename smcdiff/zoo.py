@@ -123,7 +123,7 @@ def load_prior(name_or_path: str | os.PathLike) -> DiffusionPrior:
     Raises:
         InputError: unknown name, or a folder that is incomplete, damaged or not understood.
     """
-    folder = _folder(name_or_path)
+    folder = prior_folder(name_or_path)
     config = _read_config(folder)
     try:
         schedule = SCHEDULES[config["schedule"]["name"]](
@@ -153,14 +153,15 @@ def load_examples(name_or_path: str | os.PathLike) -> tuple[np.ndarray, np.ndarr
     Raises:
         InputError: unknown name, or a prior that comes without examples.
     """
-    file = _folder(name_or_path) / "examples.npz"
+    file = prior_folder(name_or_path) / "examples.npz"
     if not file.is_file():
         raise InputError(f"{file}: this prior comes without examples; give an image of your own")
     with np.load(file) as arrays:
         return to_unit_range(arrays["images"]), arrays["labels"]
 
 
-def _folder(name_or_path: str | os.PathLike) -> Path:
+def prior_folder(name_or_path: str | os.PathLike) -> Path:
+    """The folder of a prior, given by its path or by a name of `list_priors`."""
     folder = Path(name_or_path)
     if not folder.is_dir():
         folder = zoo_folder() / str(name_or_path)

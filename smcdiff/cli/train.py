@@ -38,7 +38,7 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
     sample_every: Annotated[int, typer.Option(help="Steps between sample grids.")] = 1000,
     init: Annotated[
-        str | None, typer.Option(help="Folder of a prior whose weights to start from.")
+        str | None, typer.Option(help="Name or folder of a prior whose weights to start from.")
     ] = None,
     description: Annotated[str, typer.Option(help="One line, for the model card.")] = "",
     licence: Annotated[str, typer.Option(help="Of the data, for the model card.")] = "",

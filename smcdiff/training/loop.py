@@ -8,12 +8,8 @@ with the weights of one that was not.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import hashlib
-import json
 import os
-import shlex
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,72 +23,14 @@ from safetensors.numpy import load_file, save_file
 
 from smcdiff import plots, schedules
 from smcdiff.errors import InputError
-from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_dict, state_dict
+from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_dict
 from smcdiff.pixels import to_unit_range
 from smcdiff.priors import DiffusionPrior
 from smcdiff.progress import ProgressBar
+from smcdiff.training.config import TrainConfig
 from smcdiff.training.data import batch_indices, load_images
-from smcdiff.zoo import PREDICTIONS, NetworkDenoiser
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """What defines a training run.
-
-    Attributes:
-        steps: optimiser steps.
-        batch: images a step.
-        learning_rate: peak of the schedule (100 steps of warm-up, cosine decay).
-        ema: decay of the exponential moving average of the weights.
-        seed: of initialisation, order and noise.
-        channels: channels of each resolution.
-        layers: resnets a resolution.
-        patch: pixels folded into channels, each way.
-        prediction: "v", "eps" or "x0".
-        checkpoint_every: steps between checkpoints.
-        sample_every: steps between sample grids.
-        init: folder of a finished prior whose weights to start from, or None.
-        description: one line for the model card.
-        licence: of the data, for the model card.
-    """
-
-    steps: int = 4000
-    batch: int = 64
-    learning_rate: float = 1.5e-3
-    ema: float = 0.999
-    seed: int = 0
-    channels: tuple[int, ...] = (32, 64)
-    layers: int = 1
-    patch: int = 2
-    prediction: str = "v"
-    checkpoint_every: int = 500
-    sample_every: int = 1000
-    init: str | None = None
-    description: str = ""
-    licence: str = ""
-
-    def __post_init__(self):
-        for name in ("steps", "batch", "patch", "layers", "checkpoint_every", "sample_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train: {name} is {getattr(self, name)}; it must be at least 1")
-        if self.prediction not in PREDICTIONS:
-            raise InputError(
-                f"train: prediction is '{self.prediction}'; choose from {sorted(PREDICTIONS)}"
-            )
-
-    def network(self, shape: tuple[int, int, int]) -> UNet2DConfig:
-        """The U-Net's configuration for images of (h, w, c)."""
-        height, width, channels = shape
-        factor = self.patch * 2 ** (len(self.channels) - 1)
-        if height % factor or width % factor:
-            raise InputError(f"train: images of {height} x {width} do not divide by {factor}")
-        depth = channels * self.patch**2
-        plain = len(self.channels) - 1
-        return UNet2DConfig(
-            height // self.patch, depth, depth, self.channels, self.layers,
-            ("DownBlock2D",) * plain + ("AttnDownBlock2D",),
-            ("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
-        )  # fmt: skip
+from smcdiff.training.folder import Trained, write
+from smcdiff.zoo import PREDICTIONS, NetworkDenoiser, prior_folder
 
 
 class _State(NamedTuple):
@@ -103,7 +41,9 @@ class _State(NamedTuple):
     seconds: jax.Array
 
 
+# Trained a little beyond the levels that are sampled, so that no sampled one is at the border.
 _SCHEDULE = schedules.Cosine(t_min=0.004, t_max=0.996)
+_SAMPLED = schedules.Cosine()
 
 
 def _loss(params, graph, clean, key, prediction):
@@ -199,7 +139,8 @@ def train(data: str | Path, output: str | Path, config: TrainConfig | None = Non
     unet = nnx.merge(graph, state.ema).unet
     errors = _held_out_errors(graph, state.ema, evaluation, config)
     draw_samples(graph, state.ema, images.shape[1:], config, folder / "samples.png")
-    export(folder, unet, config, Path(data), images, errors, float(state.seconds))
+    trained = Trained(unet, _SAMPLED, Path(data), images, errors, float(state.seconds))
+    write(folder, config, trained)
     checkpoint.unlink()
     return folder
 
@@ -214,7 +155,7 @@ def _initial(network_config: UNet2DConfig, config: TrainConfig):
         # Compiled as a whole: initialising layer by layer takes a minute.
         return nnx.split(nnx.jit(make)())
     network = nnx.eval_shape(make)
-    load_state_dict(network.unet, load_file(Path(config.init) / "model.safetensors"))
+    load_state_dict(network.unet, load_file(prior_folder(config.init) / "model.safetensors"))
     return nnx.split(network)
 
 
@@ -245,7 +186,7 @@ def _loop(config: TrainConfig, graph, state: _State, images, checkpoint: Path) -
 @functools.partial(jax.jit, static_argnames=("graph", "shape", "prediction", "count"))
 def _sample(key, graph, params, shape, prediction, count):
     denoiser = NetworkDenoiser(params, graph)
-    prior = DiffusionPrior(denoiser, schedules.Cosine(), shape, PREDICTIONS[prediction]())
+    prior = DiffusionPrior(denoiser, _SAMPLED, shape, PREDICTIONS[prediction]())
     return prior.sample(key, (count,))
 
 
@@ -271,77 +212,3 @@ def _held_out_errors(graph, params, images, config: TrainConfig) -> dict[int, fl
 
     log_snrs = range(-8, 9, 2)
     return {v: float(error(_SCHEDULE.time(jnp.asarray(float(v))))) for v in log_snrs}
-
-
-def export(
-    folder: Path,
-    unet: UNet2D,
-    config: TrainConfig,
-    data: Path,
-    images,
-    errors: dict,
-    seconds: float,
-) -> None:
-    """Writes model.safetensors, card.md and, last, config.json."""
-    weights = folder / "model.safetensors"
-    save_file(state_dict(unet), weights)
-    sample = to_unit_range(images[: min(len(images), 10_000)])
-    schedule = schedules.Cosine()
-    description = {
-        "description": config.description,
-        "licence": config.licence,
-        "event_shape": list(images.shape[1:]),
-        "network": dataclasses.asdict(unet.config),
-        "patch": config.patch,
-        "prediction": config.prediction,
-        "schedule": {"name": "Cosine", "t_min": schedule.t_min, "t_max": schedule.t_max},
-        "data_variance": _largest_variance(sample),
-        "data_norm": float(np.sqrt(np.mean(np.sum(sample**2, axis=(1, 2, 3))))),
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "training": dataclasses.asdict(config),
-        "seconds": seconds,
-    }
-    rows = "\n".join(f"| {log_snr} | {value:.5f} |" for log_snr, value in errors.items())
-    history = "\n\n".join(
-        f"    {command(data, trained, how)}\n\n({spent / 60:.0f} minutes)"
-        for trained, how, spent in [*_before(config), (folder, config, seconds)]
-    )
-    size = sum(value.size for value in state_dict(unet).values())
-    (folder / "card.md").write_text(
-        f"# {folder.name}\n\n{config.description}\n\n"
-        f"Data: {len(images)} images of shape {images.shape[1:]}. Licence: {config.licence}\n\n"
-        f"Trained on {jax.devices()[0].device_kind}, with\n\n{history}\n\n"
-        f"U-Net of {size:,} parameters (diffusers' UNet2DModel on {config.patch} x {config.patch}"
-        f" pixels folded into channels), {config.prediction}-prediction, cosine schedule.\n\n"
-        "Held-out denoising error, mean squared a pixel, by log-SNR (data in [-1, 1]):\n\n"
-        f"| log-SNR | error |\n|---|---|\n{rows}\n\n"
-        "Draws, 100 steps:\n\n![samples](samples.png)\n"
-    )
-    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
-
-
-def _before(config: TrainConfig):
-    """Folder, configuration and seconds of each prior that this one started from, oldest first."""
-    if config.init is None:
-        return []
-    stored = json.loads((Path(config.init) / "config.json").read_text())
-    channels = tuple(stored["training"]["channels"])
-    earlier = TrainConfig(**{**stored["training"], "channels": channels})
-    return [*_before(earlier), (Path(config.init), earlier, stored["seconds"])]
-
-
-def _largest_variance(images: np.ndarray) -> float:
-    """Largest eigenvalue of the images' covariance, from at most 2,000 of them."""
-    flat = images[:2000].reshape(min(len(images), 2000), -1)
-    return float(np.linalg.norm(flat - flat.mean(axis=0), 2) ** 2 / len(flat))
-
-
-def command(data: Path, folder: Path, config: TrainConfig) -> str:
-    """The command line that trains this prior."""
-    words = ["smcdiff", "train", str(data), "--output", str(folder)]
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value != field.default:
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words += [f"--{field.name.replace('_', '-')}", text]
-    return shlex.join(words)

@@ -1,5 +1,7 @@
 """Training: learns, resumes to the same bits, writes a prior that loads, and refuses bad input."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -36,6 +38,16 @@ def test_folder_is_complete(trained):
     assert "smcdiff train" in card and "--steps 8" in card and "--channels 16" in card
     assert "none, made up" in card and "| 0 |" in card
     assert load_prior(trained).event_shape == (8, 8, 1)
+
+
+def test_card_names_every_run_that_led_to_the_weights(data, trained, tmp_path):
+    config = dataclasses.replace(CONFIG, steps=1, init=str(trained), seed=1)
+    card = (train(data, tmp_path / "more", config) / "card.md").read_text()
+    commands = [line for line in card.splitlines() if line.startswith("    smcdiff train")]
+    assert ["--steps 8" in commands[0], "--steps 1" in commands[1]] == [True, True]
+    assert f"--init {trained}" in commands[1]
+    with pytest.raises(InputError, match="no prior named 'mnits'; did you mean 'mnist'"):
+        train(data, tmp_path / "none", dataclasses.replace(CONFIG, init="mnits"))
 
 
 def test_resumed_run_ends_with_the_same_weights(data, trained, tmp_path, monkeypatch):

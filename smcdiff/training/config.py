@@ -1,0 +1,81 @@
+"""What defines a training run, and the command line that repeats it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+from smcdiff.errors import InputError
+from smcdiff.networks.unet import UNet2DConfig
+from smcdiff.zoo import PREDICTIONS
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What defines a training run.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: images a step.
+        learning_rate: peak of the schedule (100 steps of warm-up, cosine decay).
+        ema: decay of the exponential moving average of the weights.
+        seed: of initialisation, order and noise.
+        channels: channels of each resolution.
+        layers: resnets a resolution.
+        patch: pixels folded into channels, each way.
+        prediction: "v", "eps" or "x0".
+        checkpoint_every: steps between checkpoints.
+        sample_every: steps between sample grids.
+        init: name or folder of a finished prior whose weights to start from, or None.
+        description: one line for the model card.
+        licence: of the data, for the model card.
+    """
+
+    steps: int = 4000
+    batch: int = 64
+    learning_rate: float = 1.5e-3
+    ema: float = 0.999
+    seed: int = 0
+    channels: tuple[int, ...] = (32, 64)
+    layers: int = 1
+    patch: int = 2
+    prediction: str = "v"
+    checkpoint_every: int = 500
+    sample_every: int = 1000
+    init: str | None = None
+    description: str = ""
+    licence: str = ""
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "patch", "layers", "checkpoint_every", "sample_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train: {name} is {getattr(self, name)}; it must be at least 1")
+        if self.prediction not in PREDICTIONS:
+            raise InputError(
+                f"train: prediction is '{self.prediction}'; choose from {sorted(PREDICTIONS)}"
+            )
+
+    def network(self, shape: tuple[int, int, int]) -> UNet2DConfig:
+        """The U-Net's configuration for images of (h, w, c)."""
+        height, width, channels = shape
+        factor = self.patch * 2 ** (len(self.channels) - 1)
+        if height % factor or width % factor:
+            raise InputError(f"train: images of {height} x {width} do not divide by {factor}")
+        depth = channels * self.patch**2
+        plain = len(self.channels) - 1
+        return UNet2DConfig(
+            height // self.patch, depth, depth, self.channels, self.layers,
+            ("DownBlock2D",) * plain + ("AttnDownBlock2D",),
+            ("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
+        )  # fmt: skip
+
+    def command(self, data: Path, folder: Path) -> str:
+        """The command line that trains this prior."""
+        words = ["smcdiff", "train", str(data), "--output", str(folder)]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                words += [f"--{field.name.replace('_', '-')}", text]
+        return shlex.join(words)

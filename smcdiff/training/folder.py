@@ -1,0 +1,105 @@
+"""The folder of a trained prior: weights, configuration, card; and its checkpoint on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from smcdiff.networks.unet import UNet2D, state_dict
+from smcdiff.pixels import to_unit_range
+from smcdiff.schedules import Cosine
+from smcdiff.training.config import TrainConfig
+from smcdiff.zoo import prior_folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a finished training run leaves.
+
+    Attributes:
+        unet: the network with its averaged weights.
+        schedule: noise levels that the prior is sampled at.
+        data: file or folder of the images.
+        images: all of them, uint8 of (n, h, w, c).
+        errors: held-out mean squared error a pixel, by log-SNR.
+        seconds: wall time.
+    """
+
+    unet: UNet2D
+    schedule: Cosine
+    data: Path
+    images: np.ndarray
+    errors: dict[int, float]
+    seconds: float
+
+
+def write(folder: Path, config: TrainConfig, trained: Trained) -> None:
+    """Writes model.safetensors, card.md and, last, config.json: what makes a folder a prior."""
+    weights = folder / "model.safetensors"
+    save_file(state_dict(trained.unet), weights)
+    here = {"command": config.command(trained.data, folder), "seconds": trained.seconds}
+    history = [*_history(config), here]
+    (folder / "card.md").write_text(_card(folder.name, config, trained, history))
+    description = _description(config, trained, history)
+    description["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+def _history(config: TrainConfig) -> list[dict]:
+    """Commands and seconds of the runs that this one started from, oldest first."""
+    if config.init is None:
+        return []
+    return json.loads((prior_folder(config.init) / "config.json").read_text())["history"]
+
+
+def _description(config: TrainConfig, trained: Trained, history: list[dict]) -> dict:
+    """What `smcdiff.load_prior` reads, and how it came to be."""
+    sample = to_unit_range(trained.images[:10_000])
+    return {
+        "description": config.description,
+        "licence": config.licence,
+        "event_shape": list(trained.images.shape[1:]),
+        "network": dataclasses.asdict(trained.unet.config),
+        "patch": config.patch,
+        "prediction": config.prediction,
+        "schedule": {
+            "name": type(trained.schedule).__name__,
+            **dataclasses.asdict(trained.schedule),
+        },
+        "data_variance": _largest_variance(sample),
+        "data_norm": float(np.sqrt(np.mean(np.sum(sample**2, axis=(1, 2, 3))))),
+        "training": dataclasses.asdict(config),
+        "history": history,
+    }
+
+
+def _card(name: str, config: TrainConfig, trained: Trained, history: list[dict]) -> str:
+    rows = "\n".join(f"| {log_snr} | {value:.5f} |" for log_snr, value in trained.errors.items())
+    commands = "\n\n".join(
+        f"    {run['command']}\n\n({run['seconds'] / 60:.0f} minutes)" for run in history
+    )
+    size = sum(value.size for value in state_dict(trained.unet).values())
+    images = trained.images
+    return (
+        f"# {name}\n\n{config.description}\n\n"
+        f"Data: {len(images)} images of shape {images.shape[1:]}. Licence: {config.licence}\n\n"
+        f"Trained on {jax.devices()[0].device_kind}, with\n\n{commands}\n\n"
+        f"U-Net of {size:,} parameters (diffusers' UNet2DModel on {config.patch} x {config.patch}"
+        f" pixels folded into channels), {config.prediction}-prediction,"
+        f" {type(trained.schedule).__name__} schedule.\n\n"
+        "Held-out denoising error, mean squared a pixel, by log-SNR (data in [-1, 1]):\n\n"
+        f"| log-SNR | error |\n|---|---|\n{rows}\n\n"
+        "Draws, 100 steps:\n\n![samples](samples.png)\n"
+    )
+
+
+def _largest_variance(images: np.ndarray) -> float:
+    """Largest eigenvalue of the images' covariance, from at most 2,000 of them."""
+    flat = images[:2000].reshape(min(len(images), 2000), -1)
+    return float(np.linalg.norm(flat - flat.mean(axis=0), 2) ** 2 / len(flat))
