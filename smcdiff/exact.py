@@ -11,6 +11,7 @@ moved by the gain times its own misfit), so nothing of size d x d is factorised.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import jax
@@ -21,6 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from smcdiff.errors import InputError
+from smcdiff.operators.base import matrix_of
 from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.transitions import Transition, log_normal_cholesky
 
@@ -124,15 +126,9 @@ def dense_matrix(operator_or_matrix, event_shape: tuple[int, ...]) -> Float[Arra
     Raises:
         InputError: a matrix whose columns do not fit the event.
     """
-    size = 1
-    for length in event_shape:
-        size *= length
     if callable(operator_or_matrix):
-
-        def flat(x):
-            return jnp.ravel(jnp.asarray(operator_or_matrix(x.reshape(event_shape))))
-
-        return jax.vmap(flat, out_axes=1)(jnp.eye(size))
+        return matrix_of(operator_or_matrix, event_shape)
+    size = math.prod(event_shape)
     matrix = jnp.asarray(operator_or_matrix, jnp.result_type(float))
     if matrix.ndim != 2 or matrix.shape[1] != size:
         raise InputError(

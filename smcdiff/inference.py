@@ -247,10 +247,11 @@ class SMC:
         proposal, reason = self.proposal, "named by the user"
         if proposal is None:
             proposal, reason = choose(problem)
-        proposal.check(problem, kernel)
         times = self.grid(prior.schedule, self.num_steps)
         levels = schedules.levels(prior.schedule, times)
-        return ReverseModel(problem, kernel, levels), proposal, reason
+        model = ReverseModel(problem, kernel, levels, self.settings.weighted)
+        proposal.check(model)
+        return model, proposal, reason
 
     def run_batch(self, key: PRNGKeyArray, batch: dict[str, Any], *args, **kwargs):
         """Samples the posteriors of a batch of observations in one compiled call.

@@ -2,10 +2,11 @@
 
 A reverse kernel returns the law of x_s given x_t as a `Transition`: a mixture of K Gaussians on
 flat vectors (K = 1 for the usual isotropic kernel). A proposal draws from a changed law q and needs
-``log p(x) - log q(x)`` at its draw. Four changes cover every method of the package, all of them
+``log p(x) - log q(x)`` at its draw. Five changes cover every method of the package, all of them
 in closed form for mixtures:
 
 * no change: ``sample``;
+* a translation, q(x) = p(x - shift): ``sample_shifted`` (the guided samplers' update);
 * an exponential tilt, q(x) ~ p(x) exp(g.x): ``sample_tilted`` (for one Gaussian N(mu, V) this is
   the mean shift mu + V g of twisted diffusion sampling);
 * conditioning on a Gaussian pseudo-observation, q(x) ~ p(x) N(r; H (x - mean), Sigma):
@@ -79,6 +80,14 @@ class Transition:
             return self.offset + self.means[0]
         return self.offset + jnp.exp(self.log_weights) @ self.means
 
+    @property
+    def mean_variance(self) -> Float[Array, ""]:
+        """Variance of a coordinate within a component, averaged over both."""
+        averages = jnp.mean(self.eigenvalues, axis=-1)
+        if averages.shape[0] == 1:
+            return averages[0]
+        return jnp.exp(self.log_weights) @ averages
+
     def covariance_times(self, vectors: Float[Array, "*m d"]) -> Float[Array, "#k *m d"]:
         """V_k v for every component k (one where all share a covariance) and every row v."""
         leading = (slice(None),) + (None,) * (vectors.ndim - 1)
@@ -128,6 +137,26 @@ class Transition:
         spread = jnp.broadcast_to(self.eigenvalues, centred.shape)
         quadratic = jnp.sum(centred**2 / spread + jnp.log(spread) + LOG_2PI, axis=-1)
         return logsumexp(self.log_weights - 0.5 * quadratic)
+
+    def sample_shifted(
+        self, key: PRNGKeyArray, shift: Float[Array, " d"]
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """A draw of p, translated by ``shift``.
+
+        Args:
+            key: random key.
+            shift: (d,).
+
+        Returns:
+            The draw and log p - log q there; NaN or infinite where an eigenvalue is zero.
+        """
+        draw = self.sample(key)
+        if self.means.shape[0] > 1:
+            return draw + shift, self.log_prob(draw + shift) - self.log_prob(draw)
+        middle, moved = draw - self.mean + 0.5 * shift, shift
+        if self.basis is not None:
+            middle, moved = self.basis[0].T @ middle, self.basis[0].T @ moved
+        return draw + shift, -jnp.sum(moved * middle / self.eigenvalues[0])
 
     def sample_tilted(
         self, key: PRNGKeyArray, gradient: Float[Array, " d"]

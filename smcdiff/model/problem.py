@@ -66,6 +66,21 @@ class Problem:
         found = self.observed().items()
         return {n: jnp.asarray(s["value"]) for n, s in found if not sites.is_factor(s)}
 
+    def misfit(self, x: Float[Array, "*event"]) -> Float[Array, " m"]:
+        """Misfit y - mean(x) of Gaussian observations, flat, in the units of y; masked ones are 0.
+
+        Raises:
+            InputError: an observed site that is not Normal or MultivariateNormal.
+        """
+        found = self.observed(x)
+        others = [name for name, site in found.items() if not sites.is_gaussian(site)]
+        if others:
+            raise InputError(
+                f"sites {others} are not Normal or MultivariateNormal, so there is no misfit to"
+                " follow; use proposals.Twisted() or proposals.Bootstrap()"
+            )
+        return jnp.concatenate([jnp.ravel(sites.misfit(site)) for site in found.values()])
+
     def residual(self, x: Float[Array, "*event"]) -> Float[Array, " m"]:
         """Whitened residual of a linear-Gaussian observation.
 

@@ -112,15 +112,22 @@ def gaussian_scale(site: Site) -> Array:
     return jnp.asarray(base.scale_tril if dense else base.scale)
 
 
+def misfit(site: Site) -> Array:
+    """Misfit y - mean of a Gaussian site, in the units of y; masked entries are 0."""
+    value = jnp.asarray(site["value"])
+    difference = value - jnp.broadcast_to(unwrap(site["fn"]).loc, value.shape)
+    return jnp.where(mask(site["fn"], value), difference, 0.0)
+
+
 def whiten(site: Site) -> Float[Array, " m"]:
     """Whitened misfit L^{-1} (y - mean) of a Gaussian site, flat; masked entries are 0."""
     base, value = unwrap(site["fn"]), jnp.asarray(site["value"])
-    misfit = value - jnp.broadcast_to(base.loc, value.shape)
+    difference = value - jnp.broadcast_to(base.loc, value.shape)
     if isinstance(base, dist.MultivariateNormal):
         factor = jnp.broadcast_to(gaussian_scale(site), (*value.shape, value.shape[-1]))
-        white = jax.scipy.linalg.solve_triangular(factor, misfit[..., None], lower=True)[..., 0]
+        white = jax.scipy.linalg.solve_triangular(factor, difference[..., None], lower=True)[..., 0]
     else:
-        white = misfit / base.scale
+        white = difference / base.scale
     white = jnp.where(mask(site["fn"], value), white, 0.0)
     if site["scale"] is not None:
         white = jnp.sqrt(site["scale"]) * white

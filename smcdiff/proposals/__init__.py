@@ -4,7 +4,16 @@ from smcdiff.proposals.base import Proposal as Proposal
 from smcdiff.proposals.base import ReverseModel as ReverseModel
 from smcdiff.proposals.bootstrap import Bootstrap as Bootstrap
 from smcdiff.proposals.choice import choose as choose
+from smcdiff.proposals.daps import DAPS as DAPS
+from smcdiff.proposals.ddrm import DDRM as DDRM
+from smcdiff.proposals.fps import FPS as FPS
+from smcdiff.proposals.guidance import DPS as DPS
+from smcdiff.proposals.guidance import PiGDM as PiGDM
+from smcdiff.proposals.krylov import KrylovMomentMatched as KrylovMomentMatched
+from smcdiff.proposals.mcgdiff import MCGDiff as MCGDiff
 from smcdiff.proposals.moment_matched import MomentMatched as MomentMatched
+from smcdiff.proposals.rejuvenated import Rejuvenated as Rejuvenated
+from smcdiff.proposals.repaint import RePaint as RePaint
 from smcdiff.proposals.replacement import Replacement as Replacement
 from smcdiff.proposals.replacement import SMCDiff as SMCDiff
 from smcdiff.proposals.twisted import Twisted as Twisted

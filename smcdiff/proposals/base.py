@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +38,14 @@ class ReverseModel:
         problem: the NumPyro model, read.
         kernel: reverse kernel.
         levels: noise levels of the grid, decreasing; fields of shape (num_steps + 1,).
+        weighted: whether the draws will be weighed; a heuristic may then make no move that has
+            no density.
     """
 
     problem: Problem
     kernel: Kernel
     levels: Level
+    weighted: bool = dataclasses.field(default=True, metadata={"static": True})
 
     @property
     def size(self) -> int:
@@ -70,6 +73,10 @@ class ReverseModel:
         """Log p(y given x_0 = x)."""
         return self.problem.log_likelihood(self.event(x))
 
+    def misfit(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
+        """Misfit of a Gaussian observation, in the units of y; see `Problem.misfit`."""
+        return self.problem.misfit(self.event(x))
+
     def residual(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
         """Whitened residual of a linear-Gaussian observation; see `Problem.residual`."""
         return self.problem.residual(self.event(x))
@@ -79,11 +86,25 @@ class ReverseModel:
         t, s = self.level(step), self.level(step + 1)
         return self.kernel(self.problem.prior, x, denoised, t, s)
 
+    def no_density(self, step) -> Array:
+        """Whether the move from ``step`` is weighed and has no density: it must stay as it is."""
+        is_last = step == self.num_steps - 1
+        return is_last & (self.weighted and self.kernel.ends_in_dirac)
+
 
 class Proposal:
-    """Base class of all proposals; the defaults are those of the bootstrap filter."""
+    """Base class of all proposals; the defaults are those of the bootstrap filter.
 
-    def check(self, problem: Problem, kernel: Kernel) -> None:
+    Attributes:
+        path_weighted: whether x_s is held to a path of the observed entries, so that p_s psi_s is
+            not the law of the particles.
+        masks_only: whether only single entries of x may be observed.
+    """
+
+    path_weighted: ClassVar[bool] = False
+    masks_only: ClassVar[bool] = False
+
+    def check(self, model: ReverseModel) -> None:
         """Raises ``InputError``, before the run, where this proposal does not fit the problem."""
 
     def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> Any:

@@ -76,8 +76,9 @@ class MomentMatched(Proposal):
 
     max_observations: int = dataclasses.field(default=64, metadata={"static": True})
 
-    def check(self, problem, kernel):
+    def check(self, model):
         """Raises ``InputError`` where the observation is not linear-Gaussian or too large."""
+        problem = model.problem
         require_linear(problem, "MomentMatched")
         if problem.num_observations > self.max_observations:
             raise InputError(

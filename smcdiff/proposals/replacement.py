@@ -7,6 +7,7 @@ observation's own size: the law of the observed part of x_0 given y under a flat
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,21 +31,22 @@ def _keep_if(condition, free, fixed):
 class _Masked(Proposal):
     """What the two share: a selection, and the denoised mean as guide."""
 
-    def check(self, problem, kernel):
+    path_weighted: ClassVar[bool] = True
+    masks_only: ClassVar[bool] = True
+
+    def check(self, model):
         """Raises ``InputError`` unless single entries are observed."""
-        require_selection(problem, type(self).__name__)
+        require_selection(model.problem, type(self).__name__)
 
     def guide(self, model, shared, x, step):
         """No twist; one network evaluation."""
         return jnp.zeros(()), model.denoise(x, model.level(step))
 
     def _step(self, key, model, chosen: Selection, x, guide, step, values):
-        """Fixes the observed entries to ``values``; the last Dirac step is left free."""
+        """Fixes the observed entries to ``values``, where that has a density or none is wanted."""
         transition = model.transition(x, guide, step)
         fixed = transition.sample_fixed(key, chosen.observed, values)
-        if not model.kernel.ends_in_dirac:
-            return fixed
-        return _keep_if(step == model.num_steps - 1, transition.sample(key), fixed)
+        return _keep_if(model.no_density(step), transition.sample(key), fixed)
 
 
 @jax.tree_util.register_dataclass
@@ -84,9 +86,7 @@ class Replacement(_Masked):
         key_impute, key_rest = jax.random.split(key)
         values, log_q = self._impute(key_impute, shared, model.level(step + 1))
         x, log_p = self._step(key_rest, model, shared, x, guide, step, values)
-        if model.kernel.ends_in_dirac:
-            log_q = jnp.where(step == model.num_steps - 1, 0.0, log_q)
-        return x, log_p - log_q
+        return x, log_p - jnp.where(model.no_density(step), 0.0, log_q)
 
 
 @jax.tree_util.register_dataclass
@@ -147,13 +147,10 @@ class SMCDiff(_Masked):
     def propose(self, key, model, shared, x, guide, step):
         """The path's next point, the rest from the reverse kernel; weight p(y_s given x_t)."""
         x, log_p = self._step(key, model, shared.chosen, x, guide, step, shared.values[step + 1])
-        log_q = shared.log_forward[step]
-        if model.kernel.ends_in_dirac:
-            # The path was weighed down to the last noisy level; what is left is the change of
-            # variables from alpha y to y.
-            count = jnp.sum(shared.chosen.observed)
-            jacobian = -count * jnp.log(model.level(step).alpha)
-            log_q = jnp.where(step == model.num_steps - 1, jacobian, log_q)
+        # Where the last step is a Dirac the path was weighed down to the last noisy level; what is
+        # left is the change of variables from alpha y to y.
+        jacobian = -jnp.sum(shared.chosen.observed) * jnp.log(model.level(step).alpha)
+        log_q = jnp.where(model.no_density(step), jacobian, shared.log_forward[step])
         return x, log_p - log_q
 
     def final(self, model, shared, x):

@@ -11,13 +11,32 @@ from jaxtyping import Array, Float
 
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import log_normaliser, near_solution, row_norms
+from smcdiff.schedules import Level
 
 
-class _Shared(NamedTuple):
+class Widening(NamedTuple):
     """Squared row norms of the whitened operator, and the likelihood's constant."""
 
     row_norms: Float[Array, " m"]
     log_normaliser: Float[Array, ""]
+
+
+def widening(model: ReverseModel) -> Widening | None:
+    """What a widened twist needs; None where the observation is not linear-Gaussian."""
+    if not model.problem.linear:
+        return None
+    norms = row_norms(model)
+    point = near_solution(model, lambda r: r / jnp.where(norms > 0, norms, 1.0))
+    return Widening(norms, log_normaliser(model, point))
+
+
+def log_twist(model: ReverseModel, wide: Widening | None, denoised: Float[Array, " d"], t: Level):
+    """Log p(y given m(x_t)), its noise widened by the spread of x_0 given x_t, or plain."""
+    if wide is None:
+        return model.log_likelihood(denoised)
+    variances = 1.0 + model.problem.prior.spread(t) * wide.row_norms
+    terms = model.residual(denoised) ** 2 / variances + jnp.log(variances)
+    return wide.log_normaliser - 0.5 * jnp.sum(terms)
 
 
 @jax.tree_util.register_dataclass
@@ -42,29 +61,17 @@ class Twisted(Proposal):
 
     def prepare(self, key, model):
         """The constants of the widened twist, or None for the plain one."""
-        if not (self.widen and model.problem.linear):
-            return None
-        norms = row_norms(model)
-        point = near_solution(model, lambda r: r / jnp.where(norms > 0, norms, 1.0))
-        return _Shared(norms, log_normaliser(model, point))
-
-    def _log_twist(self, model: ReverseModel, shared: _Shared | None, denoised, t):
-        if shared is None:
-            return model.log_likelihood(denoised)
-        variances = 1.0 + model.problem.prior.spread(t) * shared.row_norms
-        residual = model.residual(denoised)
-        terms = residual**2 / variances + jnp.log(variances)
-        return shared.log_normaliser - 0.5 * jnp.sum(terms)
+        return widening(model) if self.widen else None
 
     def guide(self, model, shared, x, step):
         """The twist, with its gradient and the denoised mean from the same evaluation."""
         t = model.level(step)
 
-        def log_twist(x):
+        def twist(x):
             denoised = model.denoise(x, t)
-            return self._log_twist(model, shared, denoised, t), denoised
+            return log_twist(model, shared, denoised, t), denoised
 
-        (value, denoised), gradient = jax.value_and_grad(log_twist, has_aux=True)(x)
+        (value, denoised), gradient = jax.value_and_grad(twist, has_aux=True)(x)
         return value, (denoised, gradient)
 
     def propose(self, key, model, shared, x, guide, step):

@@ -1,0 +1,150 @@
+"""FPS: filtering posterior sampling (Dou and Song 2024), along a simulated path of y."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from smcdiff.proposals.base import Proposal, ReverseModel
+from smcdiff.proposals.singular import SingularSystem, require_singular, singular_system
+from smcdiff.transitions import LOG_2PI, Transition, log_normal_cholesky
+
+
+class _Path(NamedTuple):
+    """The forward path of the observation in singular coordinates.
+
+    Attributes:
+        system: the singular system.
+        seen: (r,) which coordinates the operator sees at all.
+        noise: (num_steps + 1, r) the noise of V' x_t along the path; y_t = alpha_t y + s noise.
+        log_forward: (num_steps,) log density of the path's level n given level n + 1.
+    """
+
+    system: SingularSystem
+    seen: Array
+    noise: Float[Array, "levels r"]
+    log_forward: Float[Array, " steps"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FPS(Proposal):
+    """Condition every reverse step on a simulated path y_t of the observation.
+
+    The path diffuses y with what the operator makes of the state's noise, y_t = (alpha_t / alpha_s)
+    y_s + A z, so that y_t = A x_t + alpha_t n with n the noise of y. One path is drawn for each
+    chain. With weights off x_s is drawn from the reverse kernel given y_s, whose law given x_s is
+    N(A x_s, alpha_s^2 sigma_y^2 I) (Dou and Song 2024, algorithm 1).
+
+    n is the same at all levels. The paper's particle filter (algorithm 2) takes it for independent
+    noise, and so counts the likelihood once a level. With weights on, each particle instead draws
+    its n once and keeps it: A x_s = y_s - alpha_s n exactly, and the weights are the density that
+    the reverse kernel gives it; this is `SMCDiff` for any linear operator. Consistent for an ideal
+    reverse kernel (`smcdiff.kernels.Exact`).
+
+    Cost: one network evaluation a particle and step; one decomposition of the operator a run.
+    """
+
+    path_weighted: ClassVar[bool] = True
+
+    def check(self, model):
+        """Raises ``InputError`` unless the observation is linear-Gaussian."""
+        require_singular(model, "FPS")
+
+    def prepare(self, key, model):
+        """The singular system, and one path from clean to noisy."""
+        system = singular_system(model)
+        seen = system.values > 0
+        draws = jax.random.normal(key, (model.num_steps, system.values.shape[0]))
+
+        def forward(noise, step):
+            t, s = model.level(step), model.level(step + 1)
+            shrink = t.alpha / s.alpha
+            scale = jnp.sqrt(t.sigma**2 - (shrink * s.sigma) ** 2)
+            terms = -0.5 * draws[step] ** 2 - jnp.log(scale) - 0.5 * LOG_2PI
+            noise = shrink * noise + scale * draws[step]
+            return noise, (noise, jnp.sum(jnp.where(seen, terms, 0.0)))
+
+        clean = jnp.zeros_like(system.values)
+        steps = jnp.arange(model.num_steps)
+        _, (path, log_forward) = jax.lax.scan(forward, clean, steps, reverse=True)
+        return _Path(system, seen, jnp.concatenate([path, clean[None]]), log_forward)
+
+    @staticmethod
+    def _on_path(key, shared: _Path, transition: Transition, level, path, own_noise):
+        """A draw whose seen coordinates are on the path, and the log density that p gives them."""
+        system, seen = shared.system, shared.seen
+        values = jnp.where(seen, system.values, 1.0)
+        target = level.alpha * (system.observed - own_noise) / values + path
+        rows = jnp.where(seen[:, None], system.right, 0.0)
+        residual = jnp.where(seen, target - rows @ transition.mean, 0.0)
+        # Not exactly zero, for the factors' sake; coordinates that are not seen are free.
+        jitter = 1e-6 * transition.mean_variance
+        noise = jnp.where(seen, jitter, 1.0)
+        x, _ = transition.sample_conditioned(key, rows, residual, jnp.diag(noise))
+        x = x + rows.T @ jnp.where(seen, target - rows @ x, 0.0)
+        return x, _log_marginal(transition, rows, seen, residual)
+
+    def start(self, key, model, shared):
+        """x_T on the path, for a noise of its own; weighed by the terminal density."""
+        terminal, level = model.problem.prior.terminal(), model.level(0)
+        if not model.weighted:
+            return self._smoothed(key, model, shared, terminal, 0), jnp.zeros(())
+        key_noise, key_draw = jax.random.split(key)
+        own = jax.random.normal(key_noise, shared.system.values.shape)
+        x, log_p = self._on_path(key_draw, shared, terminal, level, shared.noise[0], own)
+        # The density of y is that of V' x over the singular values; unseen rows are noise alone.
+        system, seen = shared.system, shared.seen
+        unseen = -0.5 * (system.observed**2 + LOG_2PI)
+        log_p += jnp.sum(jnp.where(seen, -jnp.log(jnp.where(seen, system.values, 1.0)), unseen))
+        return x, log_p + system.log_constant + 0.5 * system.values.shape[0] * LOG_2PI
+
+    def guide(self, model, shared, x, step):
+        """No twist; one network evaluation."""
+        return jnp.zeros(()), model.denoise(x, model.level(step))
+
+    def propose(self, key, model: ReverseModel, shared, x, guide, step):
+        """The reverse kernel given the path's next point."""
+        transition = model.transition(x, guide, step)
+        if not model.weighted:
+            return self._smoothed(key, model, shared, transition, step + 1), jnp.zeros(())
+        system, t, s = shared.system, model.level(step), model.level(step + 1)
+        misfit = t.alpha * system.observed + system.values * shared.noise[step] - system.project(x)
+        own = misfit / t.alpha
+        moved, log_p = self._on_path(key, shared, transition, s, shared.noise[step + 1], own)
+        free = model.no_density(step)
+        # As for SMCDiff: what is left at a Dirac is the change of variables from alpha y to y.
+        jacobian = jnp.sum(shared.seen) * jnp.log(t.alpha)
+        log_ratio = jnp.where(free, jacobian, log_p - shared.log_forward[step])
+        return jnp.where(free, transition.sample(key), moved), log_ratio
+
+    def _smoothed(self, key, model, shared: _Path, transition: Transition, step):
+        """The published draw: y_s observes x_s with noise alpha_s (whitened)."""
+        system, level = shared.system, model.level(step)
+        rows = system.values[:, None] * system.right
+        y = level.alpha * system.observed + system.values * shared.noise[step]
+        noise = level.alpha**2 * jnp.eye(system.values.shape[0])
+        return transition.sample_conditioned(key, rows, y - rows @ transition.mean, noise)[0]
+
+    def final(self, model, shared, x):
+        """Zero: the likelihood of y cancels against each particle's own noise."""
+        return jnp.zeros(())
+
+
+def _log_marginal(transition: Transition, rows, seen, residual) -> Float[Array, ""]:
+    """Log density of the seen coordinates ``rows @ x`` at ``residual`` from their mean."""
+    gains = transition.covariance_times(rows)
+    joint = jnp.einsum("kmd,nd->kmn", gains, rows)
+    both = seen[:, None] & seen[None, :]
+    factors = jnp.linalg.cholesky(jnp.where(both, joint, jnp.eye(seen.shape[0])))
+    centre = transition.mean
+    misfits = residual + rows @ centre - (transition.offset + transition.means) @ rows.T
+    misfits = jnp.where(seen, misfits, 0.0)
+    factors = jnp.broadcast_to(factors, (misfits.shape[0], *factors.shape[1:]))
+    log_normals = jax.vmap(log_normal_cholesky)(misfits, factors)
+    log_normals += 0.5 * LOG_2PI * jnp.sum(~seen)
+    return jax.scipy.special.logsumexp(transition.log_weights + log_normals)

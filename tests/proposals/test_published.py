@@ -1,0 +1,323 @@
+"""With weights off the samplers are the published ones: against plain NumPy transcriptions.
+
+One fixed problem, the Gaussian noise handed to both: what our draws used is recovered from the key
+by the same calls of `jax.random`. The denoiser is an arbitrary smooth map, its Jacobian by hand.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from smcdiff import InputError, kernels, priors, proposals, schedules
+from smcdiff.model import read
+from smcdiff.proposals.ddrm import coefficients
+from smcdiff.proposals.singular import singular_system
+
+D, STEPS, NOISE = 4, 6, 0.3
+WEIGHTS = np.asarray(0.4 * jax.random.normal(jax.random.key(1), (D, D)), np.float64)
+DENSE = np.asarray(jax.random.normal(jax.random.key(2), (2, D)), np.float64)
+MASK = np.eye(D)[[0, 2]]
+OBSERVED = np.array([True, False, True, False])
+Y = np.array([0.8, -0.5])
+
+
+def _denoiser(x, t):
+    return jnp.tanh(jnp.asarray(WEIGHTS, x.dtype) @ x) * (1.0 - t)
+
+
+def _denoise(x, t):
+    return np.tanh(WEIGHTS @ x) * (1.0 - t)
+
+
+def _jacobian(x, t):
+    return (1.0 - np.tanh(WEIGHTS @ x) ** 2)[:, None] * WEIGHTS * (1.0 - t)
+
+
+def _model(matrix, y):
+    x = numpyro.sample("x", priors.DiffusionPrior(_denoiser, schedules.Cosine(), (D,)))
+    mean = jnp.asarray(matrix, x.dtype) @ x
+    numpyro.sample("y", dist.Normal(mean, NOISE).to_event(1), obs=y)
+
+
+def _reverse_model(matrix, weighted=False):
+    problem = read(_model, (matrix,), {"y": jnp.asarray(Y, jnp.float32)})
+    times = schedules.UniformLogSNR()(problem.prior.schedule, STEPS)
+    levels = schedules.levels(problem.prior.schedule, times)
+    return proposals.ReverseModel(problem, kernels.DDIM(), levels, weighted)
+
+
+class Levels:
+    """Alpha, sigma and t of every level in float64."""
+
+    def __init__(self, model):
+        self.alpha, self.sigma, self.t = (
+            np.asarray(getattr(model.levels, name), np.float64)
+            for name in ("alpha", "sigma", "time")
+        )
+
+    def ddpm(self, x, clean, n):
+        """Ancestral mean and standard deviation of x_s, Ho et al. (2020), eq. 7."""
+        a_t, a_s = self.alpha[n], self.alpha[n + 1]
+        b_t, b_s = self.sigma[n] ** 2, self.sigma[n + 1] ** 2
+        ratio = (a_t / a_s) ** 2  # the paper's alpha_t
+        beta = b_t - ratio * b_s  # 1 - ratio, without its rounding in float32 near alpha = 1
+        mean = a_s * beta / b_t * clean + (a_t / a_s) * b_s / b_t * x
+        return mean, np.sqrt(b_s / b_t * beta)
+
+
+def _normal(key):
+    return np.asarray(jax.random.normal(key, (D,)), np.float64)
+
+
+def _kernel_noise(key):
+    """The noise of `Transition.sample`."""
+    return np.asarray(jax.random.normal(jax.random.split(key)[1], (1, D))[0], np.float64)
+
+
+def _compare(proposal, matrix, step_by_hand):
+    """Runs both from the same state and compares every step."""
+    model = _reverse_model(matrix)
+    proposal.check(model)
+    shared = proposal.prepare(jax.random.key(5), model)
+    levels = Levels(model)
+    x, _ = proposal.start(jax.random.key(6), model, shared)
+
+    @jax.jit
+    def advance(key, x, step):
+        _, guide = proposal.guide(model, shared, x, step)
+        return proposal.propose(key, model, shared, x, guide, step)[0]
+
+    for n in range(STEPS):
+        key = jax.random.fold_in(jax.random.key(7), n)
+        theirs = step_by_hand(levels, key, np.asarray(x, np.float64), n, shared)
+        x = advance(key, x, jnp.int32(n))
+        np.testing.assert_allclose(x, theirs, rtol=1e-5, atol=1e-5, err_msg=f"step {n}")
+
+
+def _replacement_step(levels, key, x, n, shared=None):
+    """Song et al. (2021), appendix I.2; with the noise of y in the known part."""
+    key_known, key_rest = jax.random.split(key)
+    mean, scale = levels.ddpm(x, _denoise(x, levels.t[n]), n)
+    a_s, s_s = levels.alpha[n + 1], levels.sigma[n + 1]
+    free = mean + scale * _kernel_noise(key_rest)
+    y = np.zeros(D)
+    y[OBSERVED] = Y
+    known = a_s * y + np.sqrt(s_s**2 + (a_s * NOISE) ** 2) * _normal(key_known)
+    return np.where(OBSERVED, known, free)
+
+
+def test_replacement():
+    _compare(proposals.Replacement(), MASK, _replacement_step)
+
+
+@pytest.mark.parametrize(("repeats", "jump"), [(1, 1), (3, 1), (2, 2), (3, 2)])
+def test_repaint(repeats, jump):
+    """Lugmayr et al. (2022), algorithm 1, with the schedule of their appendix B."""
+
+    def step(levels, key, x, n, _):
+        key_step, key_jump = jax.random.split(key)
+        x = _replacement_step(levels, key_step, x, n)
+        index = STEPS - 2 - n  # their t: 0 is the least noisy level
+        if index < 0 or index not in range(0, STEPS - jump, jump):
+            return x
+        for again in jax.random.split(key_jump, repeats - 1) if repeats > 1 else []:
+            keys = jax.random.split(again, jump + 1)
+            low, high = n + 1, n + 1 - jump
+            ratio = levels.alpha[high] / levels.alpha[low]
+            scale = np.sqrt(levels.sigma[high] ** 2 - (ratio * levels.sigma[low]) ** 2)
+            x = ratio * x + scale * _normal(keys[0])
+            for back in range(jump):
+                x = _replacement_step(levels, keys[1 + back], x, high + back)
+        return x
+
+    _compare(proposals.RePaint(repeats, jump), MASK, step)
+
+
+def test_repaint_visits_the_levels_of_the_published_schedule():
+    """Their get_schedule_jump, as a list of (from, to), against the jumps that we make."""
+    steps, repeats, jump = 12, 3, 2
+    jumps = {j: repeats - 1 for j in range(0, steps - jump, jump)}
+    t, published = steps, []
+    while t >= 1:
+        t -= 1
+        published.append(t)
+        if jumps.get(t, 0) > 0:
+            jumps[t] -= 1
+            for _ in range(jump):
+                t += 1
+                published.append(t)
+    ours = []
+    for level in reversed(range(steps)):
+        ours.append(level)
+        if level % jump == 0 and level < steps - jump:
+            once = [*range(level + 1, level + jump + 1), *reversed(range(level, level + jump))]
+            ours += once * (repeats - 1)
+    assert ours == published
+
+
+def test_dps():
+    """Chung et al. (2023), algorithm 1."""
+
+    def step(levels, key, x, n, _):
+        clean, jacobian = _denoise(x, levels.t[n]), _jacobian(x, levels.t[n])
+        mean, scale = levels.ddpm(x, clean, n)
+        misfit = Y - DENSE @ clean
+        gradient = -jacobian.T @ DENSE.T @ misfit / np.linalg.norm(misfit)
+        return mean + scale * _kernel_noise(key) - 0.7 * gradient
+
+    _compare(proposals.DPS(0.7), DENSE, step)
+
+
+def test_pigdm():
+    """Song et al. (2023), algorithm 1, VP notation: alpha_bar = alpha^2."""
+
+    def step(levels, key, x, n, _):
+        clean, jacobian = _denoise(x, levels.t[n]), _jacobian(x, levels.t[n])
+        bar_t, bar_s = levels.alpha[n] ** 2, levels.alpha[n + 1] ** 2
+        eps = (x - np.sqrt(bar_t) * clean) / np.sqrt(1 - bar_t)
+        c1 = np.sqrt((1 - bar_t / bar_s) * (1 - bar_s) / (1 - bar_t))
+        c2 = np.sqrt(np.maximum(1 - bar_s - c1**2, 0.0))
+        spread = 1 - bar_t
+        inverse = np.linalg.inv(spread * DENSE @ DENSE.T + NOISE**2 * np.eye(2))
+        guidance = jacobian.T @ DENSE.T @ inverse @ (Y - DENSE @ clean)
+        draw = c1 * _kernel_noise(key) + c2 * eps
+        return np.sqrt(bar_s) * clean + draw + np.sqrt(bar_t) * spread * guidance
+
+    _compare(proposals.PiGDM(), DENSE, step)
+
+
+@pytest.mark.parametrize("eta", [0.85, 1.0])
+@pytest.mark.parametrize("eta_b", [1.0, 0.4])
+def test_ddrm(eta, eta_b):
+    """Kawar et al. (2022), eq. 8, one singular vector at a time, on x / alpha."""
+
+    def step(levels, key, x, n, system):
+        sigma_t = levels.sigma[n] / levels.alpha[n]
+        sigma_s = levels.sigma[n + 1] / levels.alpha[n + 1]
+        clean, state, noise = _denoise(x, levels.t[n]), x / levels.alpha[n], _normal(key)
+        right, values, left = (
+            np.asarray(a, np.float64) for a in (system.right, system.values, system.left)
+        )
+        rest = np.eye(D) - right.T @ right  # singular values of zero
+        new = rest @ (clean + np.sqrt(1 - eta**2) * sigma_s / sigma_t * (state - clean))
+        new += eta * sigma_s * rest @ noise
+        for v, s, u in zip(right, values, left.T, strict=True):
+            y_bar, sd = u @ (Y / NOISE) / s, 1.0 / s
+            if sigma_s < sd:
+                mean = v @ clean + np.sqrt(1 - eta**2) * sigma_s * (y_bar - v @ clean) / sd
+                scale = eta * sigma_s
+            else:
+                mean = (1 - eta_b) * (v @ clean) + eta_b * y_bar
+                scale = np.sqrt(sigma_s**2 - (eta_b * sd) ** 2)
+            new += v * (mean + scale * (v @ noise))
+        return levels.alpha[n + 1] * new
+
+    _compare(proposals.DDRM(eta, eta_b), DENSE, step)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.85, 1.0])
+@pytest.mark.parametrize("eta_b", [0.0, 0.5, 1.0, None])
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.5, 2.0, 1e6, np.inf])
+def test_ddrm_keeps_the_marginal_of_every_level(eta, eta_b, noise):
+    """q(x_s given x_0) = N(x_0, sigma_s^2) where m = x_0 and x_t ~ N(x_0, sigma_t^2)."""
+    sigma_t = 1.3
+    for sigma_s in (1.0, 0.5, 0.2, 0.01):
+        law = coefficients(sigma_t, sigma_s, jnp.asarray(noise), eta, eta_b)
+        spread = 0.0 if not np.isfinite(noise) else noise
+        total = law.variance + (law.on_state * sigma_t) ** 2 + (law.on_data * spread) ** 2
+        np.testing.assert_allclose(total, sigma_s**2, rtol=1e-5)
+
+
+def test_ddrm_noise_free_data_are_taken_as_they_are():
+    law = coefficients(1.0, 0.0, jnp.zeros(()), 0.85, 1.0)
+    np.testing.assert_array_equal([law.on_state, law.on_data, law.variance], [0.0, 1.0, 0.0])
+
+
+def test_zero_and_repeated_singular_values():
+    matrix = np.array([[1.0, 0, 0, 0], [0, 1.0, 0, 0], [1.0, 1.0, 0, 0]])[[0, 1, 0]]
+
+    def repeated(y):
+        x = numpyro.sample("x", priors.Gaussian(jnp.zeros(D), 1.0))
+        mean = jnp.asarray(matrix, x.dtype) @ x
+        numpyro.sample("y", dist.Normal(mean, NOISE).to_event(1), obs=y)
+
+    problem = read(repeated, (jnp.array([0.5, -0.2, 0.7]),))
+    times = schedules.UniformLogSNR()(problem.prior.schedule, STEPS)
+    levels = schedules.levels(problem.prior.schedule, times)
+    model = proposals.ReverseModel(problem, kernels.Exact(), levels)
+    system = singular_system(model)
+    np.testing.assert_allclose(system.values, np.array([2**0.5, 1.0, 0.0]) / NOISE, atol=1e-4)
+    for x in np.asarray(jax.random.normal(jax.random.key(0), (3, D))):
+        misfit = system.observed - system.project(x)
+        expected = model.log_likelihood(x)
+        got = system.log_constant - 0.5 * jnp.sum(misfit**2)
+        np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: proposals.DDRM(eta=1.2), "DDRM: eta is 1.2"),
+        (lambda: proposals.DDRM(eta_b=-0.1), "DDRM: eta_b is -0.1"),
+        (lambda: proposals.DPS(0.0), "DPS: scale is 0.0"),
+        (lambda: proposals.RePaint(repeats=0), "RePaint: repeats is 0"),
+        (lambda: proposals.RePaint(jump=0), "RePaint: jump is 0"),
+        (lambda: proposals.Rejuvenated(moves=0), "Rejuvenated: moves is 0"),
+        (lambda: proposals.KrylovMomentMatched(iterations=0), "iterations is 0"),
+    ],
+)
+def test_options_out_of_range(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def _nonlinear(y):
+    x = numpyro.sample("x", priors.Gaussian(jnp.zeros(D), 1.0))
+    numpyro.sample("y", dist.Normal(x[:2] ** 2, NOISE).to_event(1), obs=y)
+
+
+def _poisson(y):
+    x = numpyro.sample("x", priors.Gaussian(jnp.zeros(D), 1.0))
+    numpyro.sample("y", dist.Poisson(jnp.exp(x[:2])).to_event(1), obs=y)
+
+
+def _checked(proposal, model, weighted=True):
+    problem = read(model, (jnp.ones(2),))
+    times = schedules.UniformLogSNR()(problem.prior.schedule, STEPS)
+    levels = schedules.levels(problem.prior.schedule, times)
+    proposal.check(proposals.ReverseModel(problem, kernels.Exact(), levels, weighted))
+
+
+@pytest.mark.parametrize(
+    "name", ["DAPS", "DDRM", "FPS", "KrylovMomentMatched", "MCGDiff", "MomentMatched", "PiGDM"]
+)
+def test_linear_methods_refuse_other_observations(name):
+    with pytest.raises(InputError, match=f"{name} needs an observation that is linear"):
+        _checked(getattr(proposals, name)(), _nonlinear)
+
+
+def test_problems_that_do_not_fit():
+    _checked(proposals.DPS(), _nonlinear)  # differentiable is enough
+    with pytest.raises(InputError, match="not Normal or MultivariateNormal"):
+        _checked(proposals.DPS(), _poisson)
+
+    def dense(y):
+        return _model(DENSE, y)
+
+    def mask(y):
+        return _model(MASK, y)
+
+    with pytest.raises(InputError, match="eta = 0"):
+        _checked(proposals.DDRM(eta=0.0), dense)
+    _checked(proposals.DDRM(eta=0.0), dense, weighted=False)
+    with pytest.raises(InputError, match="needs an observation of single entries"):
+        _checked(proposals.RePaint(), dense)
+    with pytest.raises(InputError, match="jump is 6; it must be below num_steps = 6"):
+        _checked(proposals.RePaint(jump=6), mask)
+    with pytest.raises(InputError, match="jump is 6"):
+        _checked(proposals.Rejuvenated(jump=6), dense)
+    with pytest.raises(InputError, match="SMCDiff weighs a path"):
+        _checked(proposals.Rejuvenated(proposals.SMCDiff()), mask)
