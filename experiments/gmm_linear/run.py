@@ -25,15 +25,23 @@ from smcdiff import SMC, exact, kernels, proposals
 from smcdiff.diagnostics.metrics import sliced_wasserstein
 
 HERE = Path(__file__).parent
-MM, TDS, BOOT = proposals.MomentMatched(), proposals.Twisted(), proposals.Bootstrap()
+MM, TDS = proposals.MomentMatched(), proposals.Twisted()
+EXACT, DDIM = kernels.Exact(), kernels.DDIM()
 METHODS = {
-    "MomentMatched, exact kernel": dict(proposal=MM, kernel=kernels.Exact()),
-    "MomentMatched": dict(proposal=MM, kernel=kernels.DDIM()),
-    "Twisted, exact kernel": dict(proposal=TDS, kernel=kernels.Exact()),
-    "Twisted": dict(proposal=TDS, kernel=kernels.DDIM()),
-    "guidance, unweighted": dict(proposal=TDS, kernel=kernels.DDIM(), weighted=False),
-    "Bootstrap": dict(proposal=BOOT, kernel=kernels.DDIM()),
+    "MomentMatched, exact kernel": dict(proposal=MM, kernel=EXACT),
+    "MomentMatched": dict(proposal=MM, kernel=DDIM),
+    "MomentMatched, unweighted": dict(proposal=MM, kernel=DDIM, weighted=False),
+    "Twisted, exact kernel": dict(proposal=TDS, kernel=EXACT),
+    "Twisted": dict(proposal=TDS, kernel=DDIM),
+    "Twisted, unweighted": dict(proposal=TDS, kernel=DDIM, weighted=False),
+    "Bootstrap": dict(proposal=proposals.Bootstrap(), kernel=DDIM),
+    # Its weights are consistent for an ideal reverse kernel only.
+    "FPS, exact kernel": dict(proposal=proposals.FPS(), kernel=EXACT),
+    "FPS, unweighted": dict(proposal=proposals.FPS(), kernel=DDIM, weighted=False),
 }
+for _name in ("KrylovMomentMatched", "MCGDiff", "PiGDM", "DPS", "DDRM", "DAPS"):
+    METHODS[_name] = dict(proposal=getattr(proposals, _name)(), kernel=DDIM)
+    METHODS[f"{_name}, unweighted"] = {**METHODS[_name], "weighted": False}
 IMPORTANCE = "importance sampling"
 
 
@@ -95,7 +103,7 @@ def _distance(key, exact_draws, num_directions, x) -> float:
     return float(sliced_wasserstein(key, x, exact_draws, num_directions=num_directions))
 
 
-def run_cell(cell, num_steps, num_problems, num_particles, num_directions, methods):
+def run_cell(cell, num_steps, num_problems, num_particles, num_directions, methods, baseline):
     """All methods on all problems of one cell; a list of records."""
     records = []
     solvers = {
@@ -116,7 +124,7 @@ def run_cell(cell, num_steps, num_problems, num_particles, num_directions, metho
         distance = functools.partial(_distance, keys[3], first, num_directions)
         floor = distance(second)
         exact_chi = float(chi_squared(first, instance))
-        for name in [*methods, IMPORTANCE]:
+        for name in [*methods, *([IMPORTANCE] if baseline else [])]:
             x, log_evidence, ess, seconds = solve(
                 name, solvers.get(name), keys[4], instance, num_steps, num_particles
             )
@@ -147,7 +155,7 @@ def summarise(records) -> list[dict]:
             column = {field: np.array([r[field] for r in chosen]) for field in _FIELDS}
             rows.append(
                 dict(
-                    d_x=d_x, d_y=d_y, steps=steps, method=name,
+                    d_x=d_x, d_y=d_y, steps=steps, method=name, problems=len(chosen),
                     error=column["error"].mean(), floor=column["floor"].mean(),
                     ratio=float(np.median(column["error"] / column["floor"])),
                     evidence_error=np.abs(column["evidence_error"]).mean(),
@@ -211,14 +219,15 @@ def write(rows, arguments, folder: Path) -> None:
             + ", ".join(f"{name} {value}" for name, value in published.items())
             + f". Sampling floor here: {cell[0]['floor']:.2f}.",
             "",
-            "| steps | method | sliced W1 | ratio | \\|dlogZ\\| | ESS | chi2 | s |",
-            "|---|---|---|---|---|---|---|---|",
+            "| steps | method | problems | sliced W1 | ratio | \\|dlogZ\\| | ESS | chi2 | s |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         for r in cell:
             evidence = "" if np.isnan(r["evidence_error"]) else f"{r['evidence_error']:.2f}"
             lines.append(
-                f"| {r['steps']} | {r['method']} | {r['error']:.2f} | {r['ratio']:.2f} | {evidence}"
-                f" | {r['ess']:.0f} | {r['chi_ratio']:.2f} | {r['seconds']:.1f} |"
+                f"| {r['steps']} | {r['method']} | {r['problems']} | {r['error']:.2f}"
+                f" | {r['ratio']:.2f} | {evidence} | {r['ess']:.0f} | {r['chi_ratio']:.2f}"
+                f" | {r['seconds']:.1f} |"
             )
         lines.append("")
     (folder / "results.md").write_text("\n".join(lines))
@@ -249,18 +258,20 @@ def plot(rows, folder: Path) -> None:
     figure.savefig(folder / "results.png", dpi=130)
 
 
-def _cell(record: dict) -> tuple[int, int, int]:
-    return record["d_x"], record["d_y"], record["steps"]
+def _run_of(record: dict) -> tuple:
+    return record["d_x"], record["d_y"], record["steps"], record["method"]
 
 
 def publish(records, options) -> None:
-    """Writes records, table and picture; cells that this run has not done yet are kept."""
+    """Writes records, table and picture; what this run has not done yet is kept."""
     options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / "results.json"
-    done = {_cell(r) for r in records}
+    done = {_run_of(r) for r in records}
     if file.exists():
-        records = [r for r in json.loads(file.read_text()) if _cell(r) not in done] + records
-    (options.output / "results.json").write_text(json.dumps(records))
+        records = [r for r in json.loads(file.read_text()) if _run_of(r) not in done] + records
+    order = [*METHODS, IMPORTANCE]
+    records = sorted(records, key=lambda r: order.index(r["method"]))
+    file.write_text(json.dumps(records))
     rows = summarise(records)
     write(rows, "--smoke" if options.smoke else "", options.output)
     plot(rows, options.output)
@@ -275,6 +286,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dimensions", type=int, nargs="*", default=[8, 80, 800])
     parser.add_argument("--observations", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--no-importance", action="store_true", help="leave that baseline out")
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args(arguments)
     particles, directions = 1000, 500
@@ -290,7 +302,10 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         for steps in options.steps:
             start = time.perf_counter()
-            records += run_cell(cell, steps, options.problems, particles, directions, methods)
+            records += run_cell(
+                cell, steps, options.problems, particles, directions, methods,
+                not options.no_importance,
+            )  # fmt: skip
             print(f"cell {cell}, {steps} steps: {time.perf_counter() - start:.0f} s", flush=True)
             publish(records, options)  # after each cell: a run that is cut off loses little
             jax.clear_caches()  # or the programs of 18 cells exhaust the process's memory maps

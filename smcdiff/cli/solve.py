@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import enum
+import re
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from smcdiff.cli.problems import Degradation, Problem
 from smcdiff.errors import InputError
-
-
-class Problem(enum.StrEnum):
-    """The problems that the command line knows."""
-
-    INPAINT = "inpaint"
-    DEBLUR = "deblur"
-    SUPER_RESOLVE = "super-resolve"
 
 
 def solve(
     problem: Annotated[
         Problem,
         typer.Argument(
-            help="inpaint: part of the image is hidden; deblur: it is blurred by a Gaussian;"
-            " super-resolve: it is averaged over blocks."
+            help="inpaint: part of the image is hidden; deblur: it is blurred; super-resolve: it"
+            " is averaged over blocks; colourise: only the mean of its channels is seen; fourier:"
+            " only some of its Fourier coefficients are (MRI, interferometry)."
         ),
     ],
     image: Annotated[
@@ -47,12 +41,27 @@ def solve(
         typer.Option(help="inpaint: PNG or .npy; white (1) is observed, black (0) is hidden."),
     ] = None,
     hide: Annotated[
-        str, typer.Option(help="inpaint without --mask: left, right, top, bottom or centre.")
+        str,
+        typer.Option(help="inpaint without --mask: left, right, top, bottom, centre or random."),
     ] = "right",
+    keep: Annotated[
+        float,
+        typer.Option(help="inpaint --hide random, fourier: the observed part, in (0, 1]."),
+    ] = 0.3,
     width: Annotated[
-        float, typer.Option(help="deblur: standard deviation of the blur, in pixels.")
+        float, typer.Option(help="deblur: standard deviation of the Gaussian, in pixels.")
     ] = 2.0,
+    motion: Annotated[
+        float | None,
+        typer.Option(help="deblur: length of a motion blur in pixels, instead of the Gaussian."),
+    ] = None,
+    angle: Annotated[
+        float, typer.Option(help="deblur --motion: its direction, degrees from the horizontal.")
+    ] = 45.0,
     factor: Annotated[int, typer.Option(help="super-resolve: side of a block, in pixels.")] = 4,
+    bicubic: Annotated[
+        bool, typer.Option("--bicubic", help="super-resolve: bicubic instead of block means.")
+    ] = False,
     noise: Annotated[
         float,
         typer.Option(help="Standard deviation of the observation's noise; black is -1, white 1."),
@@ -69,8 +78,8 @@ def solve(
     proposal: Annotated[
         str,
         typer.Option(
-            help="auto, bootstrap, replacement, smcdiff, twisted or moment-matched; auto chooses"
-            " from the problem's structure and says why."
+            help="auto chooses from the problem's structure and says why; or a sampler's name, for"
+            " example bootstrap, twisted, krylov-moment-matched, mcgdiff, repaint, dps or ddrm."
         ),
     ] = "auto",
     unweighted: Annotated[
@@ -109,8 +118,10 @@ def solve(
     if truth is not None and (image is None or simulate):
         raise InputError("--truth goes with an IMAGE that is an observation, not with --simulate")
     distribution = load_prior(prior)
-    operator = _operator(problem, distribution.event_shape, mask, hide, width, factor)
     key_noise, key_run = jax.random.split(jax.random.key(seed))
+    key_mask = jax.random.fold_in(key_noise, 1)
+    degraded = Degradation(mask, hide, keep, width, motion, angle, factor, bicubic)
+    operator = degraded.operator(problem, distribution.event_shape, key_mask)
     if image is not None and not simulate:
         y = _observation(image, problem, operator, value_range, 6 * noise)
         clean = None if truth is None else _read(truth, operator.in_shape, value_range)
@@ -144,34 +155,21 @@ def _model(prior, operator, noise, y):
     numpyro.sample("y", dist.Normal(operator(x), noise).to_event(), obs=y)
 
 
-def _operator(problem: Problem, shape, mask, hide, width, factor):
-    from smcdiff import operators
-    from smcdiff.cli.images import read_mask, standard_mask
-
-    if mask is not None and problem is not Problem.INPAINT:
-        raise InputError(f"--mask goes with inpaint, not with {problem}")
-    if problem is Problem.DEBLUR:
-        return operators.GaussianBlur(shape, width)
-    if problem is Problem.SUPER_RESOLVE:
-        return operators.BlockDownsample(shape, factor)
-    observed = standard_mask(hide, shape) if mask is None else read_mask(mask, shape)
-    return operators.Mask.of(observed)
-
-
 def _proposal(name: str):
+    """A proposal with its defaults, by its class's name in lower case with hyphens."""
     from smcdiff import proposals
 
-    known = {
-        "auto": lambda: None,
-        "bootstrap": proposals.Bootstrap,
-        "replacement": proposals.Replacement,
-        "smcdiff": proposals.SMCDiff,
-        "twisted": proposals.Twisted,
-        "moment-matched": proposals.MomentMatched,
-    }
+    if name == "auto":
+        return None
+    known = {_hyphened(word): word for word in proposals.SAMPLERS}
     if name not in known:
-        raise InputError(f"--proposal {name}: choose from {', '.join(known)}")
-    return known[name]()
+        raise InputError(f"--proposal {name}: choose from auto, {', '.join(known)}")
+    return getattr(proposals, known[name])()
+
+
+def _hyphened(word: str) -> str:
+    """MomentMatched is moment-matched, and DPS dps."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "-", word).lower()
 
 
 def _read(file: Path, shape, value_range, margin: float = 1e-3):
@@ -184,6 +182,11 @@ def _observation(file: Path, problem: Problem, operator, value_range, margin: fl
     """y, from an image of what was observed."""
     import jax.numpy as jnp
 
+    if problem is Problem.FOURIER:
+        raise InputError(
+            f"{file}: fourier takes a clean image, with --simulate; solve measured coefficients in"
+            " Python with smcdiff.operators.MaskedFourier"
+        )
     if problem is not Problem.INPAINT:
         return _read(file, operator.out_shape, value_range, margin)
     return operator(jnp.asarray(_read(file, operator.in_shape, value_range, margin)))
@@ -207,6 +210,8 @@ def _draw(problem: Problem, operator, posterior, y, clean, file: Path) -> None:
     if problem is Problem.INPAINT:
         seen = np.full(operator.in_shape, np.nan, np.float32)
         seen.flat[np.asarray(operator.indices)] = y
+    if problem is Problem.FOURIER:  # shown as the image of the coefficients that are there
+        seen = np.asarray(operator.adjoint(y))
     title = f"{problem}: log evidence {_evidence(posterior)}"
     plot_solution(posterior, seen, clean, title=title).savefig(file, dpi=130)
 

@@ -9,6 +9,7 @@ from smcdiff.model import Problem
 from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.proposals.base import Proposal
 from smcdiff.proposals.bootstrap import Bootstrap
+from smcdiff.proposals.krylov import KrylovMomentMatched
 from smcdiff.proposals.moment_matched import MomentMatched
 from smcdiff.proposals.twisted import Twisted
 
@@ -41,8 +42,13 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
     if problem.linear and size <= limit:
         return MomentMatched(), f"the observation is linear-Gaussian with {size} entries"
     if problem.linear:
-        reason = f"the observation is linear-Gaussian, and {size} entries are too many for"
-        return Twisted(), f"{reason} MomentMatched ({limit} at most)"
+        reason = (
+            f"the observation is linear-Gaussian, and {size} entries are too many for MomentMatched"
+            f" ({limit} at most)"
+        )
+        if analytic:  # its pullbacks cost next to nothing, and its covariances are exact
+            return KrylovMomentMatched(floor=0.0), reason
+        return Twisted(), f"{reason}; KrylovMomentMatched may do better at about twice the cost"
     if _has_gradient(problem):
         return Twisted(), "the observation is not linear-Gaussian, but differentiable"
     return Bootstrap(temper=0.5), "the likelihood has no usable gradient"

@@ -84,7 +84,7 @@ class MomentMatched(Proposal):
             raise InputError(
                 f"MomentMatched: {problem.num_observations} observations need as many"
                 f" vector-Jacobian products a step, above max_observations={self.max_observations};"
-                " use proposals.Twisted(), or raise max_observations"
+                " use proposals.KrylovMomentMatched() or Twisted(), or raise max_observations"
             )
 
     def prepare(self, key, model):

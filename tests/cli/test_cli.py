@@ -38,9 +38,17 @@ def refused(result, *words):
     assert all(word in lines[0] for word in words), lines[0]
 
 
-@pytest.mark.parametrize("problem", ["inpaint", "deblur", "super-resolve"])
+OPTIONS = {
+    "inpaint": ["--hide", "random", "--proposal", "mcgdiff"],
+    "deblur": ["--motion", "5"],
+    "super-resolve": ["--bicubic"],
+    "fourier": ["--keep", "0.2"],
+}
+
+
+@pytest.mark.parametrize("problem", OPTIONS)
 def test_solve_leaves_a_posterior_and_a_picture(smcdiff, tmp_path, problem):
-    code, out, err = smcdiff("solve", problem, *FAST)
+    code, out, err = smcdiff("solve", problem, *OPTIONS[problem], *FAST)
     assert code == 0, err
     folder = tmp_path / f"smcdiff-{problem}"
     assert {file.name for file in folder.iterdir()} == {"posterior.nc", "solution.png"}

@@ -1,0 +1,84 @@
+"""Jumps are Gibbs or Metropolis-Hastings moves where the reverse kernel is exact, and not else.
+
+Particles that follow the target, weighted, are moved once; the change of their moments must be zero
+within its standard error for an exact kernel, and is not for a coarse Gaussian one.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smcdiff import kernels, proposals
+from tests.proposals.test_consistency import DENSE, MASK, MIXTURE, NOISE, _reverse_model
+
+COUNT, STEP, JUMP = 20_000, 4, 2
+
+
+def _change(before, after, weights):
+    """Largest change of a first or second moment, in standard errors."""
+
+    def moments(x):
+        return np.concatenate([x, (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)], axis=1)
+
+    difference = moments(np.asarray(after)) - moments(np.asarray(before))
+    mean = weights @ difference
+    error = np.sqrt(weights**2 @ (difference - mean) ** 2)
+    return np.max(np.abs(mean) / np.maximum(error, 1e-9))
+
+
+def _setting(matrix, kernel):
+    model = _reverse_model(MIXTURE, matrix, 2.0 * NOISE, 8)
+    model = proposals.ReverseModel(model.problem, kernel, model.levels)
+    marginal = MIXTURE.marginal(model.level(STEP))
+    x = jax.vmap(marginal.sample)(jax.random.split(jax.random.key(0), COUNT))
+    return model, x
+
+
+@pytest.mark.parametrize("base", [proposals.Bootstrap(), proposals.MomentMatched()])
+@pytest.mark.parametrize(
+    ("kernel", "invariant"), [(kernels.Exact(), True), (kernels.DDIM(), False)]
+)
+def test_rejuvenation_leaves_p_psi_as_it_is(base, kernel, invariant):
+    model, x = _setting(DENSE, kernel)
+    proposal = proposals.Rejuvenated(base, jump=JUMP)
+    shared = proposal.prepare(jax.random.key(1), model)
+
+    @jax.jit
+    @jax.vmap
+    def move(key, x):
+        log_twist = proposal._log_twist(model, shared, x, STEP)
+        return proposal._move(key, model, shared, (x, log_twist), STEP)[0], log_twist
+
+    moved, log_twist = move(jax.random.split(jax.random.key(2), COUNT), x)
+    change = _change(x, moved, np.asarray(jax.nn.softmax(log_twist), np.float64))
+    assert np.mean(np.any(np.asarray(moved != x), axis=1)) > 0.1  # enough moves are accepted
+    assert change < 4.5 if invariant else change > 10.0
+
+
+@pytest.mark.parametrize(
+    ("kernel", "invariant"), [(kernels.Exact(), True), (kernels.DDIM(), False)]
+)
+def test_repaint_leaves_the_law_given_the_path_as_it_is(kernel, invariant):
+    """p_s of the unknown entries given y_s: x_s from p_s with its known entries as they come."""
+    model, x = _setting(MASK, kernel)
+    proposal = proposals.RePaint(jump=JUMP)
+    path = proposal.prepare(jax.random.key(1), model)
+    s, t = model.level(STEP), model.level(STEP - JUMP)
+    shrink = t.alpha / s.alpha
+    scale = jnp.sqrt(t.sigma**2 - (shrink * s.sigma) ** 2)
+
+    @jax.jit
+    @jax.vmap
+    def move(key, x):
+        key_path, key_move = jax.random.split(key)
+        above = shrink * x + scale * jax.random.normal(key_path, x.shape)
+        values = path.values.at[STEP].set(x).at[STEP - JUMP].set(above)
+        own = type(path)(path.chosen, values, path.log_forward)
+        return proposal._gibbs(key_move, model, own, x, STEP)
+
+    moved = move(jax.random.split(jax.random.key(2), COUNT), x)
+    observed = np.asarray(path.chosen.observed)
+    np.testing.assert_allclose(moved[:, observed], x[:, observed], rtol=1e-4, atol=1e-4)
+    change = _change(x, moved, np.full(COUNT, 1.0 / COUNT))
+    assert change < 4.5 if invariant else change > 10.0
