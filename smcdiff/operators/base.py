@@ -25,6 +25,14 @@ def matrix_of(function: Callable, event_shape: tuple[int, ...]) -> Float[Array, 
     return jax.vmap(column, out_axes=1)(jnp.eye(math.prod(event_shape)))
 
 
+def check_image(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape as a tuple; raises ``InputError`` unless it is (h, w) or (h, w, c)."""
+    shape = tuple(shape)
+    if len(shape) not in (2, 3):
+        raise InputError(f"{name}: shape is {shape}; it must be (h, w) or (h, w, c)")
+    return shape
+
+
 class LinearOperator:
     """Base class; subclasses are frozen pytrees and define the shapes and ``apply``.
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
-from smcdiff.operators.base import LinearOperator
+from smcdiff.operators.base import LinearOperator, check_image
 
 
 @jax.tree_util.register_pytree_node_class
@@ -27,11 +27,9 @@ class Convolution(LinearOperator):
     kernel: Float[Array, "a b"]
 
     def __init__(self, shape: tuple[int, ...], kernel, circular: bool = False):
-        self._event, self._circular = tuple(shape), circular
-        self.kernel = jnp.asarray(kernel, jnp.result_type(float))
         name = type(self).__name__
-        if len(self._event) not in (2, 3):
-            raise InputError(f"{name}: shape is {shape}; it must be (h, w) or (h, w, c)")
+        self._event, self._circular = check_image(name, shape), circular
+        self.kernel = jnp.asarray(kernel, jnp.result_type(float))
         sizes = self.kernel.shape
         if self.kernel.ndim != 2 or not all(size % 2 for size in sizes):
             raise InputError(f"{name}: the filter has shape {sizes}; give (a, b), both odd")

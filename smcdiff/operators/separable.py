@@ -8,16 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
-from smcdiff.operators.base import SVD, LinearOperator
+from smcdiff.operators.base import SVD, LinearOperator, check_image
 from smcdiff.operators.mask import Mask
 from smcdiff.operators.reshape import Reshape
-
-
-def _check_image(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    shape = tuple(shape)
-    if len(shape) not in (2, 3):
-        raise InputError(f"{name}: shape is {shape}; it must be (h, w) or (h, w, c)")
-    return shape
 
 
 @jax.tree_util.register_pytree_node_class
@@ -37,7 +30,7 @@ class Separable(LinearOperator):
     columns: Float[Array, "b w"]
 
     def __init__(self, shape: tuple[int, ...], rows, columns):
-        self._event = _check_image(type(self).__name__, shape)
+        self._event = check_image(type(self).__name__, shape)
         self.rows, self.columns = jnp.asarray(rows), jnp.asarray(columns)
         fits = (self.rows.shape[-1:], self.columns.shape[-1:]) == (shape[:1], shape[1:2])
         if not fits or self.rows.ndim != 2 or self.columns.ndim != 2:
@@ -108,14 +101,14 @@ class GaussianBlur(Separable):
     """
 
     def __init__(self, shape: tuple[int, ...], width: float):
-        shape = _check_image("GaussianBlur", shape)
+        shape = check_image("GaussianBlur", shape)
         if not width > 0:
             raise InputError(f"GaussianBlur: width is {width}; it must be positive, in pixels")
         super().__init__(shape, _gaussian(shape[0], width), _gaussian(shape[1], width))
 
 
 def _check_factor(name: str, shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
-    shape = _check_image(name, shape)
+    shape = check_image(name, shape)
     if factor < 1:
         raise InputError(f"{name}: factor is {factor}; it must be at least 1")
     if shape[0] % factor or shape[1] % factor:
