@@ -51,6 +51,7 @@ class Kernel(Protocol):
     Attributes:
         ends_in_dirac: whether the step to the noise-free time has no density.
         deterministic: whether no step has a density, so that weights are impossible.
+        uses_denoised: whether the law depends on the denoised mean that it is given.
     """
 
     @property
@@ -61,6 +62,11 @@ class Kernel(Protocol):
     @property
     def deterministic(self) -> bool:
         """Whether no step has a density."""
+        ...
+
+    @property
+    def uses_denoised(self) -> bool:
+        """Whether the law depends on the denoised mean that it is given."""
         ...
 
     def check(self, prior: DiffusionDistribution) -> None:
@@ -108,6 +114,11 @@ class DDIM:
         """True where eta = 0."""
         return self.eta == 0.0
 
+    @property
+    def uses_denoised(self) -> bool:
+        """True."""
+        return True
+
     def check(self, prior: DiffusionDistribution) -> None:
         """Serves every prior."""
 
@@ -138,6 +149,11 @@ class Exact:
     @property
     def deterministic(self) -> bool:
         """False."""
+        return False
+
+    @property
+    def uses_denoised(self) -> bool:
+        """False: the prior computes the law from x_t."""
         return False
 
     def check(self, prior: DiffusionDistribution) -> None:

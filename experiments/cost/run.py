@@ -33,10 +33,14 @@ def model(prior, y=None):
     numpyro.sample("y", dist.Normal(jnp.ravel(x)[: y.shape[0]], 0.3).to_event(1), obs=y)
 
 
-def mixture(size: int) -> priors.GaussianMixture:
-    """25 components in ``size`` dimensions."""
+def mixture(size: int, full: bool = False) -> priors.GaussianMixture:
+    """25 components in ``size`` dimensions, isotropic or of full covariances."""
     means = 3.0 * jax.random.normal(jax.random.key(0), (25, size))
-    return priors.GaussianMixture(jnp.ones(25), means, 1.0)
+    if not full:
+        return priors.GaussianMixture(jnp.ones(25), means, 1.0)
+    square = jax.random.normal(jax.random.key(1), (25, size, size)) / size**0.5
+    covariances = square @ jnp.swapaxes(square, 1, 2) + 0.1 * jnp.eye(size)
+    return priors.GaussianMixture(jnp.ones(25), means, covariances)
 
 
 def bare_loop(prior, times, particles, pullback: bool):
@@ -117,7 +121,14 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     if not smoke:
         prior = load_prior("mnist")
-        cases = [("mnist", prior, boot, False, 64), ("mnist", prior, tds, True, 64), *cases]
+        full = mixture(80, full=True)
+        cases = [
+            ("mnist", prior, boot, False, 64),
+            ("mnist", prior, tds, True, 64),
+            ("mixture, d = 80, full covariances", full, boot, False, 4000),
+            ("mixture, d = 80, full covariances", full, tds, True, 4000),
+            *cases,
+        ]
     rows = [
         measure(name, prior, proposal, pullback, particles, steps, repetitions)
         for name, prior, proposal, pullback, particles in cases

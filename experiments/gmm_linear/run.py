@@ -187,7 +187,8 @@ def overview(rows, steps: int) -> list[str]:
     for name in dict.fromkeys(r["method"] for r in rows):
         values = [_entry(table, (name, *cell), "ratio") for cell in cells]
         lines.append(f"| {name} | " + " | ".join(values) + " |")
-    for name in [n for n in dict.fromkeys(r["method"] for r in rows) if n.startswith("Moment")]:
+    ours = [n for n in METHODS if n.startswith("Moment") and METHODS[n].get("weighted", True)]
+    for name in ours:
         values = [_entry(table, (name, *cell), "evidence_error") for cell in cells]
         lines.append(f"| \\|dlogZ\\|, {name} | " + " | ".join(values) + " |")
     return [*lines, ""]

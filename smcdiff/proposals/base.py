@@ -65,6 +65,10 @@ class ReverseModel:
         """The denoised mean m(x, t), flat: one network evaluation."""
         return jnp.ravel(self.problem.prior.denoise(self.event(x), t.time))
 
+    def denoise_for_kernel(self, x: Float[Array, " d"], t: Level) -> Float[Array, " d"] | None:
+        """The denoised mean where the reverse kernel needs one; `transition` takes either."""
+        return self.denoise(x, t) if self.kernel.uses_denoised else None
+
     def event(self, x: Float[Array, " d"]) -> Float[Array, "*event"]:
         """A flat event in its own shape."""
         return x.reshape(self.problem.event_shape)

@@ -32,9 +32,9 @@ class Bootstrap(Proposal):
 
     def guide(self, model, shared, x, step):
         """The tempered likelihood of the denoised mean."""
-        denoised = model.denoise(x, model.level(step))
         if self.temper == 0.0:
-            return jnp.zeros(()), denoised
+            return jnp.zeros(()), model.denoise_for_kernel(x, model.level(step))
+        denoised = model.denoise(x, model.level(step))
         return self.temper * model.log_likelihood(denoised), denoised
 
     def propose(self, key, model, shared, x, guide, step):

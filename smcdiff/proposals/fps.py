@@ -105,7 +105,7 @@ class FPS(Proposal):
 
     def guide(self, model, shared, x, step):
         """No twist; one network evaluation."""
-        return jnp.zeros(()), model.denoise(x, model.level(step))
+        return jnp.zeros(()), model.denoise_for_kernel(x, model.level(step))
 
     def propose(self, key, model: ReverseModel, shared, x, guide, step):
         """The reverse kernel given the path's next point."""

@@ -54,7 +54,7 @@ class MCGDiff(Proposal):
         """The noised observation's density; the network evaluation is for the draw."""
         level = model.level(step)
         log_twist = noised_observation(shared, level).log_density(shared, x)
-        return log_twist, model.denoise(x, level)
+        return log_twist, model.denoise_for_kernel(x, level)
 
     def propose(self, key, model, shared, x, guide, step):
         """The reverse kernel, conditioned."""

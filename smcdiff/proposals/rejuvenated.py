@@ -104,7 +104,7 @@ class Rejuvenated(Proposal):
         key_up, key_down, key_accept = jax.random.split(key, 3)
         s, t = model.level(step), model.level(step - self.jump)
         noisy = renoise(key_up, x, s, t)
-        down = model.kernel(model.problem.prior, noisy, model.denoise(noisy, t), t, s)
+        down = model.kernel(model.problem.prior, noisy, model.denoise_for_kernel(noisy, t), t, s)
         candidate = down.sample(key_down)
         new_twist = self._log_twist(model, shared, candidate, step)
         log_uniform = -jax.random.exponential(key_accept)

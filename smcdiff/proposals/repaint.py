@@ -110,7 +110,7 @@ class RePaint(Proposal):
 
         def down(x, inputs):
             key, back = inputs
-            guide = model.denoise(x, model.level(top + back))
+            guide = model.denoise_for_kernel(x, model.level(top + back))
             return base.propose(key, model, shared, x, guide, top + back)[0], None
 
         return jax.lax.scan(down, x, (keys[1:], jnp.arange(self.jump)))[0]
@@ -122,6 +122,6 @@ class RePaint(Proposal):
         chosen, path = shared.chosen, shared.values
         noisy = renoise(key_up, x, s, t)
         noisy = jnp.where(chosen.observed, path[step - self.jump], noisy)
-        denoised = model.denoise(noisy, t)
+        denoised = model.denoise_for_kernel(noisy, t)
         down = model.kernel(model.problem.prior, noisy, denoised, t, s)
         return down.sample_fixed(key_down, chosen.observed, path[step])[0]

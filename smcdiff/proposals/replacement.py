@@ -40,7 +40,7 @@ class _Masked(Proposal):
 
     def guide(self, model, shared, x, step):
         """No twist; one network evaluation."""
-        return jnp.zeros(()), model.denoise(x, model.level(step))
+        return jnp.zeros(()), model.denoise_for_kernel(x, model.level(step))
 
     def _step(self, key, model, chosen: Selection, x, guide, step, values):
         """Fixes the observed entries to ``values``, where that has a density or none is wanted."""
