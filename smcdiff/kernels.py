@@ -77,11 +77,11 @@ class Kernel(Protocol):
         self,
         prior: DiffusionDistribution,
         x: Float[Array, " d"],
-        denoised: Float[Array, " d"],
+        denoised: Float[Array, " d"] | None,
         t: Level,
         s: Level,
     ) -> Transition:
-        """The law of x_s given x_t = x; ``denoised`` is m(x, t), flat."""
+        """The law of x_s given x_t = x; ``denoised`` is m(x, t), flat, where it is used."""
         ...
 
 

@@ -206,19 +206,22 @@ class Transition:
         misfits = residual - (self.offset - centre) @ matrix.T - self.means @ matrix.T
         gains = self.covariance_times(matrix)  # (k or 1, m, d): H V_k
         joint = jnp.einsum("kmd,nd->kmn", gains, matrix) + noise_covariance
-        factors = jnp.linalg.cholesky(joint)
+        # One call for all: on the CPU two batched LAPACK calls that do not depend on each other
+        # may run at the same time, each waiting on a pool thread that the other one holds.
+        factors = jnp.linalg.cholesky(jnp.concatenate([joint, noise_covariance[None]]))
         inverses = jax.vmap(inverse_lower)(factors)
+        log_dets = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)
+        noise_factor, noise_inverse, noise_log_det = factors[-1], inverses[-1], log_dets[-1]
+        inverses, log_dets = inverses[:-1], log_dets[:-1]
         white = jnp.einsum(
             "kmn,kn->km",
             jnp.broadcast_to(inverses, (misfits.shape[0], *inverses.shape[1:])),
             misfits,
         )
-        log_dets = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)
         log_normals = -0.5 * jnp.sum(white**2, axis=1) - log_dets
         log_weights = self.log_weights + log_normals - 0.5 * residual.shape[0] * LOG_2PI
         single = self._pick(key_pick, log_weights)
         draw = single._draw(key_draw)
-        noise_factor = jnp.linalg.cholesky(noise_covariance)
         noise = noise_factor @ jax.random.normal(key_noise, residual.shape, residual.dtype)
         misfit = residual - matrix @ (draw - centre) - noise
         gain, inverse = gains[0], inverses[0]
@@ -226,8 +229,9 @@ class Transition:
             gain = single.covariance_times(matrix)[0]
             inverse = inverse_lower(jnp.linalg.cholesky(gain @ matrix.T + noise_covariance))
         x = draw + (inverse.T @ (inverse @ misfit)) @ gain
-        log_likelihood = log_normal_cholesky(residual - matrix @ (x - centre), noise_factor)
-        return x, logsumexp(log_weights) - log_likelihood
+        left = noise_inverse @ (residual - matrix @ (x - centre))
+        log_likelihood = -0.5 * jnp.sum(left**2) - noise_log_det
+        return x, logsumexp(log_weights) - (log_likelihood - 0.5 * residual.shape[0] * LOG_2PI)
 
     def sample_fixed(
         self, key: PRNGKeyArray, fixed: Bool[Array, " d"], values: Float[Array, " d"]

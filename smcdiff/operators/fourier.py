@@ -13,6 +13,13 @@ from smcdiff.errors import InputError
 from smcdiff.operators.base import LinearOperator
 
 
+def _waves(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines of the unitary transform of one axis, (size, size)."""
+    angles = 2.0 * np.pi * (np.outer(np.arange(size), np.arange(size)) % size) / size
+    scale = size**-0.5
+    return scale * np.cos(angles), scale * np.sin(angles)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MaskedFourier(LinearOperator):
@@ -57,7 +64,18 @@ class MaskedFourier(LinearOperator):
         return (2, self.indices.shape[0], *self.event[2:])
 
     def apply(self, x: Float[Array, "*event"]) -> Float[Array, "*out"]:
-        """The coefficients."""
-        spectrum = jnp.fft.fft2(x, axes=(0, 1), norm="ortho")
-        chosen = spectrum.reshape(-1, *self.event[2:])[self.indices]
-        return jnp.stack([chosen.real, chosen.imag])
+        """The coefficients.
+
+        By matrix products: inside a particle filter XLA's FFT on the CPU can wait for threads that
+        its own caller holds, for ever (field report: PyAutoFit issue 1530).
+        """
+        (cos_h, sin_h), (cos_w, sin_w) = (_waves(size) for size in self.event[:2])
+
+        def transform(left, right):
+            left, right = jnp.asarray(left, x.dtype), jnp.asarray(right, x.dtype)
+            return jnp.einsum("ij,jk...,lk->il...", left, x, right)
+
+        real = transform(cos_h, cos_w) - transform(sin_h, sin_w)
+        imaginary = -transform(sin_h, cos_w) - transform(cos_h, sin_w)
+        both = jnp.stack([real, imaginary]).reshape(2, -1, *self.event[2:])
+        return both[:, self.indices]

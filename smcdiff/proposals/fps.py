@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smcdiff.proposals.base import Proposal, ReverseModel
+from smcdiff.proposals.replacement import forward_noise
 from smcdiff.proposals.singular import SingularSystem, require_singular, singular_system
-from smcdiff.transitions import LOG_2PI, Transition, log_normal_cholesky
+from smcdiff.transitions import LOG_2PI, Transition
 
 
 class _Path(NamedTuple):
@@ -59,20 +60,7 @@ class FPS(Proposal):
         """The singular system, and one path from clean to noisy."""
         system = singular_system(model)
         seen = system.values > 0
-        draws = jax.random.normal(key, (model.num_steps, system.values.shape[0]))
-
-        def forward(noise, step):
-            t, s = model.level(step), model.level(step + 1)
-            shrink = t.alpha / s.alpha
-            scale = jnp.sqrt(t.sigma**2 - (shrink * s.sigma) ** 2)
-            terms = -0.5 * draws[step] ** 2 - jnp.log(scale) - 0.5 * LOG_2PI
-            noise = shrink * noise + scale * draws[step]
-            return noise, (noise, jnp.sum(jnp.where(seen, terms, 0.0)))
-
-        clean = jnp.zeros_like(system.values)
-        steps = jnp.arange(model.num_steps)
-        _, (path, log_forward) = jax.lax.scan(forward, clean, steps, reverse=True)
-        return _Path(system, seen, jnp.concatenate([path, clean[None]]), log_forward)
+        return _Path(system, seen, *forward_noise(key, model, seen))
 
     @staticmethod
     def _on_path(key, shared: _Path, transition: Transition, level, path, own_noise):
@@ -85,9 +73,11 @@ class FPS(Proposal):
         # Not exactly zero, for the factors' sake; coordinates that are not seen are free.
         jitter = 1e-6 * transition.mean_variance
         noise = jnp.where(seen, jitter, 1.0)
-        x, _ = transition.sample_conditioned(key, rows, residual, jnp.diag(noise))
-        x = x + rows.T @ jnp.where(seen, target - rows @ x, 0.0)
-        return x, _log_marginal(transition, rows, seen, residual)
+        x, log_ratio = transition.sample_conditioned(key, rows, residual, jnp.diag(noise))
+        left = jnp.where(seen, target - rows @ x, 0.0)
+        # The marginal density of what was conditioned on is the ratio times the likelihood of x.
+        terms = -0.5 * (left**2 / noise + jnp.log(noise) + LOG_2PI)
+        return x + rows.T @ left, log_ratio + jnp.sum(terms)
 
     def start(self, key, model, shared):
         """x_T on the path, for a noise of its own; weighed by the terminal density."""
@@ -133,18 +123,3 @@ class FPS(Proposal):
     def final(self, model, shared, x):
         """Zero: the likelihood of y cancels against each particle's own noise."""
         return jnp.zeros(())
-
-
-def _log_marginal(transition: Transition, rows, seen, residual) -> Float[Array, ""]:
-    """Log density of the seen coordinates ``rows @ x`` at ``residual`` from their mean."""
-    gains = transition.covariance_times(rows)
-    joint = jnp.einsum("kmd,nd->kmn", gains, rows)
-    both = seen[:, None] & seen[None, :]
-    factors = jnp.linalg.cholesky(jnp.where(both, joint, jnp.eye(seen.shape[0])))
-    centre = transition.mean
-    misfits = residual + rows @ centre - (transition.offset + transition.means) @ rows.T
-    misfits = jnp.where(seen, misfits, 0.0)
-    factors = jnp.broadcast_to(factors, (misfits.shape[0], *factors.shape[1:]))
-    log_normals = jax.vmap(log_normal_cholesky)(misfits, factors)
-    log_normals += 0.5 * LOG_2PI * jnp.sum(~seen)
-    return jax.scipy.special.logsumexp(transition.log_weights + log_normals)

@@ -119,9 +119,9 @@ class RePaint(Proposal):
         """Up by the forward process, down in one step, with the known part on its path."""
         key_up, key_down = jax.random.split(key)
         s, t = model.level(step), model.level(step - self.jump)
-        chosen, path = shared.chosen, shared.values
-        noisy = renoise(key_up, x, s, t)
-        noisy = jnp.where(chosen.observed, path[step - self.jump], noisy)
+        observed = shared.chosen.observed
+        known = SMCDiff.along_path(model, shared, x, step, step - self.jump)
+        noisy = jnp.where(observed, known, renoise(key_up, x, s, t))
         denoised = model.denoise_for_kernel(noisy, t)
         down = model.kernel(model.problem.prior, noisy, denoised, t, s)
-        return down.sample_fixed(key_down, chosen.observed, path[step])[0]
+        return down.sample_fixed(key_down, observed, x)[0]

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from smcdiff.proposals.base import Proposal
+from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import Selection, require_selection, selection
 from smcdiff.transitions import LOG_2PI
 
@@ -89,19 +89,48 @@ class Replacement(_Masked):
         return x, log_p - jnp.where(model.no_density(step), 0.0, log_q)
 
 
+def forward_noise(
+    key: PRNGKeyArray, model: ReverseModel, used: Bool[Array, " n"]
+) -> tuple[Float[Array, "levels n"], Float[Array, " steps"]]:
+    """The noise of one forward path of n coordinates: x_t = alpha_t x_0 + noise_t.
+
+    Args:
+        key: random key.
+        model: the reverse model, for its levels.
+        used: (n,) coordinates that count in the density.
+
+    Returns:
+        The noise at every level, (num_steps + 1, n), the last zero; and the log density of each
+        level given the one after it, (num_steps,).
+    """
+    draws = jax.random.normal(key, (model.num_steps, used.shape[0]))
+
+    def forward(noise, step):
+        t, s = model.level(step), model.level(step + 1)
+        shrink = t.alpha / s.alpha
+        scale = jnp.sqrt(t.sigma**2 - (shrink * s.sigma) ** 2)
+        noisier = shrink * noise + scale * draws[step]
+        return noisier, (noisier, _log_normal(noisier, shrink * noise, scale, used))
+
+    clean = jnp.zeros(used.shape)
+    steps = jnp.arange(model.num_steps)
+    _, (path, log_forward) = jax.lax.scan(forward, clean, steps, reverse=True)
+    return jnp.concatenate([path, clean[None]]), log_forward
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Path:
-    """One forward path of the observed entries, shared by the particles of a chain.
+    """The noise of one forward path of the observed entries, shared by the particles of a chain.
 
     Attributes:
         chosen: which entries are observed.
-        values: (num_steps + 1, d) the path at every level.
+        noise: (num_steps + 1, d); a particle whose clean entries are z is at alpha_t z + noise_t.
         log_forward: (num_steps,) log density of level n given level n + 1.
     """
 
     chosen: Selection
-    values: Float[Array, "levels d"]
+    noise: Float[Array, "levels d"]
     log_forward: Float[Array, " steps"]
 
 
@@ -110,43 +139,39 @@ class _Path:
 class SMCDiff(_Masked):
     """SMC-Diff (Trippe et al. 2022, algorithm 1): replacement with the weights p(y_s given x_t).
 
-    One forward path of the observed entries is drawn for each chain and shared by its particles;
-    the particles are weighed by how well they predict the path. Consistent for an ideal reverse
+    The noise of one forward path of the observed entries is drawn for each chain and shared by its
+    particles; they are weighted by how well they predict the path. Consistent for an ideal reverse
     kernel (`smcdiff.kernels.Exact`), in the noise-free case as published. With observation noise
-    the path starts from an imputed y + noise, one for each chain, and the chains are to be weighed
-    by their evidence, as `Posterior.resample` does: use several chains. With weights off it is
-    `Replacement` with a shared path.
+    each particle imputes clean entries y + noise of its own once and keeps them. With weights off
+    it is `Replacement` along a path.
 
     Cost: one network evaluation a particle and step.
     """
 
     def prepare(self, key, model):
-        """A forward path of the observed entries, from clean to noisy."""
+        """The noise of a forward path of the observed entries."""
         chosen = selection(model)
-        levels = model.levels
-        noise = jax.random.normal(key, (levels.time.shape[0], chosen.values.shape[0]))
-        clean = chosen.values + chosen.scale * noise[-1]
-
-        def forward(value, step):
-            t, s = model.level(step), model.level(step + 1)
-            shrink = t.alpha / s.alpha
-            scale = jnp.sqrt(t.sigma**2 - (shrink * s.sigma) ** 2)
-            noisier = shrink * value + scale * noise[step]
-            log_q = _log_normal(noisier, shrink * value, scale, chosen.observed)
-            return noisier, (noisier, log_q)
-
-        steps = jnp.arange(model.num_steps)
-        _, (path, log_forward) = jax.lax.scan(forward, clean, steps, reverse=True)
-        return _Path(chosen, jnp.concatenate([path, clean[None]]), log_forward)
+        return _Path(chosen, *forward_noise(key, model, chosen.observed))
 
     def start(self, key, model, shared):
         """The path's end; weighed by the terminal density of the observed entries."""
+        key_clean, key_rest = jax.random.split(key)
+        chosen = shared.chosen
+        clean = chosen.values + chosen.scale * jax.random.normal(key_clean, chosen.values.shape)
+        values = model.level(0).alpha * clean + shared.noise[0]
         terminal = model.problem.prior.terminal()
-        return terminal.sample_fixed(key, shared.chosen.observed, shared.values[0])
+        return terminal.sample_fixed(key_rest, chosen.observed, values)
+
+    @staticmethod
+    def along_path(model: ReverseModel, shared: _Path, x, step, other) -> Float[Array, " d"]:
+        """Where the observed entries of a particle that is at x after ``step`` are at ``other``."""
+        clean = (x - shared.noise[step]) / model.level(step).alpha
+        return model.level(other).alpha * clean + shared.noise[other]
 
     def propose(self, key, model, shared, x, guide, step):
         """The path's next point, the rest from the reverse kernel; weight p(y_s given x_t)."""
-        x, log_p = self._step(key, model, shared.chosen, x, guide, step, shared.values[step + 1])
+        values = self.along_path(model, shared, x, step, step + 1)
+        x, log_p = self._step(key, model, shared.chosen, x, guide, step, values)
         # Where the last step is a Dirac the path was weighed down to the last noisy level; what is
         # left is the change of variables from alpha y to y.
         jacobian = -jnp.sum(shared.chosen.observed) * jnp.log(model.level(step).alpha)

@@ -72,9 +72,9 @@ def test_repaint_leaves_the_law_given_the_path_as_it_is(kernel, invariant):
     @jax.vmap
     def move(key, x):
         key_path, key_move = jax.random.split(key)
-        above = shrink * x + scale * jax.random.normal(key_path, x.shape)
-        values = path.values.at[STEP].set(x).at[STEP - JUMP].set(above)
-        own = type(path)(path.chosen, values, path.log_forward)
+        above = scale * jax.random.normal(key_path, x.shape)
+        noise = path.noise.at[STEP].set(0.0).at[STEP - JUMP].set(above)
+        own = type(path)(path.chosen, noise, path.log_forward)
         return proposal._gibbs(key_move, model, own, x, STEP)
 
     moved = move(jax.random.split(jax.random.key(2), COUNT), x)
