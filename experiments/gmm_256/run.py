@@ -31,7 +31,9 @@ MM = proposals.MomentMatched(max_observations=128)
 KRYLOV = proposals.KrylovMomentMatched(size=4, floor=0.0)
 METHODS = {
     "MomentMatched, exact kernel": dict(proposal=MM, kernel=EXACT),
+    "MomentMatched, exact kernel, unweighted": dict(proposal=MM, kernel=EXACT, weighted=False),
     "MomentMatched": dict(proposal=MM, kernel=DDIM),
+    "MomentMatched, unweighted": dict(proposal=MM, kernel=DDIM, weighted=False),
     "KrylovMomentMatched, exact kernel": dict(proposal=KRYLOV, kernel=EXACT),
     "KrylovMomentMatched": dict(proposal=KRYLOV, kernel=DDIM),
     "KrylovMomentMatched, unweighted": dict(proposal=KRYLOV, kernel=DDIM, weighted=False),
@@ -152,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.smoke:
         size, particles = 8, 16
         options.problems, options.steps, options.methods = 1, 4, ["MCGDiff"]
-    given = "--smoke" if options.smoke else ""
+    given = "--smoke" if options.smoke else f"--problems {options.problems}"
     write(run(options, size, particles, options.steps), options, given)
 
 
