@@ -199,6 +199,13 @@ def write(rows, arguments, folder: Path) -> None:
     lines = ["# Gaussian-mixture benchmark", "", "Written by", ""]
     command = f"python experiments/gmm_linear/run.py {arguments}".strip()
     lines += [f"    {command}", ""]
+    if any(r["problems"] < 20 for r in rows) and not arguments:
+        lines += [
+            "The rows of 10 problems by the same command with --problems 10 --no-importance"
+            " --dimensions 8 80 --methods and their names: these methods have not been run at"
+            " d_x = 800. A method without a kernel in its name runs on DDPM's.",
+            "",
+        ]
     lines += [
         "sliced W1: mean over problems; ratio: median of sliced W1 over the floor; |dlogZ|: mean"
         " absolute error of the log evidence, nat; ESS: median, last step; chi2: median of the"

@@ -13,6 +13,7 @@ from smcdiff import kernels, proposals
 from tests.proposals.test_consistency import DENSE, MASK, MIXTURE, NOISE, _reverse_model
 
 COUNT, STEP, JUMP = 20_000, 4, 2
+COARSE = pytest.param(kernels.DDIM(), False, marks=pytest.mark.slow)
 
 
 def _change(before, after, weights):
@@ -36,9 +37,7 @@ def _setting(matrix, kernel):
 
 
 @pytest.mark.parametrize("base", [proposals.Bootstrap(), proposals.MomentMatched()])
-@pytest.mark.parametrize(
-    ("kernel", "invariant"), [(kernels.Exact(), True), (kernels.DDIM(), False)]
-)
+@pytest.mark.parametrize(("kernel", "invariant"), [(kernels.Exact(), True), COARSE])
 def test_rejuvenation_leaves_p_psi_as_it_is(base, kernel, invariant):
     model, x = _setting(DENSE, kernel)
     proposal = proposals.Rejuvenated(base, jump=JUMP)
@@ -56,9 +55,7 @@ def test_rejuvenation_leaves_p_psi_as_it_is(base, kernel, invariant):
     assert change < 4.5 if invariant else change > 10.0
 
 
-@pytest.mark.parametrize(
-    ("kernel", "invariant"), [(kernels.Exact(), True), (kernels.DDIM(), False)]
-)
+@pytest.mark.parametrize(("kernel", "invariant"), [(kernels.Exact(), True), COARSE])
 def test_repaint_leaves_the_law_given_the_path_as_it_is(kernel, invariant):
     """p_s of the unknown entries given y_s: x_s from p_s with its known entries as they come."""
     model, x = _setting(MASK, kernel)

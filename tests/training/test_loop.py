@@ -40,6 +40,7 @@ def test_folder_is_complete(trained):
     assert load_prior(trained).event_shape == (8, 8, 1)
 
 
+@pytest.mark.slow
 def test_card_names_every_run_that_led_to_the_weights(data, trained, tmp_path):
     config = dataclasses.replace(CONFIG, steps=1, init=str(trained), seed=1)
     card = (train(data, tmp_path / "more", config) / "card.md").read_text()
