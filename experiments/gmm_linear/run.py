@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import time
 from pathlib import Path
@@ -249,14 +250,25 @@ def plot(rows, folder: Path) -> None:
     names = list(dict.fromkeys(r["method"] for r in rows))
     figure = Figure(figsize=(5.5 * len(steps), 4.2), layout="constrained")
     axes = figure.subplots(1, len(steps), sharey=True, squeeze=False)[0]
-    markers = "osD^vPX"
+    shapes = itertools.cycle("osD^vPX*")
+    # A sampler with weights off is the open form of the same sampler.
+    looks = {}
+    for index, base in enumerate(dict.fromkeys(name.split(",")[0] for name in names)):
+        looks[base] = (f"C{index % 10}", next(shapes))
     for axis, count in zip(axes, steps, strict=True):
-        for name, marker in zip(names, markers, strict=False):
+        for name in names:
+            colour, marker = looks[name.split(",")[0]]
+            style = {"color": colour, "alpha": 0.8}
+            if "unweighted" in name:
+                style["markerfacecolor"] = "none"
+            elif "exact kernel" in name:
+                style["markeredgecolor"] = "black"
             values = {(r["d_x"], r["d_y"]): r["ratio"] for r in rows
                       if r["method"] == name and r["steps"] == count}  # fmt: skip
             cells = [cell for cell in CELLS if cell in values]
-            axis.plot(range(len(cells)), [values[c] for c in cells], marker, label=name, alpha=0.8)
-            axis.set_xticks(range(len(cells)), [f"{a},{b}" for a, b in cells])
+            places = [CELLS.index(cell) for cell in cells]
+            axis.plot(places, [values[c] for c in cells], marker, label=name, **style)
+            axis.set_xticks(range(len(CELLS)), [f"{a},{b}" for a, b in CELLS])
         axis.set_yscale("log")
         axis.axhline(1.0, color="0.6", linewidth=1)
         axis.set_title(f"{count} steps")
