@@ -1,6 +1,6 @@
 """The 256-dimensional mixture of interacting particle guidance (2026): writes results.md and .png.
 
-    python experiments/gmm_256/run.py            # about 20 minutes on two cores
+    python experiments/gmm_256/run.py            # over half an hour on two cores
     python experiments/gmm_256/run.py --smoke    # what the tests run
 
 10 equal components in d = 256 with means uniform in [-1.3, 1.3], centred, and one isotropic

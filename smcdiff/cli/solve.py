@@ -161,10 +161,10 @@ def _proposal(name: str):
 
     if name == "auto":
         return None
-    known = {_hyphened(word): word for word in proposals.SAMPLERS}
+    known = {_hyphened(sampler.__name__): sampler for sampler in proposals.SAMPLERS}
     if name not in known:
         raise InputError(f"--proposal {name}: choose from auto, {', '.join(known)}")
-    return getattr(proposals, known[name])()
+    return known[name]()
 
 
 def _hyphened(word: str) -> str:

@@ -121,14 +121,13 @@ def misfit(site: Site) -> Array:
 
 def whiten(site: Site) -> Float[Array, " m"]:
     """Whitened misfit L^{-1} (y - mean) of a Gaussian site, flat; masked entries are 0."""
-    base, value = unwrap(site["fn"]), jnp.asarray(site["value"])
-    difference = value - jnp.broadcast_to(base.loc, value.shape)
+    base, difference = unwrap(site["fn"]), misfit(site)
     if isinstance(base, dist.MultivariateNormal):
-        factor = jnp.broadcast_to(gaussian_scale(site), (*value.shape, value.shape[-1]))
+        size = difference.shape[-1]
+        factor = jnp.broadcast_to(gaussian_scale(site), (*difference.shape, size))
         white = jax.scipy.linalg.solve_triangular(factor, difference[..., None], lower=True)[..., 0]
     else:
         white = difference / base.scale
-    white = jnp.where(mask(site["fn"], value), white, 0.0)
     if site["scale"] is not None:
         white = jnp.sqrt(site["scale"]) * white
     return jnp.ravel(white)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -114,6 +115,35 @@ class LinearOperator:
             values,
             Dense(right) @ Reshape(self.in_shape, (columns,)),
         )
+
+
+class ImageOperator(LinearOperator):
+    """Base of operators on images that are made from something else than their arrays.
+
+    Subclasses are registered with ``register_pytree_node_class``, set ``_event`` and name the
+    attributes that are arrays; everything else is static.
+    """
+
+    _arrays: ClassVar[tuple[str, ...]] = ()
+    _event: tuple[int, ...]
+
+    def tree_flatten(self):
+        """The arrays, and what is static."""
+        static = tuple((name, v) for name, v in vars(self).items() if name not in self._arrays)
+        return tuple(getattr(self, name) for name in self._arrays), static
+
+    @classmethod
+    def tree_unflatten(cls, static, arrays):
+        """From what `tree_flatten` gave."""
+        operator = object.__new__(cls)
+        vars(operator).update(static)
+        vars(operator).update(zip(cls._arrays, arrays, strict=True))
+        return operator
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The image's shape."""
+        return self._event
 
 
 @jax.tree_util.register_dataclass

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
-from smcdiff.operators.base import LinearOperator, check_image
+from smcdiff.operators.base import ImageOperator, check_image
 
 
 @jax.tree_util.register_pytree_node_class
-class Convolution(LinearOperator):
+class Convolution(ImageOperator):
     """Convolution of each channel with a filter, the result as large as the image.
 
     Args:
@@ -24,6 +24,7 @@ class Convolution(LinearOperator):
         InputError: a shape of other rank, or a filter of even or too large size.
     """
 
+    _arrays = ("kernel",)
     kernel: Float[Array, "a b"]
 
     def __init__(self, shape: tuple[int, ...], kernel, circular: bool = False):
@@ -35,23 +36,6 @@ class Convolution(LinearOperator):
             raise InputError(f"{name}: the filter has shape {sizes}; give (a, b), both odd")
         if sizes[0] > self._event[0] or sizes[1] > self._event[1]:
             raise InputError(f"{name}: a filter of {sizes} is larger than the image {shape}")
-
-    def tree_flatten(self):
-        """The filter; shape and border are static."""
-        return (self.kernel,), (self._event, self._circular)
-
-    @classmethod
-    def tree_unflatten(cls, static, kernel):
-        """From what `tree_flatten` gave."""
-        operator = object.__new__(cls)
-        operator._event, operator._circular = static
-        (operator.kernel,) = kernel
-        return operator
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """The image's shape."""
-        return self._event
 
     @property
     def out_shape(self) -> tuple[int, ...]:

@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
-from smcdiff.operators.base import SVD, LinearOperator, check_image
+from smcdiff.operators.base import SVD, ImageOperator, check_image
 from smcdiff.operators.mask import Mask
 from smcdiff.operators.reshape import Reshape
 
 
 @jax.tree_util.register_pytree_node_class
-class Separable(LinearOperator):
+class Separable(ImageOperator):
     """The same matrix on all columns of an image, another on all rows, channel by channel.
 
     Args:
@@ -26,6 +26,7 @@ class Separable(LinearOperator):
         InputError: a shape of other rank, or matrices that do not fit it.
     """
 
+    _arrays = ("rows", "columns")
     rows: Float[Array, "a h"]
     columns: Float[Array, "b w"]
 
@@ -38,23 +39,6 @@ class Separable(LinearOperator):
                 f"{type(self).__name__}: matrices of {self.rows.shape} and {self.columns.shape} do"
                 f" not act on images of {tuple(shape)}"
             )
-
-    def tree_flatten(self):
-        """The two matrices, and the shape."""
-        return (self.rows, self.columns), self._event
-
-    @classmethod
-    def tree_unflatten(cls, shape, matrices):
-        """From what `tree_flatten` gave."""
-        operator = object.__new__(cls)
-        operator.rows, operator.columns = matrices
-        operator._event = shape
-        return operator
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """The image's shape."""
-        return self._event
 
     @property
     def out_shape(self) -> tuple[int, ...]:

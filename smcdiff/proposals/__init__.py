@@ -18,8 +18,8 @@ from smcdiff.proposals.replacement import Replacement as Replacement
 from smcdiff.proposals.replacement import SMCDiff as SMCDiff
 from smcdiff.proposals.twisted import Twisted as Twisted
 
-SAMPLERS = (
-    "Bootstrap", "Replacement", "SMCDiff", "RePaint", "DPS", "PiGDM", "Twisted", "MomentMatched",
-    "KrylovMomentMatched", "MCGDiff", "FPS", "DDRM", "DAPS", "Rejuvenated",
+SAMPLERS: tuple[type[Proposal], ...] = (
+    Bootstrap, Replacement, SMCDiff, RePaint, DPS, PiGDM, Twisted, MomentMatched,
+    KrylovMomentMatched, MCGDiff, FPS, DDRM, DAPS, Rejuvenated,
 )  # fmt: skip
-"""Names of the samplers, from the simplest to the most involved."""
+"""The samplers, from the simplest to the most involved."""

@@ -48,7 +48,7 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
         )
         if analytic:  # its pullbacks cost next to nothing, and its covariances are exact
             return KrylovMomentMatched(floor=0.0), reason
-        return Twisted(), f"{reason}; KrylovMomentMatched may do better at about twice the cost"
+        return Twisted(), f"{reason}; KrylovMomentMatched may do better at about 1.5 times the cost"
     if _has_gradient(problem):
         return Twisted(), "the observation is not linear-Gaussian, but differentiable"
     return Bootstrap(temper=0.5), "the likelihood has no usable gradient"

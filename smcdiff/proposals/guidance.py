@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.proposals.singular import require_singular, singular_system
+from smcdiff.proposals.singular import PseudoObservation, require_singular, singular_system
 from smcdiff.proposals.twisted import log_twist, widening
 
 
@@ -114,10 +114,10 @@ class PiGDM(_Translated):
         """The guiding density of the denoised mean, and its gradient."""
         t = model.level(step)
         spread = t.sigma**2 / (t.alpha**2 + t.sigma**2)
-        variances = 1.0 + spread * shared.values**2
+        one = jnp.ones(())
+        guiding = PseudoObservation(shared.observed, one, 1.0 + spread * shared.values**2)
         denoised, pullback = jax.vjp(lambda x: model.denoise(x, t), x)
         misfit = shared.observed - shared.project(denoised)
-        (gradient,) = pullback(shared.right.T @ (shared.values * misfit / variances))
-        terms = misfit**2 / variances + jnp.log(variances)
-        value = shared.log_constant - 0.5 * jnp.sum(terms)
+        (gradient,) = pullback(shared.right.T @ (shared.values * misfit / guiding.variances))
+        value = guiding.log_density(shared, denoised)
         return value, _Guide(denoised, t.alpha * spread * gradient)

@@ -2,6 +2,9 @@
 
 The whitened operator is U diag(s) V'. In coordinates z = U' r the observation is z_i = s_i (V' x)_i
 plus standard normal noise; rows of the observation outside the range of U tell nothing of x.
+
+A NumPyro model shows its mean and not the operator in it, so the decomposition is taken here, of
+the whitened residual, and not from `smcdiff.operators`.
 """
 
 from __future__ import annotations

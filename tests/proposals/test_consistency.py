@@ -12,33 +12,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
 
-from smcdiff import exact, kernels, priors, proposals, schedules
-from smcdiff.model import read
+from smcdiff import exact, proposals
 from smcdiff.smc import particle_filter, resampling
 from smcdiff.steered import SteeredDiffusion
+from tests.proposals.models import DENSE, GAUSSIAN, MASK, MIXTURE, NOISE, PRIORS, Y, reverse_model
 
 NUM_RUNS = 256
-
-
-def _covariance(seed):
-    square = jax.random.normal(jax.random.key(seed), (3, 3))
-    return square @ square.T + 0.2 * jnp.eye(3)
-
-
-GAUSSIAN = priors.Gaussian(jnp.array([1.0, -1.0, 0.0]), _covariance(1))
-MIXTURE = priors.GaussianMixture(
-    jnp.array([0.3, 0.7]),
-    jnp.array([[-2.0, 0.0, 1.0], [3.0, 1.0, 0.0]]),
-    jnp.stack([_covariance(1), _covariance(2)]),
-)
-PRIORS = {"gaussian": GAUSSIAN, "mixture": MIXTURE}
-DENSE = jnp.array([[1.0, 0.5, -0.3], [0.0, 1.0, 0.8]])
-MASK = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-Y, NOISE = jnp.array([0.7, -0.6]), jnp.array([0.4, 0.3])
 
 
 class Settings(NamedTuple):
@@ -89,18 +70,6 @@ CASES = {
 }
 
 
-def _model(prior, matrix, noise, y=None):
-    x = numpyro.sample("x", prior)
-    numpyro.sample("y", dist.Normal(matrix @ x, noise).to_event(1), obs=y)
-
-
-def _reverse_model(prior, matrix, noise, num_steps):
-    problem = read(_model, (prior, matrix, noise), {"y": Y})
-    times = schedules.UniformLogSNR()(prior.schedule, num_steps)
-    levels = schedules.levels(prior.schedule, times)
-    return proposals.ReverseModel(problem, kernels.Exact(), levels)
-
-
 class Runs(NamedTuple):
     """Independent runs, (NUM_RUNS, ...), and the exact posterior."""
 
@@ -114,7 +83,7 @@ def _replicate(case, prior, **settings) -> Runs:
     proposal, test = CASES[case]
     matrix = MASK if proposal.masks_only else DENSE
     noise = settings.pop("noise", test.noise) * NOISE
-    model = _reverse_model(prior, matrix, noise, test.num_steps)
+    model = reverse_model(prior, matrix, noise, test.num_steps)
     proposal.check(model)
     num_particles = settings.pop("num_particles", test.num_particles)
 
@@ -191,7 +160,7 @@ def test_error_falls_as_one_over_root_n(case):
 
 def test_moment_matched_is_exact_for_gaussians():
     """Exact kernel, Gaussian prior: after x_T is drawn, no weight changes (but for rounding)."""
-    model = _reverse_model(GAUSSIAN, DENSE, NOISE, 8)
+    model = reverse_model(GAUSSIAN, DENSE, NOISE, 8)
     proposal = proposals.MomentMatched()
     steered = SteeredDiffusion(proposal, model, proposal.prepare(jax.random.key(0), model))
     result = particle_filter(jax.random.key(0), steered, 64, 8, ess_threshold=0.0)

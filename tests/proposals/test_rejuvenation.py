@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from smcdiff import kernels, proposals
-from tests.proposals.test_consistency import DENSE, MASK, MIXTURE, NOISE, _reverse_model
+from tests.proposals.models import DENSE, MASK, MIXTURE, NOISE, reverse_model
 
 COUNT, STEP, JUMP = 20_000, 4, 2
 COARSE = pytest.param(kernels.DDIM(), False, marks=pytest.mark.slow)
@@ -29,7 +29,7 @@ def _change(before, after, weights):
 
 
 def _setting(matrix, kernel):
-    model = _reverse_model(MIXTURE, matrix, 2.0 * NOISE, 8)
+    model = reverse_model(MIXTURE, matrix, 2.0 * NOISE, 8)
     model = proposals.ReverseModel(model.problem, kernel, model.levels)
     marginal = MIXTURE.marginal(model.level(STEP))
     x = jax.vmap(marginal.sample)(jax.random.split(jax.random.key(0), COUNT))
