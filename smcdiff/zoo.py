@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from smcdiff import schedules
 from smcdiff.errors import InputError
@@ -66,25 +66,39 @@ class NetworkDenoiser:
     Attributes:
         state: the parameters.
         graph: the network without them.
+        num_classes: classes that the network knows; 0 for an unconditional one.
+        label: the class to denoise for, a scalar; ``num_classes`` for none, None where the network
+            knows no classes.
     """
 
     state: Any
     graph: Any = dataclasses.field(metadata={"static": True})
+    num_classes: int = dataclasses.field(default=0, metadata={"static": True})
+    label: Int[Array, ""] | None = None
 
     @classmethod
-    def wrap(cls, network: nnx.Module) -> NetworkDenoiser:
-        """From a network called as ``network(images, timesteps)``, timesteps in [0, 1000]."""
+    def wrap(cls, network: nnx.Module, num_classes: int = 0) -> NetworkDenoiser:
+        """From a network called as ``network(images, timesteps, labels)``.
+
+        Timesteps lie in [0, 1000]; labels are None unless there are classes, and then
+        ``num_classes``, "no class", until `given` one.
+        """
         from flax import nnx
 
         graph, state = nnx.split(network)
-        return cls(state, graph)
+        return cls(state, graph, num_classes, jnp.int32(num_classes) if num_classes else None)
+
+    def given(self, label: Int[Array, ""] | int) -> NetworkDenoiser:
+        """The denoiser of one class."""
+        return dataclasses.replace(self, label=jnp.asarray(label, jnp.int32))
 
     def __call__(self, x: Float[Array, "h w c"], t: Float[Array, ""]) -> Float[Array, "h w c"]:
         """The raw output for one image; t in the schedule's time."""
         from flax import nnx
 
         network = nnx.merge(self.graph, self.state)
-        return network(x[None], 1000.0 * jnp.asarray(t, x.dtype)[None])[0]
+        labels = None if self.label is None else self.label[None]
+        return network(x[None], 1000.0 * jnp.asarray(t, x.dtype)[None], labels)[0]
 
 
 def zoo_folder() -> Path:
@@ -137,7 +151,8 @@ def load_prior(name_or_path: str | os.PathLike) -> DiffusionPrior:
             f"{folder / 'config.json'}: missing or unknown entry {error}; train the prior again"
         ) from error
     _check_terminal(folder, schedule, norm)
-    denoiser = NetworkDenoiser.wrap(_network(folder, config))
+    classes = config["network"].get("num_class_embeds") or 1
+    denoiser = NetworkDenoiser.wrap(_network(folder, config), classes - 1)
     return DiffusionPrior(denoiser, schedule, shape, prediction, data_variance=variance)
 
 

@@ -37,6 +37,12 @@ def train(
     prediction: Annotated[str, typer.Option(help="What the network learns: v, eps or x0.")] = "v",
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
     sample_every: Annotated[int, typer.Option(help="Steps between sample grids.")] = 1000,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Learn a prior for each class of the data too.")
+    ] = False,
+    label_dropout: Annotated[
+        float, typer.Option(help="Share of the images whose class is hidden.")
+    ] = 0.15,
     init: Annotated[
         str | None, typer.Option(help="Name or folder of a prior whose weights to start from.")
     ] = None,
@@ -54,7 +60,7 @@ def train(
     config = TrainConfig(
         steps=steps, batch=batch, learning_rate=learning_rate, ema=ema, seed=seed,
         channels=_channels(channels), layers=layers, patch=patch, prediction=prediction,
-        checkpoint_every=checkpoint_every, sample_every=sample_every, init=init,
-        description=description, licence=licence,
+        checkpoint_every=checkpoint_every, sample_every=sample_every, labels=labels,
+        label_dropout=label_dropout, init=init, description=description, licence=licence,
     )  # fmt: skip
     typer.echo(f"The prior is in {run(data, output, config)}")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from smcdiff.errors import InputError
 from smcdiff.networks.blocks import Stage, TimestepEmbedding, timestep_embedding
@@ -40,6 +40,7 @@ class UNet2DConfig:
     flip_sin_to_cos: bool = True
     act_fn: str = "silu"
     add_attention: bool = True
+    num_class_embeds: int | None = None
 
     @classmethod
     def from_dict(cls, values: dict) -> UNet2DConfig:
@@ -69,6 +70,8 @@ class UNet2D(nnx.Module):
         embedding = 4 * channels[0]
         self.conv_in = Conv(config.in_channels, channels[0], 3, padding=1, rngs=rngs)
         self.time_embedding = TimestepEmbedding(channels[0], embedding, rngs=rngs)
+        if config.num_class_embeds is not None:
+            self.class_embedding = nnx.Embed(config.num_class_embeds, embedding, rngs=rngs)
         last = len(channels) - 1
         previous, down = channels[0], []
         for index, (size, kind) in enumerate(zip(channels, config.down_block_types, strict=True)):
@@ -111,16 +114,23 @@ class UNet2D(nnx.Module):
         )
 
     def __call__(
-        self, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"]
+        self,
+        x: Float[Array, "b h w c"],
+        timesteps: Float[Array, " b"],
+        class_labels: Int[Array, " b"] | None = None,
     ) -> Float[Array, "b h w o"]:
         """The network's output.
 
         Args:
             x: (b, h, w, in_channels).
             timesteps: (b,), on DDPM's scale of 0 to 1000.
+            class_labels: (b,), below ``num_class_embeds``; given if and only if that is set.
 
         Returns:
             (b, h, w, out_channels).
+
+        Raises:
+            InputError: labels without class embeddings, or none with them.
         """
         config = self.config
         sinusoids = timestep_embedding(
@@ -128,6 +138,13 @@ class UNet2D(nnx.Module):
             flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift,
         )  # fmt: skip
         embedding = self.time_embedding(sinusoids)
+        if (class_labels is None) != (config.num_class_embeds is None):
+            raise InputError(
+                f"UNet2D: num_class_embeds is {config.num_class_embeds}, but class_labels are"
+                f" {'missing' if class_labels is None else 'given'}"
+            )
+        if class_labels is not None:
+            embedding = embedding + self.class_embedding(class_labels)
         x = self.conv_in(x)
         skips = [x]
         for stage in self.down_blocks:
@@ -158,19 +175,24 @@ class PatchedUNet(nnx.Module):
         self.unet = unet
         self.patch = patch
 
-    def __call__(self, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"]) -> Array:
-        """(b, h, w, c) images to outputs of the same shape; timesteps on the scale of 0 to 1000."""
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        timesteps: Float[Array, " b"],
+        class_labels: Int[Array, " b"] | None = None,
+    ) -> Float[Array, "b h w c"]:
+        """(b, h, w, c) images to outputs of the same shape; see `UNet2D`."""
         batch, height, width, channels = x.shape
         p = self.patch
         folded = x.reshape(batch, height // p, p, width // p, p, channels)
         folded = folded.transpose(0, 1, 3, 5, 2, 4).reshape(batch, height // p, width // p, -1)
-        out = self.unet(folded, timesteps)
+        out = self.unet(folded, timesteps, class_labels)
         out = out.reshape(batch, height // p, width // p, -1, p, p).transpose(0, 1, 4, 2, 5, 3)
         return out.reshape(batch, height, width, -1)
 
 
 def _names(path: tuple) -> str:
-    last = {"kernel": "weight", "scale": "weight"}.get(path[-1], path[-1])
+    last = {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(path[-1], path[-1])
     return ".".join(str(part) for part in (*path[:-1], last))
 
 

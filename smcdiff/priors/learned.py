@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from smcdiff import kernels, schedules
 from smcdiff.errors import InputError
@@ -99,6 +99,7 @@ class DiffusionPrior(DiffusionDistribution):
         InputError: a denoiser whose output has another shape than the event.
     """
 
+    denoiser: Any
     pytree_data_fields = ("denoiser", "prediction", "data_variance")
     pytree_aux_fields = ("num_steps",)
 
@@ -180,6 +181,25 @@ class DiffusionPrior(DiffusionDistribution):
             return x.reshape(self.event_shape)
 
         return self._sample_many(draw, key, sample_shape)
+
+    def given(self, label: Int[Array, ""] | int) -> DiffusionPrior:
+        """The prior of one class, where the network was trained with labels.
+
+        Args:
+            label: the class, from 0; it may be traced.
+
+        Raises:
+            InputError: a prior without classes, or a class that it does not have.
+        """
+        num_classes = getattr(self.denoiser, "num_classes", 0)
+        if not num_classes:
+            raise InputError("this prior knows no classes; train one with `smcdiff train --labels`")
+        if isinstance(label, int) and not 0 <= label < num_classes:
+            raise InputError(f"class {label}: this prior has the classes 0 to {num_classes - 1}")
+        return DiffusionPrior(
+            self.denoiser.given(label), self.schedule, self.event_shape, self.prediction,
+            data_variance=self.data_variance, num_steps=self.num_steps,
+        )  # fmt: skip
 
     def log_prob(self, value: Array) -> Array:
         """Not available in closed form.

@@ -27,6 +27,9 @@ class TrainConfig:
         prediction: "v", "eps" or "x0".
         checkpoint_every: steps between checkpoints.
         sample_every: steps between sample grids.
+        labels: learn a class-conditional prior too, from the data's labels.
+        label_dropout: share of the images whose label is hidden, so that the network learns the
+            unconditional prior as well (Ho and Salimans 2022).
         init: name or folder of a finished prior whose weights to start from, or None.
         description: one line for the model card.
         licence: of the data, for the model card.
@@ -43,6 +46,8 @@ class TrainConfig:
     prediction: str = "v"
     checkpoint_every: int = 500
     sample_every: int = 1000
+    labels: bool = False
+    label_dropout: float = 0.15
     init: str | None = None
     description: str = ""
     licence: str = ""
@@ -51,13 +56,18 @@ class TrainConfig:
         for name in ("steps", "batch", "patch", "layers", "checkpoint_every", "sample_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train: {name} is {getattr(self, name)}; it must be at least 1")
+        if not 0.0 < self.label_dropout < 1.0:
+            raise InputError(
+                f"train: label_dropout is {self.label_dropout}; it must lie between 0 and 1, so"
+                " that the network learns with labels and without"
+            )
         if self.prediction not in PREDICTIONS:
             raise InputError(
                 f"train: prediction is '{self.prediction}'; choose from {sorted(PREDICTIONS)}"
             )
 
-    def network(self, shape: tuple[int, int, int]) -> UNet2DConfig:
-        """The U-Net's configuration for images of (h, w, c)."""
+    def network(self, shape: tuple[int, int, int], num_classes: int = 0) -> UNet2DConfig:
+        """The U-Net's configuration for images of (h, w, c); with classes, one more is "none"."""
         height, width, channels = shape
         factor = self.patch * 2 ** (len(self.channels) - 1)
         if height % factor or width % factor:
@@ -68,6 +78,7 @@ class TrainConfig:
             height // self.patch, depth, depth, self.channels, self.layers,
             ("DownBlock2D",) * plain + ("AttnDownBlock2D",),
             ("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
+            num_class_embeds=num_classes + 1 if num_classes else None,
         )  # fmt: skip
 
     def command(self, data: Path, folder: Path) -> str:
@@ -75,7 +86,9 @@ class TrainConfig:
         words = ["smcdiff", "train", str(data), "--output", str(folder)]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value != field.default:
+            if value is True:
+                words.append(f"--{field.name}")
+            elif value != field.default:
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
                 words += [f"--{field.name.replace('_', '-')}", text]
         return shlex.join(words)

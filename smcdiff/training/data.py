@@ -45,6 +45,41 @@ def load_images(path: str | Path) -> np.ndarray:
     return images
 
 
+def load_labels(path: str | Path, count: int) -> np.ndarray:
+    """Class labels, (count,) int32 from 0.
+
+    Args:
+        path: an .npz with an array ``y_train`` or ``labels``.
+        count: number of images.
+
+    Returns:
+        (count,) int32.
+
+    Raises:
+        InputError: no such array, or one that is not a label from 0 for each image.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise InputError(f"{path}: labels need an .npz with an array 'y_train' or 'labels'")
+    with np.load(path) as arrays:
+        names = [name for name in ("y_train", "labels") if name in arrays]
+        if not names:
+            raise InputError(f"{path}: no array 'y_train' or 'labels', only {arrays.files}")
+        labels = arrays[names[0]]
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise InputError(
+            f"{path}: '{names[0]}' has shape {labels.shape} and type {labels.dtype}; there must be"
+            f" a class from 0 for each of the {count} images"
+        )
+    return labels.astype(np.int32)
+
+
+def hide_labels(labels: np.ndarray, share: float, none: int, step: int, seed: int) -> np.ndarray:
+    """The labels of batch ``step``, a random share of them replaced by ``none``."""
+    generator = np.random.default_rng([seed, step, len(labels)])
+    return np.where(generator.random(len(labels)) < share, np.int32(none), labels)
+
+
 def _folder(path: Path) -> np.ndarray:
     from PIL import Image
 

@@ -28,7 +28,7 @@ from smcdiff.pixels import to_unit_range
 from smcdiff.priors import DiffusionPrior
 from smcdiff.progress import ProgressBar
 from smcdiff.training.config import TrainConfig
-from smcdiff.training.data import batch_indices, load_images
+from smcdiff.training.data import batch_indices, hide_labels, load_images, load_labels
 from smcdiff.training.folder import Trained, write
 from smcdiff.zoo import PREDICTIONS, NetworkDenoiser, prior_folder
 
@@ -41,12 +41,26 @@ class _State(NamedTuple):
     seconds: jax.Array
 
 
+class _Data(NamedTuple):
+    images: np.ndarray
+    labels: np.ndarray | None
+
+    def batch(self, step: int, config: TrainConfig, num_classes: int):
+        """Images in [-1, 1] and labels of one step; ``num_classes`` stands for a hidden label."""
+        chosen = batch_indices(step, config.batch, len(self.images), config.seed)
+        clean, labels = jnp.asarray(to_unit_range(self.images[chosen])), self.labels
+        if labels is not None:
+            share, seed = config.label_dropout, config.seed
+            labels = jnp.asarray(hide_labels(labels[chosen], share, num_classes, step, seed))
+        return clean, labels
+
+
 # Trained a little beyond the levels that are sampled, so that no sampled one is at the border.
 _SCHEDULE = schedules.Cosine(t_min=0.004, t_max=0.996)
 _SAMPLED = schedules.Cosine()
 
 
-def _loss(params, graph, clean, key, prediction):
+def _loss(params, graph, clean, labels, key, prediction):
     """Mean squared error of the target at stratified times."""
     key_time, key_noise = jax.random.split(key)
     batch = clean.shape[0]
@@ -55,7 +69,7 @@ def _loss(params, graph, clean, key, prediction):
     level = schedules.levels(_SCHEDULE, times[:, None, None, None])
     noise = jax.random.normal(key_noise, clean.shape)
     noisy = level.alpha * clean + level.sigma * noise
-    output = nnx.merge(graph, params)(noisy, 1000.0 * times)
+    output = nnx.merge(graph, params)(noisy, 1000.0 * times, labels)
     return jnp.mean((output - prediction.target(clean, noise, level)) ** 2)
 
 
@@ -70,9 +84,11 @@ def _make_step(config: TrainConfig, graph):
     optimiser, prediction = _optimiser(config), PREDICTIONS[config.prediction]()
 
     @jax.jit
-    def step(state: _State, clean, key):
+    def step(state: _State, clean, labels, key):
         key = jax.random.fold_in(key, state.step)
-        loss, gradient = jax.value_and_grad(_loss)(state.params, graph, clean, key, prediction)
+        loss, gradient = jax.value_and_grad(_loss)(
+            state.params, graph, clean, labels, key, prediction
+        )
         updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
@@ -126,19 +142,22 @@ def train(data: str | Path, output: str | Path, config: TrainConfig | None = Non
     folder = Path(output)
     if (folder / "config.json").exists():
         raise InputError(f"{folder} holds a finished prior; choose another folder")
-    network_config = config.network(images.shape[1:])
+    labels = load_labels(data, len(images)) if config.labels else None
+    num_classes = 0 if labels is None else int(labels.max()) + 1
+    network_config = config.network(images.shape[1:], num_classes)
     folder.mkdir(parents=True, exist_ok=True)
     held_out = max(config.batch, len(images) // 60)
-    training, evaluation = images[:-held_out], images[-held_out:]
+    training = _Data(images[:-held_out], None if labels is None else labels[:-held_out])
     graph, params = _initial(network_config, config)
     state = _State(params, params, _optimiser(config).init(params), jnp.int32(0), jnp.float32(0))
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
         state = _load_checkpoint(checkpoint, state)
-    state = _loop(config, graph, state, training, checkpoint)
+    state = _loop(config, graph, state, training, num_classes, checkpoint)
+    denoiser = NetworkDenoiser.wrap(nnx.merge(graph, state.ema), num_classes)
+    errors = _held_out_errors(denoiser, images[-held_out:], config)
+    draw_samples(denoiser, images.shape[1:], config, folder / "samples.png")
     unet = nnx.merge(graph, state.ema).unet
-    errors = _held_out_errors(graph, state.ema, evaluation, config)
-    draw_samples(graph, state.ema, images.shape[1:], config, folder / "samples.png")
     trained = Trained(unet, _SAMPLED, Path(data), images, errors, float(state.seconds))
     write(folder, config, trained)
     checkpoint.unlink()
@@ -155,19 +174,25 @@ def _initial(network_config: UNet2DConfig, config: TrainConfig):
         # Compiled as a whole: initialising layer by layer takes a minute.
         return nnx.split(nnx.jit(make)())
     network = nnx.eval_shape(make)
-    load_state_dict(network.unet, load_file(prior_folder(config.init) / "model.safetensors"))
+    weights = load_file(prior_folder(config.init) / "model.safetensors")
+    if network_config.num_class_embeds is not None:  # an unconditional start knows no class
+        size = (network_config.num_class_embeds, 4 * network_config.block_out_channels[0])
+        weights.setdefault("class_embedding.weight", np.zeros(size, np.float32))
+    load_state_dict(network.unet, weights)
     return nnx.split(network)
 
 
-def _loop(config: TrainConfig, graph, state: _State, images, checkpoint: Path) -> _State:
+def _loop(
+    config: TrainConfig, graph, state: _State, data: _Data, num_classes: int, checkpoint: Path
+) -> _State:
     """The optimiser's steps that are left, with progress, checkpoints and sample grids."""
     step, key = _make_step(config, graph), jax.random.key(config.seed)
     grid = checkpoint.parent / "samples.png"
     start = time.perf_counter() - float(state.seconds)
     with ProgressBar(config.steps, "Training") as progress:
         for index in range(int(state.step), config.steps):
-            chosen = batch_indices(index, config.batch, len(images), config.seed)
-            state, loss = step(state, jnp.asarray(to_unit_range(images[chosen])), key)
+            clean, labels = data.batch(index, config, num_classes)
+            state, loss = step(state, clean, labels, key)
             last = index + 1 == config.steps
             if not (index + 1) % 10 or last:
                 progress(index + 1, config.steps, {"loss": loss})
@@ -179,25 +204,34 @@ def _loop(config: TrainConfig, graph, state: _State, images, checkpoint: Path) -
                 state = state._replace(seconds=jnp.float32(time.perf_counter() - start))
                 _save_checkpoint(checkpoint, state)
             if not (index + 1) % config.sample_every:
-                draw_samples(graph, state.ema, images.shape[1:], config, grid)
+                denoiser = NetworkDenoiser.wrap(nnx.merge(graph, state.ema), num_classes)
+                draw_samples(denoiser, data.images.shape[1:], config, grid)
     return state
 
 
-@functools.partial(jax.jit, static_argnames=("graph", "shape", "prediction", "count"))
-def _sample(key, graph, params, shape, prediction, count):
-    denoiser = NetworkDenoiser(params, graph)
+@functools.partial(jax.jit, static_argnames=("shape", "prediction", "count"))
+def _sample(key, denoiser, shape, prediction, count):
     prior = DiffusionPrior(denoiser, _SAMPLED, shape, PREDICTIONS[prediction]())
-    return prior.sample(key, (count,))
+    if not denoiser.num_classes:
+        return prior.sample(key, (count,))
+    labels = jnp.arange(count) % (denoiser.num_classes + 1)  # the last is "no class"
+    draw = jax.vmap(lambda label, key: prior.given(label).sample(key))
+    return draw(labels, jax.random.split(key, count))
 
 
-def draw_samples(graph, params, shape: tuple[int, ...], config: TrainConfig, file: Path) -> None:
-    """Draws from the prior as it is now, as a picture; the same noise every time."""
-    draws = _sample(jax.random.key(config.seed), graph, params, shape, config.prediction, 32)
+def draw_samples(
+    denoiser: NetworkDenoiser, shape: tuple[int, ...], config: TrainConfig, file: Path
+) -> None:
+    """Draws from the prior as it is now, as a picture; the same noise every time.
+
+    A class-conditional prior is drawn from class by class, and last without a class.
+    """
+    draws = _sample(jax.random.key(config.seed), denoiser, shape, config.prediction, 32)
     if plots.is_image(shape):
         plots.save_grid(np.asarray(draws), file, columns=8, scale=4)
 
 
-def _held_out_errors(graph, params, images, config: TrainConfig) -> dict[int, float]:
+def _held_out_errors(denoiser: NetworkDenoiser, images, config: TrainConfig) -> dict[int, float]:
     """Mean squared error of the denoised image, a pixel, at some noise levels."""
     prediction = PREDICTIONS[config.prediction]()
     clean = jnp.asarray(to_unit_range(images[:256]))
@@ -207,7 +241,7 @@ def _held_out_errors(graph, params, images, config: TrainConfig) -> dict[int, fl
     def error(t):
         level = schedules.levels(_SCHEDULE, t)
         noisy = level.alpha * clean + level.sigma * noise
-        output = nnx.merge(graph, params)(noisy, jnp.full(len(clean), 1000.0 * t))
+        output = jax.vmap(denoiser, (0, None))(noisy, t)
         return jnp.mean((prediction.denoised(output, noisy, level) - clean) ** 2)
 
     log_snrs = range(-8, 9, 2)
