@@ -30,6 +30,16 @@ def test_the_digits_prior_ships():
     assert size < 8 * 2**20
 
 
+def test_a_digit_can_be_asked_for():
+    """Noise so strong that only the class tells: each class's mean differs from every other's."""
+    prior = load_prior("mnist-classes")
+    noise = np.random.default_rng(0).normal(size=(28, 28, 1)).astype(np.float32)
+    means = np.stack([np.ravel(prior.given(digit).denoise(noise, 0.95)) for digit in range(10)])
+    distances = np.linalg.norm(means[:, None] - means[None], axis=-1)
+    assert np.min(distances[~np.eye(10, dtype=bool)]) > 1.0
+    assert np.all(np.isfinite(prior.denoise(noise, 0.95)))  # and none at all
+
+
 def test_examples_are_real_digits_in_the_priors_units():
     images, labels = load_examples("mnist")
     assert images.shape == (20, 28, 28, 1) and images.dtype == np.float32

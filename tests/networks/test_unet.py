@@ -1,5 +1,7 @@
 """The U-Net: names and shapes of diffusers' UNet2DModel, patches, and the way there and back."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,22 @@ def test_parameter_names_and_layouts_are_those_of_diffusers(unet):
     assert {name: shapes.get(name) for name in expected} == expected
 
 
+def test_class_embeddings():
+    config = dataclasses.replace(CONFIG, num_class_embeds=3)
+    unet = nnx.jit(lambda: UNet2D(config, rngs=nnx.Rngs(0)))()
+    assert state_dict(unet)["class_embedding.weight"].shape == (3, 64)
+    x, t = jax.random.normal(jax.random.key(0), (2, 8, 8, 4)), jnp.array([10.0, 900.0])
+    same = unet(jnp.stack([x[0], x[0]]), t[jnp.array([0, 0])], jnp.array([0, 2]))
+    assert jnp.any(same[0] != same[1])
+    with pytest.raises(InputError, match="num_class_embeds is 3, but class_labels are missing"):
+        unet(x, t)
+
+
+def test_labels_without_class_embeddings(unet):
+    with pytest.raises(InputError, match="num_class_embeds is None, but class_labels are given"):
+        unet(jnp.zeros((1, 8, 8, 4)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
+
+
 def test_state_dict_there_and_back(unet):
     other = nnx.eval_shape(lambda: UNet2D(CONFIG, rngs=nnx.Rngs(0)))  # no weights of its own
     load_state_dict(other, state_dict(unet))
@@ -79,7 +97,7 @@ def test_patches_are_pixel_unshuffle():
     """Channel c of patch pixel (i, j) goes to channel 4 c + 2 i + j, as in PyTorch."""
 
     class Identity(nnx.Module):
-        def __call__(self, x, timesteps):
+        def __call__(self, x, timesteps, class_labels):
             self.seen = x
             return x
 

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from smcdiff import InputError, load_prior
 from smcdiff.training import TrainConfig, loop, train
-from smcdiff.training.data import batch_indices, load_images
+from smcdiff.training.data import batch_indices, hide_labels, load_images, load_labels
 
 CONFIG = TrainConfig(
     steps=8, batch=4, channels=(16,), checkpoint_every=4, sample_every=8, licence="none, made up"
@@ -51,6 +51,45 @@ def test_card_names_every_run_that_led_to_the_weights(data, trained, tmp_path):
         train(data, tmp_path / "none", dataclasses.replace(CONFIG, init="mnits"))
 
 
+def test_labels_make_a_prior_of_each_class(data, trained, tmp_path):
+    """An unconditional start knows no class; training moves the two classes and "none" apart."""
+    images = np.load(data)
+    columns = images[:, 0].argmax(axis=1)
+    np.savez(tmp_path / "labelled.npz", images=images, labels=columns // 4)
+    config = dataclasses.replace(CONFIG, labels=True, init=str(trained))
+    folder = train(tmp_path / "labelled.npz", tmp_path / "classes", config)
+    assert "--labels" in (folder / "card.md").read_text()
+    embedding = load_file(folder / "model.safetensors")["class_embedding.weight"]
+    distances = np.linalg.norm(embedding[:, None] - embedding[None], axis=-1)
+    assert embedding.shape == (3, 64) and np.all(distances[~np.eye(3, dtype=bool)] > 1e-4)
+    prior, x = load_prior(folder), np.ones((8, 8, 1), np.float32)
+    first, second, none = (p.denoise(x, 0.9) for p in (prior.given(0), prior.given(1), prior))
+    assert np.any(first != second) and np.any(first != none)
+    with pytest.raises(InputError, match="class 2: this prior has the classes 0 to 1"):
+        prior.given(2)
+    with pytest.raises(InputError, match="knows no classes"):
+        load_prior(trained).given(0)
+
+
+def test_labels_that_cannot_be_used(data, tmp_path):
+    with pytest.raises(InputError, match="labels need an .npz"):
+        load_labels(data, 64)
+    np.savez(tmp_path / "none.npz", images=np.zeros((3, 8, 8), np.uint8))
+    with pytest.raises(InputError, match="no array 'y_train' or 'labels'"):
+        load_labels(tmp_path / "none.npz", 3)
+    np.savez(tmp_path / "few.npz", images=np.zeros((3, 8, 8), np.uint8), labels=np.zeros(2, int))
+    with pytest.raises(InputError, match="each of the 3 images"):
+        load_labels(tmp_path / "few.npz", 3)
+
+
+def test_hidden_labels_are_a_function_of_the_step():
+    labels = np.arange(1000, dtype=np.int32) % 3
+    first, again, other = (hide_labels(labels, 0.2, 3, step, seed=0) for step in (5, 5, 6))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert 140 < np.sum(first == 3) < 260  # 200, standard deviation 13
+    assert np.array_equal(first[first < 3], labels[first < 3])
+
+
 def test_resumed_run_ends_with_the_same_weights(data, trained, tmp_path, monkeypatch):
     save = loop._save_checkpoint
 
@@ -86,6 +125,7 @@ def test_finished_prior_is_not_overwritten(data, trained):
     [
         ({"steps": 0}, "steps is 0"),
         ({"prediction": "w"}, "prediction is 'w'"),
+        ({"label_dropout": 0.0}, "label_dropout is 0.0"),
         ({"patch": 3}, "do not divide by 3"),
         ({"batch": 60}, "too few"),
     ],
