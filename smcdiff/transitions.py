@@ -7,10 +7,10 @@ in closed form for mixtures:
 
 * no change: ``sample``;
 * a translation, q(x) = p(x - shift): ``sample_shifted`` (the guided samplers' update);
-* an exponential tilt, q(x) ~ p(x) exp(g.x): ``sample_tilted`` (for one Gaussian N(mu, V) this is
+* an exponential tilt, q(x) ~ p(x) exp(g.x): ``tilted`` (for one Gaussian N(mu, V) this is
   the mean shift mu + V g of twisted diffusion sampling);
 * conditioning on a Gaussian pseudo-observation, q(x) ~ p(x) N(r; H (x - mean), Sigma):
-  ``sample_conditioned``;
+  ``conditioned``;
 * fixing some coordinates, the rest from their conditional law: ``sample_fixed``.
 
 Log ratios are computed from the change itself and never as a difference of two densities, so that
@@ -20,6 +20,7 @@ they stay finite where the transition is a Dirac (V = 0, the last step of DDIM a
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -158,50 +159,36 @@ class Transition:
             middle, moved = self.basis[0].T @ middle, self.basis[0].T @ moved
         return draw + shift, -jnp.sum(moved * middle / self.eigenvalues[0])
 
-    def sample_tilted(
-        self, key: PRNGKeyArray, gradient: Float[Array, " d"]
-    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
-        """A draw from q(x) ~ p(x) exp(g.x).
+    def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """Log p - log q of no change at all: 0."""
+        return jnp.zeros((), x.dtype)
+
+    def tilted(self, gradient: Float[Array, " d"]) -> Tilted:
+        """q(x) ~ p(x) exp(g.x).
 
         Args:
-            key: random key.
             gradient: g, (d,).
-
-        Returns:
-            The draw and log p - log q there.
         """
-        key_pick, key_draw = jax.random.split(key)
         centre = self.mean
         shifts = self.covariance_times(gradient)
         # Cumulant of g.(x - centre) for each component.
         cumulants = (self.offset - centre) @ gradient + self.means @ gradient
         log_weights = self.log_weights + cumulants + 0.5 * shifts @ gradient
-        single = self._pick(key_pick, log_weights)
-        x = single._draw(key_draw) + single.covariance_times(gradient)[0]
-        return x, logsumexp(log_weights) - gradient @ (x - centre)
+        return Tilted(self, centre, gradient, log_weights)
 
-    def sample_conditioned(
+    def conditioned(
         self,
-        key: PRNGKeyArray,
         matrix: Float[Array, "m d"],
         residual: Float[Array, " m"],
         noise_covariance: Float[Array, "m m"],
-    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
-        """A draw from q(x) ~ p(x) N(residual; matrix (x - mean), noise_covariance).
-
-        The draw is Matheron's: a draw of p, moved by the gain times its own misfit, so no
-        factor of the d x d conditional covariance is needed.
+    ) -> Conditioned:
+        """q(x) ~ p(x) N(residual; matrix (x - mean), noise_covariance).
 
         Args:
-            key: random key.
             matrix: H, (m, d).
             residual: r, (m,), the misfit at the mean of p.
             noise_covariance: Sigma, (m, m), positive definite.
-
-        Returns:
-            The draw and log p - log q there.
         """
-        key_pick, key_draw, key_noise = jax.random.split(key, 3)
         centre = self.mean
         misfits = residual - (self.offset - centre) @ matrix.T - self.means @ matrix.T
         gains = self.covariance_times(matrix)  # (k or 1, m, d): H V_k
@@ -211,7 +198,7 @@ class Transition:
         factors = jnp.linalg.cholesky(jnp.concatenate([joint, noise_covariance[None]]))
         inverses = jax.vmap(inverse_lower)(factors)
         log_dets = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)
-        noise_factor, noise_inverse, noise_log_det = factors[-1], inverses[-1], log_dets[-1]
+        noise = _Noise(factors[-1], inverses[-1], log_dets[-1])
         inverses, log_dets = inverses[:-1], log_dets[:-1]
         white = jnp.einsum(
             "kmn,kn->km",
@@ -220,18 +207,10 @@ class Transition:
         )
         log_normals = -0.5 * jnp.sum(white**2, axis=1) - log_dets
         log_weights = self.log_weights + log_normals - 0.5 * residual.shape[0] * LOG_2PI
-        single = self._pick(key_pick, log_weights)
-        draw = single._draw(key_draw)
-        noise = noise_factor @ jax.random.normal(key_noise, residual.shape, residual.dtype)
-        misfit = residual - matrix @ (draw - centre) - noise
-        gain, inverse = gains[0], inverses[0]
-        if gains.shape[0] > 1:
-            gain = single.covariance_times(matrix)[0]
-            inverse = inverse_lower(jnp.linalg.cholesky(gain @ matrix.T + noise_covariance))
-        x = draw + (inverse.T @ (inverse @ misfit)) @ gain
-        left = noise_inverse @ (residual - matrix @ (x - centre))
-        log_likelihood = -0.5 * jnp.sum(left**2) - noise_log_det
-        return x, logsumexp(log_weights) - (log_likelihood - 0.5 * residual.shape[0] * LOG_2PI)
+        shared = (gains[0], inverses[0]) if gains.shape[0] == 1 else None
+        return Conditioned(
+            self, centre, matrix, residual, noise_covariance, noise, log_weights, shared
+        )
 
     def sample_fixed(
         self, key: PRNGKeyArray, fixed: Bool[Array, " d"], values: Float[Array, " d"]
@@ -269,3 +248,96 @@ class Transition:
         step = jsl.cho_solve((factor, True), jnp.where(fixed, values - draw, 0.0))
         moved = draw + gram @ jnp.where(fixed, step, 0.0)
         return jnp.where(fixed, values, moved), logsumexp(log_weights)
+
+
+class _Noise(NamedTuple):
+    """Cholesky factor of a covariance, its inverse, and the log of its determinant's root."""
+
+    factor: Float[Array, "m m"]
+    inverse: Float[Array, "m m"]
+    log_det: Float[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Tilted:
+    """The law q(x) ~ p(x) exp(g.x); see `Transition.tilted`.
+
+    Attributes:
+        base: p.
+        centre: mean of p, (d,).
+        gradient: g, (d,).
+        log_weights: (K,) log weights of the components of q, not normalised.
+    """
+
+    base: Transition
+    centre: Float[Array, " d"]
+    gradient: Float[Array, " d"]
+    log_weights: Float[Array, " k"]
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
+        """One draw."""
+        key_pick, key_draw = jax.random.split(key)
+        single = self.base._pick(key_pick, self.log_weights)
+        return single._draw(key_draw) + single.covariance_times(self.gradient)[0]
+
+    def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """Log p - log q at x."""
+        return logsumexp(self.log_weights) - self.gradient @ (x - self.centre)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Conditioned:
+    """The law q(x) ~ p(x) N(r; H (x - mean), Sigma); see `Transition.conditioned`.
+
+    Attributes:
+        base: p.
+        centre: mean of p, (d,).
+        matrix: H, (m, d).
+        residual: r, (m,).
+        noise_covariance: Sigma, (m, m).
+        noise: its factors.
+        log_weights: (K,) log weights of the components of q, not normalised.
+        shared: H V and the inverse Cholesky factor of H V H' + Sigma where all components have
+            the covariance V, else None.
+    """
+
+    base: Transition
+    centre: Float[Array, " d"]
+    matrix: Float[Array, "m d"]
+    residual: Float[Array, " m"]
+    noise_covariance: Float[Array, "m m"]
+    noise: _Noise
+    log_weights: Float[Array, " k"]
+    shared: tuple[Array, Array] | None
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
+        """One draw.
+
+        It is Matheron's: a draw of p, moved by the gain times its own misfit, so no factor of the
+        d x d conditional covariance is needed.
+        """
+        key_pick, key_draw, key_noise = jax.random.split(key, 3)
+        single = self.base._pick(key_pick, self.log_weights)
+        draw = single._draw(key_draw)
+        normals = jax.random.normal(key_noise, self.residual.shape, self.residual.dtype)
+        noise = self.noise.factor @ normals
+        misfit = self.residual - self.matrix @ (draw - self.centre) - noise
+        if self.shared is not None:
+            gain, inverse = self.shared
+        else:
+            gain = single.covariance_times(self.matrix)[0]
+            joint = gain @ self.matrix.T + self.noise_covariance
+            inverse = inverse_lower(jnp.linalg.cholesky(joint))
+        return draw + (inverse.T @ (inverse @ misfit)) @ gain
+
+    def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """Log p - log q at x."""
+        left = self.noise.inverse @ (self.residual - self.matrix @ (x - self.centre))
+        constant = self.noise.log_det + 0.5 * left.shape[0] * LOG_2PI
+        return logsumexp(self.log_weights) + 0.5 * jnp.sum(left**2) + constant
+
+
+Change = Transition | Tilted | Conditioned
+"""A law q to draw x_s from: ``sample(key)``, and ``log_ratio(x)``, log p - log q at any x."""

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from smcdiff.kernels import Kernel
 from smcdiff.model import Problem
 from smcdiff.schedules import Level
-from smcdiff.transitions import Transition
+from smcdiff.transitions import Change, Transition
 
 Guide = Any
 """What a proposal carries from the evaluation at x_t to the draw of x_s: a pytree."""
@@ -127,6 +127,17 @@ class Proposal:
         """Log psi_t(x) at level ``step`` and what ``propose`` needs; one network evaluation."""
         raise NotImplementedError
 
+    def law(
+        self,
+        model: ReverseModel,
+        shared: Any,
+        x: Float[Array, " d"],
+        guide: Guide,
+        step: Array,
+    ) -> Change:
+        """The law q of x_s at level ``step + 1``, where its density can be had at any x_s."""
+        raise NotImplementedError
+
     def propose(
         self,
         key: PRNGKeyArray,
@@ -136,8 +147,13 @@ class Proposal:
         guide: Guide,
         step: Array,
     ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
-        """x_s at level ``step + 1`` and log p(x_s given x_t) - log q(x_s given x_t)."""
-        raise NotImplementedError
+        """x_s at level ``step + 1`` and log p(x_s given x_t) - log q(x_s given x_t).
+
+        A proposal defines this, or `law` and no more.
+        """
+        law = self.law(model, shared, x, guide, step)
+        moved = law.sample(key)
+        return moved, law.log_ratio(moved)
 
     def final(self, model: ReverseModel, shared: Any, x: Float[Array, " d"]) -> Float[Array, ""]:
         """Log psi_0(x): the log likelihood, unless the proposal has accounted for it already."""

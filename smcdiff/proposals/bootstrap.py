@@ -37,6 +37,6 @@ class Bootstrap(Proposal):
         denoised = model.denoise(x, model.level(step))
         return self.temper * model.log_likelihood(denoised), denoised
 
-    def propose(self, key, model, shared, x, guide, step):
-        """A draw of the reverse kernel."""
-        return model.transition(x, guide, step).sample(key), jnp.zeros(())
+    def law(self, model, shared, x, guide, step):
+        """The reverse kernel."""
+        return model.transition(x, guide, step)

@@ -73,11 +73,12 @@ class FPS(Proposal):
         # Not exactly zero, for the factors' sake; coordinates that are not seen are free.
         jitter = 1e-6 * transition.mean_variance
         noise = jnp.where(seen, jitter, 1.0)
-        x, log_ratio = transition.sample_conditioned(key, rows, residual, jnp.diag(noise))
+        law = transition.conditioned(rows, residual, jnp.diag(noise))
+        x = law.sample(key)
         left = jnp.where(seen, target - rows @ x, 0.0)
         # The marginal density of what was conditioned on is the ratio times the likelihood of x.
         terms = -0.5 * (left**2 / noise + jnp.log(noise) + LOG_2PI)
-        return x + rows.T @ left, log_ratio + jnp.sum(terms)
+        return x + rows.T @ left, law.log_ratio(x) + jnp.sum(terms)
 
     def start(self, key, model, shared):
         """x_T on the path, for a noise of its own; weighed by the terminal density."""
@@ -118,7 +119,7 @@ class FPS(Proposal):
         rows = system.values[:, None] * system.right
         y = level.alpha * system.observed + system.values * shared.noise[step]
         noise = level.alpha**2 * jnp.eye(system.values.shape[0])
-        return transition.sample_conditioned(key, rows, y - rows @ transition.mean, noise)[0]
+        return transition.conditioned(rows, y - rows @ transition.mean, noise).sample(key)
 
     def final(self, model, shared, x):
         """Zero: the likelihood of y cancels against each particle's own noise."""

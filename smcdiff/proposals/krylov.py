@@ -80,13 +80,13 @@ class KrylovMomentMatched(Proposal):
         log_twist = shared.log_normaliser - 0.5 * (quadratic + jnp.sum(jnp.log(variances)))
         return log_twist, _Guide(denoised, gain)
 
-    def propose(self, key, model, shared, x, guide: _Guide, step):
+    def law(self, model, shared, x, guide: _Guide, step):
         """The reverse kernel, tilted so that its mean follows the observation."""
         _, on_clean, _ = bridge(model.level(step), model.level(step + 1))
         transition = model.transition(x, guide.denoised, step)
         variance = transition.mean_variance
         tilt = jnp.where(variance > 0.0, on_clean / jnp.where(variance > 0, variance, 1.0), 0.0)
-        return transition.sample_tilted(key, tilt * guide.gain)
+        return transition.tilted(tilt * guide.gain)
 
 
 def _unit(vector: Float[Array, " m"]) -> Float[Array, " m"]:

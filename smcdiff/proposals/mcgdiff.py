@@ -38,17 +38,19 @@ class MCGDiff(Proposal):
         return singular_system(model)
 
     @staticmethod
-    def _condition(key, system, transition, level):
-        """A draw of a transition to ``level``, conditioned on the observation noised to it."""
+    def _condition(system, transition, level):
+        """A transition to ``level``, conditioned on the observation noised to it."""
         pseudo = noised_observation(system, level)
         matrix = pseudo.scale * system.values[:, None] * system.right
         residual = pseudo.target - matrix @ transition.mean
-        return transition.sample_conditioned(key, matrix, residual, jnp.diag(pseudo.variances))
+        return transition.conditioned(matrix, residual, jnp.diag(pseudo.variances))
 
     def start(self, key, model, shared):
         """The terminal law, conditioned."""
         terminal = model.problem.prior.terminal()
-        return self._condition(key, shared, terminal, model.level(0))
+        law = self._condition(shared, terminal, model.level(0))
+        x = law.sample(key)
+        return x, law.log_ratio(x)
 
     def guide(self, model, shared, x, step):
         """The noised observation's density; the network evaluation is for the draw."""
@@ -56,7 +58,6 @@ class MCGDiff(Proposal):
         log_twist = noised_observation(shared, level).log_density(shared, x)
         return log_twist, model.denoise_for_kernel(x, level)
 
-    def propose(self, key, model, shared, x, guide, step):
+    def law(self, model, shared, x, guide, step):
         """The reverse kernel, conditioned."""
-        transition = model.transition(x, guide, step)
-        return self._condition(key, shared, transition, model.level(step + 1))
+        return self._condition(shared, model.transition(x, guide, step), model.level(step + 1))

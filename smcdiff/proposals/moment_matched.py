@@ -146,8 +146,8 @@ class MomentMatched(Proposal):
         matrix = jnp.where(is_last, shared.matrix, s.alpha / s.sigma**2 * rows)
         return matrix, identity + jnp.where(is_last, 0.0, inner)
 
-    def propose(self, key, model, shared, x, guide, step):
-        """A draw of the reverse kernel conditioned on the linearised twist."""
+    def law(self, model, shared, x, guide, step):
+        """The reverse kernel conditioned on the linearised twist."""
         transition = model.transition(x, guide.denoised, step)
         matrix, noise = self._linearise(model, shared, guide, step)
-        return transition.sample_conditioned(key, matrix, guide.residual, noise)
+        return transition.conditioned(matrix, guide.residual, noise)

@@ -11,6 +11,8 @@ from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.bootstrap import Bootstrap
 from smcdiff.proposals.repaint import renoise
+from smcdiff.schedules import Level
+from smcdiff.transitions import Change
 
 
 @jax.tree_util.register_dataclass
@@ -18,28 +20,32 @@ from smcdiff.proposals.repaint import renoise
 class Rejuvenated(Proposal):
     """A proposal whose draws are moved again, to give copies of a particle their own values.
 
-    After the draw of x_s the state is noised up by ``jump`` levels with the forward process and
-    brought down in one reverse step to x_s'; x_s' is kept with probability min(1, psi_s(x_s') /
-    psi_s(x_s)), else x_s stays. If the reverse kernel is exact, up and down are a Gibbs move of the
-    prior's marginal p_s, and with the acceptance step a Metropolis-Hastings move of p_s psi_s: the
-    weights stay as they are and the sampler consistent. For another kernel the move is approximate.
-    The last step is not rejuvenated. With weights off every move is accepted.
+    After the draw of x_s the state is noised up by ``jump`` levels with the forward process, to
+    x_t, and brought down in one step to x_s', with the proposal's own law q where that can be
+    evaluated (it defines `Proposal.law`), else with the reverse kernel. With w = psi_s p / q, all
+    given x_t, x_s' is kept with probability min(1, w(x_s') / w(x_s)), else x_s stays. If the
+    reverse kernel is exact, p_s(x_s) p(x_t given x_s) = p_t(x_t) p(x_s given x_t), so this is a
+    Metropolis-Hastings move of p_s psi_s, and a Gibbs move where w is constant: the weights stay as
+    they are and the sampler consistent. For another kernel the move is approximate. The last step
+    is not rejuvenated. With weights off every move is accepted.
 
-    Cost: that of the proposal, and for each move one network evaluation for the step down and one
-    evaluation of the proposal's twist.
+    Cost: that of the proposal, and for each move the proposal's evaluation twice, at x_t and x_s'
+    (and once before the first move).
 
     Attributes:
         proposal: what draws x_s.
         moves: moves a step.
         jump: levels to go up.
+        every: steps from one step with moves to the next.
     """
 
     proposal: Proposal = dataclasses.field(default_factory=Bootstrap)
     moves: int = dataclasses.field(default=1, metadata={"static": True})
     jump: int = dataclasses.field(default=1, metadata={"static": True})
+    every: int = dataclasses.field(default=1, metadata={"static": True})
 
     def __post_init__(self):
-        for name in ("moves", "jump"):
+        for name in ("moves", "jump", "every"):
             value = getattr(self, name)
             if value < 1:
                 raise InputError(f"Rejuvenated: {name} is {value}; it must be at least 1")
@@ -90,7 +96,7 @@ class Rejuvenated(Proposal):
             return moved, before - after
 
         top = step + 1 - self.jump
-        possible = (step < model.num_steps - 1) & (top >= 0)
+        possible = (step < model.num_steps - 1) & (top >= 0) & ((step + 1) % self.every == 0)
         moved, change = jax.lax.cond(
             possible, rejuvenate, lambda x: (x, jnp.zeros_like(log_ratio)), drawn
         )
@@ -104,9 +110,23 @@ class Rejuvenated(Proposal):
         key_up, key_down, key_accept = jax.random.split(key, 3)
         s, t = model.level(step), model.level(step - self.jump)
         noisy = renoise(key_up, x, s, t)
-        down = model.kernel(model.problem.prior, noisy, model.denoise_for_kernel(noisy, t), t, s)
-        candidate = down.sample(key_down)
+        law = self._law_down(model, shared, noisy, step)
+        candidate = law.sample(key_down)
         new_twist = self._log_twist(model, shared, candidate, step)
-        log_uniform = -jax.random.exponential(key_accept)
-        accepted = (log_uniform < new_twist - log_twist) | (not model.weighted)
+        gain = new_twist + law.log_ratio(candidate) - log_twist - law.log_ratio(x)
+        accepted = (-jax.random.exponential(key_accept) < gain) | (not model.weighted)
         return jnp.where(accepted, candidate, x), jnp.where(accepted, new_twist, log_twist)
+
+    def _law_down(self, model: ReverseModel, shared, noisy, step) -> Change:
+        """The law of x_s given x_t, ``jump`` levels above it in one step."""
+        s, t = model.level(step), model.level(step - self.jump)
+        if type(self.proposal).law is Proposal.law:
+            denoised = model.denoise_for_kernel(noisy, t)
+            return model.kernel(model.problem.prior, noisy, denoised, t, s)
+        # A grid on which t to s is one step, and not the last.
+        levels = Level(
+            *(jnp.stack([above, below, below]) for above, below in zip(t, s, strict=True))
+        )
+        stride = dataclasses.replace(model, levels=levels)
+        guide = self.proposal.guide(stride, shared, noisy, jnp.int32(0))[1]
+        return self.proposal.law(stride, shared, noisy, guide, jnp.int32(0))

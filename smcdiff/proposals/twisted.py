@@ -74,7 +74,7 @@ class Twisted(Proposal):
         (value, denoised), gradient = jax.value_and_grad(twist, has_aux=True)(x)
         return value, (denoised, gradient)
 
-    def propose(self, key, model, shared, x, guide, step):
-        """A draw of the tilted reverse kernel."""
+    def law(self, model, shared, x, guide, step):
+        """The tilted reverse kernel."""
         denoised, gradient = guide
-        return model.transition(x, denoised, step).sample_tilted(key, gradient)
+        return model.transition(x, denoised, step).tilted(gradient)

@@ -266,6 +266,7 @@ def test_zero_and_repeated_singular_values():
         (lambda: proposals.RePaint(repeats=0), "RePaint: repeats is 0"),
         (lambda: proposals.RePaint(jump=0), "RePaint: jump is 0"),
         (lambda: proposals.Rejuvenated(moves=0), "Rejuvenated: moves is 0"),
+        (lambda: proposals.Rejuvenated(every=0), "Rejuvenated: every is 0"),
         (lambda: proposals.KrylovMomentMatched(size=0), "size is 0"),
         (lambda: proposals.KrylovMomentMatched(floor=2.0), "floor is 2.0"),
     ],

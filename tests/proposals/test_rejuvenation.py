@@ -36,7 +36,10 @@ def _setting(matrix, kernel):
     return model, x
 
 
-@pytest.mark.parametrize("base", [proposals.Bootstrap(), proposals.MomentMatched()])
+BASES = [proposals.Bootstrap(), proposals.Twisted(), proposals.MomentMatched(), proposals.DDRM()]
+
+
+@pytest.mark.parametrize("base", BASES, ids=lambda base: type(base).__name__)
 @pytest.mark.parametrize(("kernel", "invariant"), [(kernels.Exact(), True), COARSE])
 def test_rejuvenation_leaves_p_psi_as_it_is(base, kernel, invariant):
     model, x = _setting(DENSE, kernel)
