@@ -19,6 +19,9 @@ def sample(
     ),
     number: Annotated[int, typer.Option("--number", "-n", help="How many draws.")] = 64,
     steps: Annotated[int, typer.Option(help="Reverse diffusion steps.")] = 100,
+    label: Annotated[
+        int | None, typer.Option(help="Class to draw, where the prior was trained with labels.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="New folder for samples.npy and samples.png.")
@@ -38,6 +41,8 @@ def sample(
     if steps < 2:
         raise InputError(f"--steps is {steps}; a time grid needs at least 2 steps")
     distribution = load_prior(prior)
+    if label is not None:
+        distribution = distribution.given(label)
     distribution.num_steps = steps
     with new_folder(output) as folder:
         chunk = min(number, _CHUNK)

@@ -139,7 +139,8 @@ def _findings(posterior: Posterior, numbers: dict, particles: int):
     if numbers["founders"] < min(_FEW_FOUNDERS, particles):
         yield (
             f"only {numbers['founders']} founders survive: the draws share their early history, so"
-            " modes decided at high noise may be missing; try more particles or chains"
+            " modes decided at high noise may be missing; try more particles or chains, and"
+            " proposals.Rejuvenated to move copies apart"
         )
     if numbers["largest_weight"] > _HEAVY:
         yield (

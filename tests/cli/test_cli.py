@@ -144,6 +144,11 @@ def test_sample_and_priors(smcdiff, tmp_path):
     code, out, _ = smcdiff("priors")
     assert code == 0 and "mnist" in out
     refused(smcdiff("sample", "--number", "0", "-o", "b"), "--number is 0")
+    refused(smcdiff("sample", "--label", "3", "-o", "b"), "this prior knows no classes")
+    refused(
+        smcdiff("sample", "--prior", "mnist-classes", "--label", "10", "-o", "b"),
+        "class 10: this prior has the classes 0 to 9",
+    )
 
 
 @pytest.mark.parametrize("command", ["solve", "sample", "train", "priors", "report"])
