@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import time
 from pathlib import Path
 
@@ -119,8 +120,8 @@ def write(records, options, arguments: str) -> None:
     lines = ["# Mixture in 256 dimensions", "", "Written by", ""]
     lines += [f"    python experiments/gmm_256/run.py {arguments}".rstrip(), ""]
     lines += [
-        f"Means over the problems, {options.steps} steps; seconds with compilation are the first"
-        " problem's, without it the median's.", "",
+        f"Means over the problems, {options.steps} steps, 256 particles; seconds with compilation"
+        " are the first problem's, without it the median's.", "",
         "| method | problems | mean error | sliced W2 | \\|dlogZ\\| | ESS | s, first | s |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -140,11 +141,14 @@ def write(records, options, arguments: str) -> None:
 
     figure = Figure(figsize=(8, 0.35 * len(averages) + 1.5), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    for column, (axis, label) in enumerate(zip(axes, ("mean error", "sliced W2"), strict=True)):
+    panels = ("mean error", (0.5, 1, 2, 4, 8)), ("sliced W2", (0.1, 0.2, 0.4))
+    for column, (axis, (label, ticks)) in enumerate(zip(axes, panels, strict=True)):
         values = [averages[name][column] for name in averages]
         axis.plot(values, range(len(values)), "o")
         axis.axvline(values[0], color="0.6", linewidth=1)
         axis.set_xscale("log")
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.set_xticks([], minor=True)
         axis.set_xlabel(label)
     axes[0].set_yticks(range(len(averages)), list(averages))
     axes[0].invert_yaxis()
@@ -166,6 +170,8 @@ def main(arguments: list[str] | None = None) -> None:
         options.problems, options.steps, options.methods = 1, 4, ["MCGDiff"]
     options.output.mkdir(parents=True, exist_ok=True)
     given = "--smoke" if options.smoke else f"--problems {options.problems}"
+    if set(options.methods) != set(METHODS) and not options.smoke:
+        given += " --methods " + shlex.join(options.methods)
     write(run(options, size, particles, options.steps), options, given)
 
 
