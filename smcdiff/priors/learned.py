@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from smcdiff import kernels, schedules
@@ -194,7 +195,8 @@ class DiffusionPrior(DiffusionDistribution):
         num_classes = getattr(self.denoiser, "num_classes", 0)
         if not num_classes:
             raise InputError("this prior knows no classes; train one with `smcdiff train --labels`")
-        if isinstance(label, int) and not 0 <= label < num_classes:
+        # An embedding takes a class beyond the last one for the last one, without a word.
+        if not isinstance(label, Tracer) and not 0 <= int(label) < num_classes:
             raise InputError(f"class {label}: this prior has the classes 0 to {num_classes - 1}")
         return DiffusionPrior(
             self.denoiser.given(label), self.schedule, self.event_shape, self.prediction,

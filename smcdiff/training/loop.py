@@ -44,14 +44,16 @@ class _State(NamedTuple):
 class _Data(NamedTuple):
     images: np.ndarray
     labels: np.ndarray | None
+    num_classes: int
 
-    def batch(self, step: int, config: TrainConfig, num_classes: int):
+    def batch(self, step: int, config: TrainConfig):
         """Images in [-1, 1] and labels of one step; ``num_classes`` stands for a hidden label."""
         chosen = batch_indices(step, config.batch, len(self.images), config.seed)
         clean, labels = jnp.asarray(to_unit_range(self.images[chosen])), self.labels
         if labels is not None:
             share, seed = config.label_dropout, config.seed
-            labels = jnp.asarray(hide_labels(labels[chosen], share, num_classes, step, seed))
+            labels = hide_labels(labels[chosen], share, self.num_classes, step, seed)
+            labels = jnp.asarray(labels)
         return clean, labels
 
 
@@ -147,13 +149,14 @@ def train(data: str | Path, output: str | Path, config: TrainConfig | None = Non
     network_config = config.network(images.shape[1:], num_classes)
     folder.mkdir(parents=True, exist_ok=True)
     held_out = max(config.batch, len(images) // 60)
-    training = _Data(images[:-held_out], None if labels is None else labels[:-held_out])
+    shown = None if labels is None else labels[:-held_out]
+    training = _Data(images[:-held_out], shown, num_classes)
     graph, params = _initial(network_config, config)
     state = _State(params, params, _optimiser(config).init(params), jnp.int32(0), jnp.float32(0))
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
         state = _load_checkpoint(checkpoint, state)
-    state = _loop(config, graph, state, training, num_classes, checkpoint)
+    state = _loop(config, graph, state, training, checkpoint)
     denoiser = NetworkDenoiser.wrap(nnx.merge(graph, state.ema), num_classes)
     errors = _held_out_errors(denoiser, images[-held_out:], config)
     draw_samples(denoiser, images.shape[1:], config, folder / "samples.png")
@@ -182,16 +185,14 @@ def _initial(network_config: UNet2DConfig, config: TrainConfig):
     return nnx.split(network)
 
 
-def _loop(
-    config: TrainConfig, graph, state: _State, data: _Data, num_classes: int, checkpoint: Path
-) -> _State:
+def _loop(config: TrainConfig, graph, state: _State, data: _Data, checkpoint: Path) -> _State:
     """The optimiser's steps that are left, with progress, checkpoints and sample grids."""
     step, key = _make_step(config, graph), jax.random.key(config.seed)
     grid = checkpoint.parent / "samples.png"
     start = time.perf_counter() - float(state.seconds)
     with ProgressBar(config.steps, "Training") as progress:
         for index in range(int(state.step), config.steps):
-            clean, labels = data.batch(index, config, num_classes)
+            clean, labels = data.batch(index, config)
             state, loss = step(state, clean, labels, key)
             last = index + 1 == config.steps
             if not (index + 1) % 10 or last:
@@ -204,7 +205,7 @@ def _loop(
                 state = state._replace(seconds=jnp.float32(time.perf_counter() - start))
                 _save_checkpoint(checkpoint, state)
             if not (index + 1) % config.sample_every:
-                denoiser = NetworkDenoiser.wrap(nnx.merge(graph, state.ema), num_classes)
+                denoiser = NetworkDenoiser.wrap(nnx.merge(graph, state.ema), data.num_classes)
                 draw_samples(denoiser, data.images.shape[1:], config, grid)
     return state
 

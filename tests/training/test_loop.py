@@ -66,7 +66,7 @@ def test_labels_make_a_prior_of_each_class(data, trained, tmp_path):
     first, second, none = (p.denoise(x, 0.9) for p in (prior.given(0), prior.given(1), prior))
     assert np.any(first != second) and np.any(first != none)
     with pytest.raises(InputError, match="class 2: this prior has the classes 0 to 1"):
-        prior.given(2)
+        prior.given(np.int64(2))
     with pytest.raises(InputError, match="knows no classes"):
         load_prior(trained).given(0)
 
