@@ -35,6 +35,21 @@ def train(
     layers: Annotated[int, typer.Option(help="Residual blocks a resolution.")] = 1,
     patch: Annotated[int, typer.Option(help="Pixels folded into channels, each way.")] = 2,
     prediction: Annotated[str, typer.Option(help="What the network learns: v, eps or x0.")] = "v",
+    weighting: Annotated[
+        str, typer.Option(help="Weight of the noise levels: uniform, min-snr or lognormal.")
+    ] = "uniform",
+    log_snr_mean: Annotated[
+        float, typer.Option(help="Mean log-SNR of the levels drawn, with lognormal.")
+    ] = 2.4,
+    log_snr_std: Annotated[
+        float, typer.Option(help="Its standard deviation, with lognormal.")
+    ] = 2.4,
+    uniform_share: Annotated[
+        float, typer.Option(help="Share drawn at uniform times nevertheless, with lognormal.")
+    ] = 0.0,
+    schedule: Annotated[
+        str, typer.Option(help="Learning rate after the warm-up: cosine, linear or constant.")
+    ] = "cosine",
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
     sample_every: Annotated[int, typer.Option(help="Steps between sample grids.")] = 1000,
     labels: Annotated[
@@ -60,6 +75,8 @@ def train(
     config = TrainConfig(
         steps=steps, batch=batch, learning_rate=learning_rate, ema=ema, seed=seed,
         channels=_channels(channels), layers=layers, patch=patch, prediction=prediction,
+        weighting=weighting, log_snr_mean=log_snr_mean, log_snr_std=log_snr_std,
+        uniform_share=uniform_share, schedule=schedule,
         checkpoint_every=checkpoint_every, sample_every=sample_every, labels=labels,
         label_dropout=label_dropout, init=init, description=description, licence=licence,
     )  # fmt: skip

@@ -6,8 +6,11 @@ import dataclasses
 import shlex
 from pathlib import Path
 
+import optax
+
 from smcdiff.errors import InputError
 from smcdiff.networks.unet import UNet2DConfig
+from smcdiff.training.weighting import LogNormal, MinSNR, Uniform, Weighting
 from smcdiff.zoo import PREDICTIONS
 
 
@@ -18,13 +21,18 @@ class TrainConfig:
     Attributes:
         steps: optimiser steps.
         batch: images a step.
-        learning_rate: peak of the schedule (100 steps of warm-up, cosine decay).
+        learning_rate: peak, after 100 steps of warm-up.
         ema: decay of the exponential moving average of the weights.
         seed: of initialisation, order and noise.
         channels: channels of each resolution.
         layers: resnets a resolution.
         patch: pixels folded into channels, each way.
         prediction: "v", "eps" or "x0".
+        weighting: how much each noise level counts: "uniform", "min-snr" or "lognormal".
+        log_snr_mean: of the levels drawn, with "lognormal".
+        log_snr_std: their standard deviation, with "lognormal".
+        uniform_share: share of the levels drawn at uniform times nevertheless, with "lognormal".
+        schedule: of the learning rate, after its warm-up: "cosine", "linear" or "constant".
         checkpoint_every: steps between checkpoints.
         sample_every: steps between sample grids.
         labels: learn a class-conditional prior too, from the data's labels.
@@ -44,6 +52,11 @@ class TrainConfig:
     layers: int = 1
     patch: int = 2
     prediction: str = "v"
+    weighting: str = "uniform"
+    log_snr_mean: float = 2.4
+    log_snr_std: float = 2.4
+    uniform_share: float = 0.0
+    schedule: str = "cosine"
     checkpoint_every: int = 500
     sample_every: int = 1000
     labels: bool = False
@@ -61,10 +74,37 @@ class TrainConfig:
                 f"train: label_dropout is {self.label_dropout}; it must lie between 0 and 1, so"
                 " that the network learns with labels and without"
             )
-        if self.prediction not in PREDICTIONS:
-            raise InputError(
-                f"train: prediction is '{self.prediction}'; choose from {sorted(PREDICTIONS)}"
-            )
+        for name, choices in (
+            ("prediction", sorted(PREDICTIONS)),
+            ("weighting", ["uniform", "min-snr", "lognormal"]),
+            ("schedule", ["cosine", "linear", "constant"]),
+        ):
+            if getattr(self, name) not in choices:
+                raise InputError(f"train: {name} is '{getattr(self, name)}'; choose from {choices}")
+        if not 0.0 <= self.uniform_share < 1.0:
+            raise InputError(f"train: uniform_share is {self.uniform_share}; it lies in [0, 1)")
+        if not self.log_snr_std > 0.0:
+            raise InputError(f"train: log_snr_std is {self.log_snr_std}; it must be positive")
+
+    def level_weighting(self) -> Weighting:
+        """How much each noise level counts."""
+        if self.weighting == "min-snr":
+            return MinSNR()
+        if self.weighting == "lognormal":
+            return LogNormal(self.log_snr_mean, self.log_snr_std, self.uniform_share)
+        return Uniform()
+
+    def optimiser(self) -> optax.GradientTransformation:
+        """Adam with clipped gradients; its rate warms up, then follows the schedule."""
+        warm, peak = min(100, self.steps // 2), self.learning_rate
+        rest = self.steps - warm
+        after = {
+            "cosine": optax.cosine_decay_schedule(peak, rest, 1e-5 / peak),
+            "linear": optax.linear_schedule(peak, 1e-5, rest),
+            "constant": optax.constant_schedule(peak),
+        }[self.schedule]
+        rate = optax.join_schedules([optax.linear_schedule(0.0, peak, warm), after], [warm])
+        return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
     def network(self, shape: tuple[int, int, int], num_classes: int = 0) -> UNet2DConfig:
         """The U-Net's configuration for images of (h, w, c); with classes, one more is "none"."""

@@ -1,7 +1,7 @@
 """Denoising score matching with Optax: exponential moving average, checkpoints, a model folder.
 
-The loss is the mean squared error of the network's target (v by default) at uniformly stratified
-times, ``E |f(alpha x_0 + sigma eps, t) - target|^2`` (Ho et al. 2020; Salimans and Ho 2022). Every
+The loss is the mean squared error of the network's target (v by default) at stratified times,
+``E |f(alpha x_0 + sigma eps, t) - target|^2`` (Ho et al. 2020; Salimans and Ho 2022). Every
 random number is a function of the seed and the step, so that a run that was killed and resumed ends
 with the weights of one that was not.
 """
@@ -30,6 +30,7 @@ from smcdiff.progress import ProgressBar
 from smcdiff.training.config import TrainConfig
 from smcdiff.training.data import batch_indices, hide_labels, load_images, load_labels
 from smcdiff.training.folder import Trained, write
+from smcdiff.training.weighting import draw_times
 from smcdiff.zoo import PREDICTIONS, NetworkDenoiser, prior_folder
 
 
@@ -62,12 +63,12 @@ _SCHEDULE = schedules.Cosine(t_min=0.004, t_max=0.996)
 _SAMPLED = schedules.Cosine()
 
 
-def _loss(params, graph, clean, labels, key, prediction):
-    """Mean squared error of the target at stratified times."""
+def _loss(params, graph, clean, labels, key, prediction, weighting):
+    """Mean squared error of the target at stratified times, drawn by their weight."""
     key_time, key_noise = jax.random.split(key)
     batch = clean.shape[0]
     strata = (jnp.arange(batch) + jax.random.uniform(key_time)) / batch
-    times = _SCHEDULE.t_min + (_SCHEDULE.t_max - _SCHEDULE.t_min) * strata
+    times = draw_times(strata, weighting, prediction, _SCHEDULE)
     level = schedules.levels(_SCHEDULE, times[:, None, None, None])
     noise = jax.random.normal(key_noise, clean.shape)
     noisy = level.alpha * clean + level.sigma * noise
@@ -75,21 +76,15 @@ def _loss(params, graph, clean, labels, key, prediction):
     return jnp.mean((output - prediction.target(clean, noise, level)) ** 2)
 
 
-def _optimiser(config: TrainConfig) -> optax.GradientTransformation:
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, min(100, config.steps // 2), config.steps, 1e-5
-    )
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-
-
 def _make_step(config: TrainConfig, graph):
-    optimiser, prediction = _optimiser(config), PREDICTIONS[config.prediction]()
+    optimiser, prediction = config.optimiser(), PREDICTIONS[config.prediction]()
+    weighting = config.level_weighting()
 
     @jax.jit
     def step(state: _State, clean, labels, key):
         key = jax.random.fold_in(key, state.step)
         loss, gradient = jax.value_and_grad(_loss)(
-            state.params, graph, clean, labels, key, prediction
+            state.params, graph, clean, labels, key, prediction, weighting
         )
         updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -152,7 +147,7 @@ def train(data: str | Path, output: str | Path, config: TrainConfig | None = Non
     shown = None if labels is None else labels[:-held_out]
     training = _Data(images[:-held_out], shown, num_classes)
     graph, params = _initial(network_config, config)
-    state = _State(params, params, _optimiser(config).init(params), jnp.int32(0), jnp.float32(0))
+    state = _State(params, params, config.optimiser().init(params), jnp.int32(0), jnp.float32(0))
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
         state = _load_checkpoint(checkpoint, state)
