@@ -69,12 +69,14 @@ class NetworkDenoiser:
         num_classes: classes that the network knows; 0 for an unconditional one.
         label: the class to denoise for, a scalar; ``num_classes`` for none, None where the network
             knows no classes.
+        strength: of classifier-free guidance by that class, or None for the class alone.
     """
 
     state: Any
     graph: Any = dataclasses.field(metadata={"static": True})
     num_classes: int = dataclasses.field(default=0, metadata={"static": True})
     label: Int[Array, ""] | None = None
+    strength: Float[Array, ""] | float | None = None
 
     @classmethod
     def wrap(cls, network: nnx.Module, num_classes: int = 0) -> NetworkDenoiser:
@@ -88,17 +90,24 @@ class NetworkDenoiser:
         graph, state = nnx.split(network)
         return cls(state, graph, num_classes, jnp.int32(num_classes) if num_classes else None)
 
-    def given(self, label: Int[Array, ""] | int) -> NetworkDenoiser:
-        """The denoiser of one class."""
-        return dataclasses.replace(self, label=jnp.asarray(label, jnp.int32))
+    def given(
+        self, label: Int[Array, ""] | int, strength: Float[Array, ""] | float | None = None
+    ) -> NetworkDenoiser:
+        """The denoiser of one class, or guided by it."""
+        return dataclasses.replace(self, label=jnp.asarray(label, jnp.int32), strength=strength)
 
     def __call__(self, x: Float[Array, "h w c"], t: Float[Array, ""]) -> Float[Array, "h w c"]:
         """The raw output for one image; t in the schedule's time."""
         from flax import nnx
 
         network = nnx.merge(self.graph, self.state)
-        labels = None if self.label is None else self.label[None]
-        return network(x[None], 1000.0 * jnp.asarray(t, x.dtype)[None], labels)[0]
+        times = 1000.0 * jnp.asarray(t, x.dtype)[None]
+        if self.strength is None or self.label is None:
+            labels = None if self.label is None else self.label[None]
+            return network(x[None], times, labels)[0]
+        labels = jnp.stack([jnp.int32(self.num_classes), self.label])
+        plain, given = network(jnp.stack([x, x]), jnp.repeat(times, 2), labels)
+        return plain + self.strength * (given - plain)
 
 
 def zoo_folder() -> Path:

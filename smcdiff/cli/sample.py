@@ -22,6 +22,16 @@ def sample(
     label: Annotated[
         int | None, typer.Option(help="Class to draw, where the prior was trained with labels.")
     ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="Classifier-free guidance towards --label; left out: the class's prior."),
+    ] = None,
+    solver: Annotated[
+        str, typer.Option(help="ancestral, dpm (20 --steps suffice) or ode (to a tolerance).")
+    ] = "ancestral",
+    temperature: Annotated[
+        float, typer.Option(help="Factor on x_T, with dpm and ode; below 1: more typical draws.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="New folder for samples.npy and samples.png.")
@@ -31,7 +41,7 @@ def sample(
     import jax
     import numpy as np
 
-    from smcdiff import plots
+    from smcdiff import flow, plots
     from smcdiff.cli.output import new_folder
     from smcdiff.progress import ProgressBar
     from smcdiff.zoo import load_prior
@@ -40,13 +50,26 @@ def sample(
         raise InputError(f"--number is {number}; it must be at least 1")
     if steps < 2:
         raise InputError(f"--steps is {steps}; a time grid needs at least 2 steps")
+    if solver not in ("ancestral", "dpm", "ode"):
+        raise InputError(f"--solver is '{solver}'; choose from ancestral, dpm, ode")
+    if solver == "ancestral" and temperature != 1.0:
+        raise InputError("--temperature needs --solver dpm or --solver ode")
+    if label is None and strength is not None:
+        raise InputError("--strength guides towards a class; name it with --label")
     distribution = load_prior(prior)
     if label is not None:
-        distribution = distribution.given(label)
+        distribution = distribution.given(label, strength)
     distribution.num_steps = steps
     with new_folder(output) as folder:
         chunk = min(number, _CHUNK)
-        draw = jax.jit(lambda key, d: d.sample(key, (chunk,)))
+        curve = flow.DPMSolver(steps) if solver == "dpm" else flow.ProbabilityFlow()
+
+        @jax.jit
+        def draw(key, distribution):
+            if solver == "ancestral":
+                return distribution.sample(key, (chunk,))
+            return flow.sample(distribution, key, (chunk,), solver=curve, temperature=temperature)
+
         parts, count = [], -(-number // chunk)
         with ProgressBar(count) as bar:
             for index, key in enumerate(jax.random.split(jax.random.key(seed), count)):

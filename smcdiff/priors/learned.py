@@ -183,11 +183,17 @@ class DiffusionPrior(DiffusionDistribution):
 
         return self._sample_many(draw, key, sample_shape)
 
-    def given(self, label: Int[Array, ""] | int) -> DiffusionPrior:
+    def given(
+        self, label: Int[Array, ""] | int, strength: Float[Array, ""] | float | None = None
+    ) -> DiffusionPrior:
         """The prior of one class, where the network was trained with labels.
 
         Args:
             label: the class, from 0; it may be traced.
+            strength: omega of classifier-free guidance (Ho and Salimans 2022): the output without
+                the class plus omega times the difference that the class makes, at twice the cost.
+                A heuristic: the draws are those of no prior unless omega is 1, which None is. See
+                `smcdiff.proposals.ClassifierFree` for guided draws with weights.
 
         Raises:
             InputError: a prior without classes, or a class that it does not have.
@@ -199,7 +205,7 @@ class DiffusionPrior(DiffusionDistribution):
         if not isinstance(label, Tracer) and not 0 <= int(label) < num_classes:
             raise InputError(f"class {label}: this prior has the classes 0 to {num_classes - 1}")
         return DiffusionPrior(
-            self.denoiser.given(label), self.schedule, self.event_shape, self.prediction,
+            self.denoiser.given(label, strength), self.schedule, self.event_shape, self.prediction,
             data_variance=self.data_variance, num_steps=self.num_steps,
         )  # fmt: skip
 

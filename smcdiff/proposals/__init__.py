@@ -10,6 +10,8 @@ from smcdiff.proposals.fps import FPS as FPS
 from smcdiff.proposals.guidance import DPS as DPS
 from smcdiff.proposals.guidance import PiGDM as PiGDM
 from smcdiff.proposals.krylov import KrylovMomentMatched as KrylovMomentMatched
+from smcdiff.proposals.learned_guidance import ClassifierFree as ClassifierFree
+from smcdiff.proposals.learned_guidance import ClassifierGuidance as ClassifierGuidance
 from smcdiff.proposals.mcgdiff import MCGDiff as MCGDiff
 from smcdiff.proposals.moment_matched import MomentMatched as MomentMatched
 from smcdiff.proposals.rejuvenated import Rejuvenated as Rejuvenated
@@ -22,4 +24,7 @@ SAMPLERS: tuple[type[Proposal], ...] = (
     Bootstrap, Replacement, SMCDiff, RePaint, DPS, PiGDM, Twisted, MomentMatched,
     KrylovMomentMatched, MCGDiff, FPS, DDRM, DAPS, Rejuvenated,
 )  # fmt: skip
-"""The samplers, from the simplest to the most involved."""
+"""The samplers that need nothing but the NumPyro model, from the simplest to the most involved."""
+
+CONDITIONAL_SAMPLERS: tuple[type[Proposal], ...] = (ClassifierGuidance, ClassifierFree)
+"""The samplers that need a learned conditional model besides."""

@@ -66,12 +66,6 @@ def test_parameters_enter_jit_as_arguments():
     assert len(traces) == 1
 
 
-def test_log_prob_says_what_to_do():
-    prior = priors.DiffusionPrior(lambda x, t: x, SCHEDULE, (3,))
-    with pytest.raises(InputError, match="smcdiff.SMC"):
-        prior.log_prob(jnp.zeros(3))
-
-
 def test_wrong_output_shape():
     with pytest.raises(InputError, match="returns shape"):
         priors.DiffusionPrior(lambda x, t: x[:2], SCHEDULE, (3,))

@@ -7,6 +7,7 @@ import numpyro.distributions as dist
 
 from smcdiff import kernels, priors, proposals, schedules
 from smcdiff.model import read
+from smcdiff.schedules import Level
 
 
 def _covariance(seed):
@@ -29,6 +30,38 @@ Y, NOISE = jnp.array([0.7, -0.6]), jnp.array([0.4, 0.3])
 def model(prior, matrix, noise, y=None):
     x = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(matrix @ x, noise).to_event(1), obs=y)
+
+
+def noisy_log_likelihood(prior, matrix, noise):
+    """Log p(y given x_t) for the model below, exact: what a perfect classifier would know."""
+
+    def log_prob(x, t):
+        clean = Level(*(jnp.asarray(value) for value in (0.0, 1.0, 0.0, jnp.inf)))
+        given = prior.reverse(x, schedules.levels(prior.schedule, t), clean)
+        law = given.conditioned(matrix, Y - matrix @ given.mean, jnp.diag(noise**2))
+        return jax.nn.logsumexp(law.log_weights)
+
+    return log_prob
+
+
+def conditional_prior(prior, matrix, noise):
+    """The exact denoiser of x_0 given x_t and y, by Tweedie's formula."""
+    score = jax.grad(noisy_log_likelihood(prior, matrix, noise))
+
+    def denoise(x, t):
+        level = schedules.levels(prior.schedule, t)
+        return prior.denoise(x, t) + level.sigma**2 / level.alpha * score(x, t)
+
+    return priors.DiffusionPrior(denoise, prior.schedule, prior.event_shape)
+
+
+def conditional_sampler(name, prior, matrix, noise):
+    """A sampler of `proposals.CONDITIONAL_SAMPLERS` with the exact conditional model."""
+    if name == "ClassifierGuidance":
+        return proposals.ClassifierGuidance(noisy_log_likelihood(prior, matrix, noise))
+    if name == "ClassifierFree":
+        return proposals.ClassifierFree(conditional_prior(prior, matrix, noise))
+    raise KeyError(f"{name} is registered, but no exact conditional model is known for it")
 
 
 def reverse_model(prior, matrix, noise, num_steps):

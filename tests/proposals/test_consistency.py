@@ -17,7 +17,9 @@ import pytest
 from smcdiff import exact, proposals
 from smcdiff.smc import particle_filter, resampling
 from smcdiff.steered import SteeredDiffusion
-from tests.proposals.models import DENSE, GAUSSIAN, MASK, MIXTURE, NOISE, PRIORS, Y, reverse_model
+from tests.proposals.models import (
+    DENSE, GAUSSIAN, MASK, MIXTURE, NOISE, PRIORS, Y, conditional_sampler, reverse_model,
+)  # fmt: skip
 
 NUM_RUNS = 256
 
@@ -46,17 +48,24 @@ SETTINGS = {
     "Replacement": Settings(num_steps=3, num_particles=2048),
 }
 REGISTERED = {
-    name: value()
+    name: value
     for name, value in vars(proposals).items()
     if isinstance(value, type)
     and issubclass(value, proposals.Proposal)
     and value is not proposals.Proposal
 }
+
+
+def _registered(name, sampler):
+    """The proposal, None for one that depends on the problem, and its settings."""
+    settings = SETTINGS.get(name, Settings())
+    if sampler in proposals.CONDITIONAL_SAMPLERS:
+        return None, settings
+    return settings.proposal or sampler(), settings
+
+
 CASES = {
-    **{
-        name: (SETTINGS.get(name, Settings()).proposal or proposal, SETTINGS.get(name, Settings()))
-        for name, proposal in REGISTERED.items()
-    },
+    **{name: _registered(name, sampler) for name, sampler in REGISTERED.items()},
     # A twist that is not widened wants noise as wide as the prior.
     "Twisted, plain": (proposals.Twisted(widen=False), Settings(noise=8.0)),
     # Raised to a power the likelihood of m(x_t) is a twist that is too sure, too.
@@ -81,8 +90,10 @@ class Runs(NamedTuple):
 def _replicate(case, prior, **settings) -> Runs:
     """log Z_hat - log Z, and mean and second moments of x."""
     proposal, test = CASES[case]
-    matrix = MASK if proposal.masks_only else DENSE
+    matrix = MASK if proposal is not None and proposal.masks_only else DENSE
     noise = settings.pop("noise", test.noise) * NOISE
+    if proposal is None:
+        proposal = conditional_sampler(case, prior, matrix, noise)
     model = reverse_model(prior, matrix, noise, test.num_steps)
     proposal.check(model)
     num_particles = settings.pop("num_particles", test.num_particles)

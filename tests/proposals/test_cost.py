@@ -54,6 +54,8 @@ COSTS = {
     "DDRM": (1, 0),
     "DAPS": (1, 0),
     "Rejuvenated": (1 + 3, 0),
+    "ClassifierGuidance": (1, 0),
+    "ClassifierFree": (2, 0),
 }
 
 
@@ -68,7 +70,8 @@ def test_every_sampler_is_counted():
         name for name, value in vars(proposals).items()
         if isinstance(value, type) and issubclass(value, proposals.Proposal)
     } - {"Proposal"}  # fmt: skip
-    assert set(COSTS) == {sampler.__name__ for sampler in proposals.SAMPLERS} == exported
+    samplers = (*proposals.SAMPLERS, *proposals.CONDITIONAL_SAMPLERS)
+    assert set(COSTS) == {sampler.__name__ for sampler in samplers} == exported
 
 
 @pytest.mark.parametrize("name", COSTS)
@@ -77,7 +80,11 @@ def test_cost(name):
     times = schedules.UniformLogSNR()(problem.prior.schedule, STEPS)
     levels = schedules.levels(problem.prior.schedule, times)
     model = proposals.ReverseModel(problem, kernels.DDIM(), levels)
-    proposal = getattr(proposals, name)()
+    made = {
+        "ClassifierGuidance": lambda: proposals.ClassifierGuidance(lambda x, t: jnp.sum(x)),
+        "ClassifierFree": lambda: proposals.ClassifierFree(problem.prior),
+    }
+    proposal = made.get(name, getattr(proposals, name))()
     proposal.check(model)
     shared = proposal.prepare(jax.random.key(0), model)
 
