@@ -5,6 +5,7 @@ Write a NumPyro model in which one site has a distribution of `smcdiff.priors` (
 """
 
 from smcdiff import exact as exact
+from smcdiff import flow as flow
 from smcdiff import kernels as kernels
 from smcdiff import operators as operators
 from smcdiff import priors as priors
@@ -18,5 +19,6 @@ from smcdiff.posterior import Posterior as Posterior
 from smcdiff.smc import particle_filter as particle_filter
 from smcdiff.version import __version__ as __version__
 from smcdiff.zoo import list_priors as list_priors
+from smcdiff.zoo import load_classifier as load_classifier
 from smcdiff.zoo import load_examples as load_examples
 from smcdiff.zoo import load_prior as load_prior

@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 app.command("solve")(solve.solve)
 app.command("sample")(sample.sample)
-app.command("train")(train.train)
+app.add_typer(train.app, name="train")
 app.command("priors")(priors.priors)
 app.command("report")(report.report)
 

@@ -1,4 +1,4 @@
-"""``smcdiff train``."""
+"""``smcdiff train``: a prior, or a classifier for guidance."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from smcdiff.errors import InputError
 
@@ -17,7 +18,26 @@ def _channels(text: str) -> tuple[int, ...]:
         raise InputError(f"--channels {text}: give whole numbers, for example 32,64") from error
 
 
-def train(
+class _PriorByDefault(TyperGroup):
+    """``smcdiff train DATA`` is ``smcdiff train prior DATA``."""
+
+    def parse_args(self, ctx, args: list[str]) -> list[str]:
+        """Puts "prior" before arguments that begin with no command."""
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = ["prior", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_PriorByDefault,
+    no_args_is_help=True,
+    help="Learn a model from images: `smcdiff train DATA` learns a prior, and its options are those"
+    " of `smcdiff train prior --help`.",
+)
+
+
+@app.command("prior")
+def prior(
     data: Annotated[
         Path, typer.Argument(help="Images: an .npz or .npy of uint8, or a folder of PNG files.")
     ],
@@ -81,3 +101,37 @@ def train(
         label_dropout=label_dropout, init=init, description=description, licence=licence,
     )  # fmt: skip
     typer.echo(f"The prior is in {run(data, output, config)}")
+
+
+@app.command("classifier")
+def classifier(
+    data: Annotated[Path, typer.Argument(help="An .npz of uint8 images and their labels, from 0.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the classifier; a killed run resumes.")
+    ],
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3000,
+    batch: Annotated[int, typer.Option(help="Images a step.")] = 64,
+    learning_rate: Annotated[
+        float, typer.Option(help="Peak, after 100 steps of warm-up.")
+    ] = 1.5e-3,
+    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = 0,
+    channels: Annotated[str, typer.Option(help="Channels of each resolution.")] = "16,32",
+    layers: Annotated[int, typer.Option(help="Residual blocks a resolution.")] = 1,
+    patch: Annotated[int, typer.Option(help="Pixels folded into channels, each way.")] = 2,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    description: Annotated[str, typer.Option(help="One line, for the model card.")] = "",
+    licence: Annotated[str, typer.Option(help="Of the data, for the model card.")] = "",
+) -> None:
+    """Learn a classifier of noisy images, for classifier guidance.
+
+    The folder holds config.json, model.safetensors and card.md, and is what
+    ``smcdiff.load_classifier`` takes.
+    """
+    from smcdiff.training import TrainConfig, train_classifier
+
+    config = TrainConfig(
+        steps=steps, batch=batch, learning_rate=learning_rate, seed=seed,
+        channels=_channels(channels), layers=layers, patch=patch,
+        checkpoint_every=checkpoint_every, description=description, licence=licence,
+    )  # fmt: skip
+    typer.echo(f"The classifier is in {train_classifier(data, output, config)}")

@@ -164,11 +164,19 @@ class UNet2D(nnx.Module):
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
 
 
-class PatchedUNet(nnx.Module):
-    """A U-Net on images whose ``patch`` x ``patch`` pixels are folded into channels.
+def fold(x: Float[Array, "b h w c"], patch: int) -> Array:
+    """Images with ``patch`` x ``patch`` pixels folded into channels.
 
     The channel order is that of PyTorch's ``pixel_unshuffle``.
     """
+    batch, height, width, channels = x.shape
+    rows, columns = height // patch, width // patch
+    folded = x.reshape(batch, rows, patch, columns, patch, channels)
+    return folded.transpose(0, 1, 3, 5, 2, 4).reshape(batch, rows, columns, -1)
+
+
+class PatchedUNet(nnx.Module):
+    """A U-Net on images whose ``patch`` x ``patch`` pixels are folded into channels."""
 
     def __init__(self, unet: UNet2D, patch: int):
         """The inner model, and the patch size (1 leaves the image as it is)."""
@@ -182,11 +190,9 @@ class PatchedUNet(nnx.Module):
         class_labels: Int[Array, " b"] | None = None,
     ) -> Float[Array, "b h w c"]:
         """(b, h, w, c) images to outputs of the same shape; see `UNet2D`."""
-        batch, height, width, channels = x.shape
+        batch, height, width, _ = x.shape
         p = self.patch
-        folded = x.reshape(batch, height // p, p, width // p, p, channels)
-        folded = folded.transpose(0, 1, 3, 5, 2, 4).reshape(batch, height // p, width // p, -1)
-        out = self.unet(folded, timesteps, class_labels)
+        out = self.unet(fold(x, p), timesteps, class_labels)
         out = out.reshape(batch, height // p, width // p, -1, p, p).transpose(0, 1, 4, 2, 5, 3)
         return out.reshape(batch, height, width, -1)
 
@@ -203,29 +209,29 @@ def _permutation(path: tuple, ndim: int) -> tuple[int, ...]:
     return tuple(range(ndim))
 
 
-def _parameters(unet: UNet2D) -> dict[tuple, Any]:
-    return traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(unet, nnx.Param)))
+def _parameters(network: nnx.Module) -> dict[tuple, Any]:
+    return traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(network, nnx.Param)))
 
 
-def state_dict(unet: UNet2D) -> dict[str, np.ndarray]:
+def state_dict(network: nnx.Module) -> dict[str, np.ndarray]:
     """The parameters under diffusers' names and in PyTorch's layouts."""
     return {
         _names(path): np.ascontiguousarray(np.transpose(leaf, _permutation(path, leaf.ndim)))
-        for path, leaf in _parameters(unet).items()
+        for path, leaf in _parameters(network).items()
     }
 
 
-def load_state_dict(unet: UNet2D, weights: dict[str, np.ndarray]) -> None:
+def load_state_dict(network: nnx.Module, weights: dict[str, np.ndarray]) -> None:
     """Puts parameters with diffusers' names into the model.
 
     Args:
-        unet: the model; it may be abstract (``nnx.eval_shape``).
+        network: the model; it may be abstract (``nnx.eval_shape``).
         weights: name -> array in PyTorch's layout.
 
     Raises:
         InputError: missing or unexpected names, or shapes that do not fit.
     """
-    parameters = _parameters(unet)
+    parameters = _parameters(network)
     names = {_names(path): path for path in parameters}
     if missing := sorted(set(names) - set(weights)):
         raise InputError(f"weights: {len(missing)} parameters are missing, first '{missing[0]}'")
@@ -241,6 +247,6 @@ def load_state_dict(unet: UNet2D, weights: dict[str, np.ndarray]) -> None:
                 " not give"
             )
         parameters[path] = jnp.asarray(value, own.dtype)
-    state = nnx.state(unet, nnx.Param)
+    state = nnx.state(network, nnx.Param)
     nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(parameters))
-    nnx.update(unet, state)
+    nnx.update(network, state)

@@ -3,10 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from smcdiff.errors import InputError
+from smcdiff.pixels import to_unit_range
+
+if TYPE_CHECKING:
+    from smcdiff.training.config import TrainConfig
+
+
+class LabelledImages(NamedTuple):
+    """Images, uint8 (n, h, w, c), their classes, if any, and how many classes there are."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    num_classes: int
+
+    def batch(self, step: int, config: TrainConfig) -> tuple[Array, Array | None]:
+        """Images in [-1, 1] and labels of one step."""
+        chosen = batch_indices(step, config.batch, len(self.images), config.seed)
+        labels = None if self.labels is None else jnp.asarray(self.labels[chosen])
+        return jnp.asarray(to_unit_range(self.images[chosen])), labels
+
+    def partly_hidden(self, step: int, config: TrainConfig) -> tuple[Array, Array | None]:
+        """As `batch`; ``num_classes`` stands for a label that is hidden."""
+        clean, labels = self.batch(step, config)
+        if labels is not None:
+            share, seed = config.label_dropout, config.seed
+            hidden = hide_labels(np.asarray(labels), share, self.num_classes, step, seed)
+            labels = jnp.asarray(hidden)
+        return clean, labels
 
 
 def load_images(path: str | Path) -> np.ndarray:

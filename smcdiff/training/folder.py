@@ -68,15 +68,17 @@ def _description(config: TrainConfig, trained: Trained, history: list[dict]) -> 
         "network": dataclasses.asdict(trained.unet.config),
         "patch": config.patch,
         "prediction": config.prediction,
-        "schedule": {
-            "name": type(trained.schedule).__name__,
-            **dataclasses.asdict(trained.schedule),
-        },
+        "schedule": schedule_entry(trained.schedule),
         "data_variance": _largest_variance(sample),
         "data_norm": float(np.sqrt(np.mean(np.sum(sample**2, axis=(1, 2, 3))))),
         "training": dataclasses.asdict(config),
         "history": history,
     }
+
+
+def schedule_entry(schedule: Cosine) -> dict:
+    """A schedule as config.json has it."""
+    return {"name": type(schedule).__name__, **dataclasses.asdict(schedule)}
 
 
 def _card(name: str, config: TrainConfig, trained: Trained, history: list[dict]) -> str:

@@ -18,7 +18,15 @@ from smcdiff import exact, proposals
 from smcdiff.smc import particle_filter, resampling
 from smcdiff.steered import SteeredDiffusion
 from tests.proposals.models import (
-    DENSE, GAUSSIAN, MASK, MIXTURE, NOISE, PRIORS, Y, conditional_sampler, reverse_model,
+    DENSE,
+    GAUSSIAN,
+    MASK,
+    MIXTURE,
+    NOISE,
+    PRIORS,
+    Y,
+    conditional_sampler,
+    reverse_model,
 )  # fmt: skip
 
 NUM_RUNS = 256

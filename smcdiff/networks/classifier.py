@@ -1,0 +1,58 @@
+"""A classifier of noisy images: the descending half of the U-Net, pooled."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from smcdiff.networks.blocks import Stage, TimestepEmbedding, timestep_embedding
+from smcdiff.networks.convolution import Conv
+from smcdiff.networks.unet import UNet2DConfig, fold
+
+
+class NoisyClassifier(nnx.Module):
+    """Logits of the classes of x_t, at every noise level.
+
+    It takes the configuration of a U-Net, of which it uses the descending blocks.
+    """
+
+    def __init__(self, config: UNet2DConfig, patch: int, num_classes: int, *, rngs: nnx.Rngs):
+        """Random weights; ``patch`` x ``patch`` pixels are folded into channels first."""
+        self.config, self.patch = config, patch
+        channels, depth = config.block_out_channels, config.layers_per_block
+        embedding = 4 * channels[0]
+        self.conv_in = Conv(config.in_channels, channels[0], 3, padding=1, rngs=rngs)
+        self.time_embedding = TimestepEmbedding(channels[0], embedding, rngs=rngs)
+        previous, down = channels[0], []
+        for index, size in enumerate(channels):
+            sizes = [previous] + [size] * (depth - 1)
+            resample = "down" if index < len(channels) - 1 else None
+            down.append(
+                Stage(sizes, size, embedding, config, attention=0, resample=resample, rngs=rngs)
+            )
+            previous = size
+        self.down_blocks = nnx.List(down)
+        self.norm_out = nnx.GroupNorm(
+            previous, config.norm_num_groups, epsilon=config.norm_eps, rngs=rngs
+        )
+        self.linear_out = nnx.Linear(previous, num_classes, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"]
+    ) -> Float[Array, "b k"]:
+        """Logits of noisy images; timesteps on DDPM's scale of 0 to 1000."""
+        config = self.config
+        sinusoids = timestep_embedding(
+            timesteps, config.block_out_channels[0],
+            flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift,
+        )  # fmt: skip
+        embedding = self.time_embedding(sinusoids)
+        x = self.conv_in(fold(x, self.patch))
+        for stage in self.down_blocks:
+            for index in range(len(stage.resnets)):
+                x = stage.layer(index, x, embedding)
+            if hasattr(stage, "downsamplers"):
+                x = stage.downsamplers[0](x)
+        return self.linear_out(jnp.mean(jax.nn.silu(self.norm_out(x)), axis=(1, 2)))

@@ -1,0 +1,32 @@
+"""The noise that training adds: the schedule, and noisy batches."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from smcdiff import schedules
+from smcdiff.priors.learned import Prediction
+from smcdiff.training.weighting import Weighting, draw_times
+
+# Trained a little beyond the levels that are sampled, so that no sampled one is at the border.
+TRAINED = schedules.Cosine(t_min=0.004, t_max=0.996)
+SAMPLED = schedules.Cosine()
+
+
+def noisy(
+    key: PRNGKeyArray, clean: Float[Array, "b h w c"], weighting: Weighting, prediction: Prediction
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"], Float[Array, " b"]]:
+    """A batch with noise at stratified times, drawn by their weight.
+
+    Returns:
+        The noisy images, the noise, and the times.
+    """
+    key_time, key_noise = jax.random.split(key)
+    batch = clean.shape[0]
+    strata = (jnp.arange(batch) + jax.random.uniform(key_time)) / batch
+    times = draw_times(strata, weighting, prediction, TRAINED)
+    level = schedules.levels(TRAINED, times[:, None, None, None])
+    noise = jax.random.normal(key_noise, clean.shape)
+    return level.alpha * clean + level.sigma * noise, noise, times

@@ -1,0 +1,151 @@
+"""Training a prior: denoising score matching, and the folder of what was learned.
+
+The loss is the mean squared error of the network's target (v by default) at stratified times,
+``E |f(alpha x_0 + sigma eps, t) - target|^2`` (Ho et al. 2020; Salimans and Ho 2022).
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+from safetensors.numpy import load_file
+
+from smcdiff import plots, schedules
+from smcdiff.errors import InputError
+from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_dict
+from smcdiff.pixels import to_unit_range
+from smcdiff.priors import DiffusionPrior
+from smcdiff.training.config import TrainConfig
+from smcdiff.training.data import LabelledImages, load_images, load_labels
+from smcdiff.training.folder import Trained, write
+from smcdiff.training.loop import Loss, minimise
+from smcdiff.training.noise import SAMPLED, TRAINED, noisy
+from smcdiff.zoo import PREDICTIONS, NetworkDenoiser, prior_folder
+
+
+def _loss(params, graph, batch, key, config: TrainConfig) -> Float[Array, ""]:
+    """Mean squared error of the target at stratified times, drawn by their weight."""
+    clean, labels = batch
+    prediction = PREDICTIONS[config.prediction]()
+    x, noise, times = noisy(key, clean, config.level_weighting(), prediction)
+    level = schedules.levels(TRAINED, times[:, None, None, None])
+    output = nnx.merge(graph, params)(x, 1000.0 * times, labels)
+    return jnp.mean((output - prediction.target(clean, noise, level)) ** 2)
+
+
+def train(data: str | Path, output: str | Path, config: TrainConfig | None = None) -> Path:
+    """Trains a prior on images and writes its model folder.
+
+    Runs that were killed resume from the last checkpoint in ``output``, to the same weights.
+
+    Args:
+        data: images; see `smcdiff.training.data.load_images`.
+        output: folder of the prior: config.json, model.safetensors, card.md, samples.png.
+        config: what to train.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: data or options that cannot be used; a folder that holds a finished prior.
+    """
+    config = TrainConfig() if config is None else config
+    images = load_images(data)
+    if len(images) < 2 * config.batch:
+        raise InputError(f"{data}: {len(images)} images are too few for batches of {config.batch}")
+    folder = Path(output)
+    if (folder / "config.json").exists():
+        raise InputError(f"{folder} holds a finished prior; choose another folder")
+    labels = load_labels(data, len(images)) if config.labels else None
+    num_classes = 0 if labels is None else int(labels.max()) + 1
+    network_config = config.network(images.shape[1:], num_classes)
+    folder.mkdir(parents=True, exist_ok=True)
+    held_out = max(config.batch, len(images) // 60)
+    shown = None if labels is None else labels[:-held_out]
+    training = LabelledImages(images[:-held_out], shown, num_classes)
+    graph, params = _initial(network_config, config)
+    checkpoint = folder / "checkpoint.safetensors"
+
+    def denoiser_of(params):
+        return NetworkDenoiser.wrap(nnx.merge(graph, params), num_classes)
+
+    loss = Loss(
+        lambda params, batch, key: _loss(params, graph, batch, key, config),
+        lambda step: training.partly_hidden(step, config),
+    )
+    grid = folder / "samples.png"
+    state = minimise(
+        loss, params, config, checkpoint,
+        lambda ema: draw_samples(denoiser_of(ema), images.shape[1:], config, grid),
+    )  # fmt: skip
+    denoiser = denoiser_of(state.ema)
+    errors = _held_out_errors(denoiser, images[-held_out:], config)
+    draw_samples(denoiser, images.shape[1:], config, grid)
+    unet = nnx.merge(graph, state.ema).unet
+    trained = Trained(unet, SAMPLED, Path(data), images, errors, float(state.seconds))
+    write(folder, config, trained)
+    checkpoint.unlink()
+    return folder
+
+
+def _initial(network_config: UNet2DConfig, config: TrainConfig):
+    """Graph and parameters to start from."""
+
+    def make():
+        return PatchedUNet(UNet2D(network_config, rngs=nnx.Rngs(config.seed)), config.patch)
+
+    if config.init is None:
+        # Compiled as a whole: initialising layer by layer takes a minute.
+        return nnx.split(nnx.jit(make)())
+    network = nnx.eval_shape(make)
+    weights = load_file(prior_folder(config.init) / "model.safetensors")
+    if network_config.num_class_embeds is not None:  # an unconditional start knows no class
+        size = (network_config.num_class_embeds, 4 * network_config.block_out_channels[0])
+        weights.setdefault("class_embedding.weight", np.zeros(size, np.float32))
+    load_state_dict(network.unet, weights)
+    return nnx.split(network)
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "prediction", "count"))
+def _sample(key, denoiser, shape, prediction, count):
+    prior = DiffusionPrior(denoiser, SAMPLED, shape, PREDICTIONS[prediction]())
+    if not denoiser.num_classes:
+        return prior.sample(key, (count,))
+    labels = jnp.arange(count) % (denoiser.num_classes + 1)  # the last is "no class"
+    draw = jax.vmap(lambda label, key: prior.given(label).sample(key))
+    return draw(labels, jax.random.split(key, count))
+
+
+def draw_samples(
+    denoiser: NetworkDenoiser, shape: tuple[int, ...], config: TrainConfig, file: Path
+) -> None:
+    """Draws from the prior as it is now, as a picture; the same noise every time.
+
+    A class-conditional prior is drawn from class by class, and last without a class.
+    """
+    draws = _sample(jax.random.key(config.seed), denoiser, shape, config.prediction, 32)
+    if plots.is_image(shape):
+        plots.save_grid(np.asarray(draws), file, columns=8, scale=4)
+
+
+def _held_out_errors(denoiser: NetworkDenoiser, images, config: TrainConfig) -> dict[int, float]:
+    """Mean squared error of the denoised image, a pixel, at some noise levels."""
+    prediction = PREDICTIONS[config.prediction]()
+    clean = jnp.asarray(to_unit_range(images[:256]))
+    noise = jax.random.normal(jax.random.key(0), clean.shape)
+
+    @jax.jit
+    def error(t):
+        level = schedules.levels(TRAINED, t)
+        noisy = level.alpha * clean + level.sigma * noise
+        output = jax.vmap(denoiser, (0, None))(noisy, t)
+        return jnp.mean((prediction.denoised(output, noisy, level) - clean) ** 2)
+
+    log_snrs = range(-8, 9, 2)
+    return {v: float(error(TRAINED.time(jnp.asarray(float(v))))) for v in log_snrs}
