@@ -110,49 +110,6 @@ class NetworkDenoiser:
         return plain + self.strength * (given - plain)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class NetworkClassifier:
-    """A Flax network as a noise-conditional classifier; its weights are pytree leaves.
-
-    Attributes:
-        state: the parameters.
-        graph: the network without them.
-    """
-
-    state: Any
-    graph: Any = dataclasses.field(metadata={"static": True})
-
-    def __call__(self, x: Float[Array, "h w c"], t: Float[Array, ""]) -> Float[Array, " k"]:
-        """Logits of the classes of x_t = x; t in the schedule's time."""
-        from flax import nnx
-
-        network = nnx.merge(self.graph, self.state)
-        return network(x[None], 1000.0 * jnp.asarray(t, x.dtype)[None])[0]
-
-    def given(self, label: Int[Array, ""] | int) -> ClassLogProb:
-        """What `smcdiff.proposals.ClassifierGuidance` takes."""
-        return ClassLogProb(self, jnp.asarray(label, jnp.int32))
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class ClassLogProb:
-    """Log probability of one class under a noise-conditional classifier.
-
-    Attributes:
-        classifier: the classifier.
-        label: the class, a scalar.
-    """
-
-    classifier: NetworkClassifier
-    label: Int[Array, ""]
-
-    def __call__(self, x: Float[Array, "h w c"], t: Float[Array, ""]) -> Float[Array, ""]:
-        """Log p(class given x_t = x)."""
-        return jax.nn.log_softmax(self.classifier(x, t))[self.label]
-
-
 def zoo_folder() -> Path:
     """Where the shipped priors lie: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parent
@@ -164,7 +121,7 @@ def list_priors() -> list[PriorInfo]:
     """The priors that ship with the package."""
     infos = []
     for file in sorted(zoo_folder().glob("*/config.json")):
-        config = _read_config(file.parent)
+        config = read_config(file.parent)
         if config.get("kind", "prior") != "prior":
             continue
         infos.append(
@@ -192,9 +149,11 @@ def load_prior(name_or_path: str | os.PathLike) -> DiffusionPrior:
         InputError: unknown name, or a folder that is incomplete, damaged or not understood.
     """
     folder = prior_folder(name_or_path)
-    config = _read_config(folder)
+    config = read_config(folder)
     if config.get("kind", "prior") != "prior":
-        raise InputError(f"{folder} holds a {config['kind']}, not a prior; use load_classifier")
+        raise InputError(
+            f"{folder} holds a {config['kind']}, not a prior; use smcdiff.load_{config['kind']}"
+        )
     try:
         schedule = SCHEDULES[config["schedule"]["name"]](
             **{k: v for k, v in config["schedule"].items() if k != "name"}
@@ -210,33 +169,6 @@ def load_prior(name_or_path: str | os.PathLike) -> DiffusionPrior:
     classes = config["network"].get("num_class_embeds") or 1
     denoiser = NetworkDenoiser.wrap(_network(folder, config), classes - 1)
     return DiffusionPrior(denoiser, schedule, shape, prediction, data_variance=variance)
-
-
-def load_classifier(path: str | os.PathLike) -> NetworkClassifier:
-    """Loads a classifier that `smcdiff train classifier` wrote.
-
-    Args:
-        path: its folder.
-
-    Raises:
-        InputError: no such folder, or one that is incomplete, damaged or of another kind.
-    """
-    from flax import nnx
-
-    from smcdiff.networks.classifier import NoisyClassifier
-    from smcdiff.networks.unet import UNet2DConfig, load_state_dict
-
-    folder = Path(path)
-    config = _read_config(folder)
-    if config.get("kind") != "classifier":
-        raise InputError(f"{folder} is no classifier; `smcdiff train classifier` makes one")
-    network = UNet2DConfig.from_dict(config["network"])
-    module = nnx.eval_shape(
-        lambda: NoisyClassifier(network, config["patch"], config["num_classes"], rngs=nnx.Rngs(0))
-    )
-    load_state_dict(module, _weights(folder, config))
-    graph, state = nnx.split(module)
-    return NetworkClassifier(state, graph)
 
 
 def load_examples(name_or_path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -275,7 +207,8 @@ def _unknown(name: str) -> str:
     return f"no prior named '{name}'; {hint}"
 
 
-def _read_config(folder: Path) -> dict:
+def read_config(folder: Path) -> dict:
+    """The configuration of a model folder."""
     file = folder / "config.json"
     try:
         return json.loads(file.read_text())
@@ -299,7 +232,7 @@ def _network(folder: Path, config: dict):
 
     from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_dict
 
-    weights = _weights(folder, config)
+    weights = read_weights(folder, config)
     unet = nnx.eval_shape(
         lambda: UNet2D(UNet2DConfig.from_dict(config["network"]), rngs=nnx.Rngs(0))
     )
@@ -307,7 +240,7 @@ def _network(folder: Path, config: dict):
     return PatchedUNet(unet, config["patch"])
 
 
-def _weights(folder: Path, config: dict) -> dict[str, np.ndarray]:
+def read_weights(folder: Path, config: dict) -> dict[str, np.ndarray]:
     """The arrays of model.safetensors, checked against the configuration's checksum."""
     from safetensors import SafetensorError
     from safetensors.numpy import load

@@ -1,4 +1,4 @@
-"""``smcdiff train``: a prior, or a classifier for guidance."""
+"""``smcdiff train``: a prior, a classifier for guidance, or an amortised network."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ def _channels(text: str) -> tuple[int, ...]:
 
 
 class _PriorByDefault(TyperGroup):
-    """``smcdiff train DATA`` is ``smcdiff train prior DATA``."""
+    """``smcdiff train DATA`` trains a prior, ``smcdiff train --model ...`` an amortised network."""
 
     def parse_args(self, ctx, args: list[str]) -> list[str]:
-        """Puts "prior" before arguments that begin with no command."""
+        """Puts the command before arguments that begin with none."""
         if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
-            args = ["prior", *args]
+            args = ["amortized" if "--model" in args else "prior", *args]
         return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
     cls=_PriorByDefault,
     no_args_is_help=True,
-    help="Learn a model from images: `smcdiff train DATA` learns a prior, and its options are those"
-    " of `smcdiff train prior --help`.",
+    help="Learn a model from images: `smcdiff train DATA` learns a prior, with the options of"
+    " `smcdiff train prior --help`, and `smcdiff train --model FILE:FUNCTION` an amortised"
+    " network.",
 )
 
 
@@ -135,3 +136,48 @@ def classifier(
         checkpoint_every=checkpoint_every, description=description, licence=licence,
     )  # fmt: skip
     typer.echo(f"The classifier is in {train_classifier(data, output, config)}")
+
+
+@app.command("amortized")
+def amortized(
+    model: Annotated[
+        str, typer.Option(help="FILE:FUNCTION, a NumPyro model that takes no arguments.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the network; a killed run resumes.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Images to draw from; left out: draws of the prior.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
+    batch: Annotated[int, typer.Option(help="Pairs a step.")] = 64,
+    learning_rate: Annotated[
+        float, typer.Option(help="Peak, after 100 steps of warm-up.")
+    ] = 1.5e-3,
+    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = 0,
+    channels: Annotated[str, typer.Option(help="Channels of each resolution.")] = "32,64",
+    layers: Annotated[int, typer.Option(help="Residual blocks a resolution.")] = 1,
+    patch: Annotated[int, typer.Option(help="Pixels folded into channels, each way.")] = 2,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    description: Annotated[str, typer.Option(help="One line, for the model card.")] = "",
+    licence: Annotated[str, typer.Option(help="Of the data, for the model card.")] = "",
+) -> None:
+    """Learn to sample a model's posterior for any observation, from simulated pairs.
+
+    The folder holds config.json, model.safetensors and card.md, and is what
+    ``smcdiff.load_conditional`` takes.
+    """
+    import shlex
+    import sys
+
+    from smcdiff.training import TrainConfig, train_amortized
+    from smcdiff.training.amortized import load_model
+
+    config = TrainConfig(
+        steps=steps, batch=batch, learning_rate=learning_rate, seed=seed,
+        channels=_channels(channels), layers=layers, patch=patch,
+        checkpoint_every=checkpoint_every, description=description, licence=licence,
+    )  # fmt: skip
+    command = shlex.join(["smcdiff", *sys.argv[1:]])
+    folder = train_amortized(load_model(model), output, config, data=data, command=command)
+    typer.echo(f"The network is in {folder}")

@@ -1,5 +1,6 @@
 """Proposals of the particle filter: one sampler of the literature a file."""
 
+from smcdiff.proposals.amortized import Amortized as Amortized
 from smcdiff.proposals.base import Proposal as Proposal
 from smcdiff.proposals.base import ReverseModel as ReverseModel
 from smcdiff.proposals.bootstrap import Bootstrap as Bootstrap
@@ -26,5 +27,7 @@ SAMPLERS: tuple[type[Proposal], ...] = (
 )  # fmt: skip
 """The samplers that need nothing but the NumPyro model, from the simplest to the most involved."""
 
-CONDITIONAL_SAMPLERS: tuple[type[Proposal], ...] = (ClassifierGuidance, ClassifierFree)
+CONDITIONAL_SAMPLERS: tuple[type[Proposal], ...] = (
+    ClassifierGuidance, ClassifierFree, Amortized,
+)  # fmt: skip
 """The samplers that need a learned conditional model besides."""

@@ -78,16 +78,33 @@ class ClassifierGuidance(Proposal):
         return model.transition(x, denoised, step).tilted(gradient)
 
 
-class _Means(NamedTuple):
+class Means(NamedTuple):
     """The denoised mean without the condition, and with it at the given strength."""
 
     plain: Float[Array, " d"]
     guided: Float[Array, " d"]
 
 
+class GuidedMean(Proposal):
+    """A draw around a guided denoised mean, where ``guide`` carries `Means`."""
+
+    def propose(self, key, model: ReverseModel, shared, x, guide: Means, step):
+        """The draw around the guided mean; an exact kernel is tilted to the same effect."""
+        transition = model.transition(x, guide.plain, step)
+        if not model.kernel.uses_denoised:
+            t = model.level(step)
+            law = transition.tilted(t.alpha / t.sigma**2 * (guide.guided - guide.plain))
+            moved = law.sample(key)
+            return moved, law.log_ratio(moved)
+        frozen = model.no_density(step)
+        shift = model.transition(x, guide.guided, step).mean - transition.mean
+        moved, log_ratio = transition.sample_shifted(key, jnp.where(frozen, 0.0, shift))
+        return moved, jnp.where(frozen, 0.0, log_ratio)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class ClassifierFree(Proposal):
+class ClassifierFree(GuidedMean):
     """Classifier-free guidance (Ho and Salimans 2022, eq. 6).
 
     The kernel's denoised mean is m(x) + omega (m(x, y) - m(x)), so that omega = 1 draws from the
@@ -138,23 +155,10 @@ class ClassifierFree(Proposal):
         t = model.level(step)
         plain = model.denoise(x, t)
         given = jnp.ravel(self.conditional.denoise(model.event(x), t.time))
-        means = _Means(plain, plain + self.strength * (given - plain))
+        means = Means(plain, plain + self.strength * (given - plain))
         if self.log_prob is None or not model.weighted:
             return jnp.zeros(()), means
         return self.strength * self.log_prob(model.event(x), t.time), means
-
-    def propose(self, key, model: ReverseModel, shared, x, guide: _Means, step):
-        """The draw around the guided mean."""
-        transition = model.transition(x, guide.plain, step)
-        if not model.kernel.uses_denoised:
-            t = model.level(step)
-            law = transition.tilted(t.alpha / t.sigma**2 * (guide.guided - guide.plain))
-            moved = law.sample(key)
-            return moved, law.log_ratio(moved)
-        frozen = model.no_density(step)
-        shift = model.transition(x, guide.guided, step).mean - transition.mean
-        moved, log_ratio = transition.sample_shifted(key, jnp.where(frozen, 0.0, shift))
-        return moved, jnp.where(frozen, 0.0, log_ratio)
 
 
 def _check_log_prob(name: str, log_prob: Callable, model: ReverseModel) -> None:

@@ -14,6 +14,7 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from smcdiff import schedules
+from smcdiff.conditional import NetworkClassifier
 from smcdiff.errors import InputError
 from smcdiff.networks.classifier import NoisyClassifier
 from smcdiff.networks.unet import state_dict
@@ -23,7 +24,7 @@ from smcdiff.training.data import LabelledImages, load_images, load_labels
 from smcdiff.training.folder import schedule_entry
 from smcdiff.training.loop import Loss, minimise
 from smcdiff.training.noise import SAMPLED, TRAINED, noisy
-from smcdiff.zoo import PREDICTIONS, NetworkClassifier
+from smcdiff.zoo import PREDICTIONS
 
 
 def train_classifier(

@@ -121,9 +121,10 @@ class TrainConfig:
             num_class_embeds=num_classes + 1 if num_classes else None,
         )  # fmt: skip
 
-    def command(self, data: Path, folder: Path, *words: str) -> str:
-        """The command line that repeats this run; ``words`` follow ``smcdiff train``."""
-        words = ["smcdiff", "train", *words, str(data), "--output", str(folder)]
+    def command(self, data: Path, folder: Path, kind: str | None = None) -> str:
+        """The command line that repeats this run; ``kind`` follows ``smcdiff train``."""
+        words = ["smcdiff", "train"] if kind is None else ["smcdiff", "train", kind]
+        words += [str(data), "--output", str(folder)]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is True:

@@ -69,7 +69,7 @@ def _description(config: TrainConfig, trained: Trained, history: list[dict]) -> 
         "patch": config.patch,
         "prediction": config.prediction,
         "schedule": schedule_entry(trained.schedule),
-        "data_variance": _largest_variance(sample),
+        "data_variance": largest_variance(sample),
         "data_norm": float(np.sqrt(np.mean(np.sum(sample**2, axis=(1, 2, 3))))),
         "training": dataclasses.asdict(config),
         "history": history,
@@ -101,7 +101,7 @@ def _card(name: str, config: TrainConfig, trained: Trained, history: list[dict])
     )
 
 
-def _largest_variance(images: np.ndarray) -> float:
+def largest_variance(images: np.ndarray) -> float:
     """Largest eigenvalue of the images' covariance, from at most 2,000 of them."""
     flat = images[:2000].reshape(min(len(images), 2000), -1)
     return float(np.linalg.norm(flat - flat.mean(axis=0), 2) ** 2 / len(flat))

@@ -74,7 +74,7 @@ class LogNormal:
     def __call__(self, level: Level, prediction: Prediction):
         """The density of the time; ``level`` must be an even grid of times."""
         normal = jnp.exp(-0.5 * ((level.log_snr - self.mean) / self.std) ** 2)
-        drawn = normal * -jnp.gradient(level.log_snr, level.time)
+        drawn = normal * -jnp.asarray(jnp.gradient(level.log_snr, level.time))
         return (1.0 - self.uniform) * drawn / jnp.mean(drawn) + self.uniform
 
 

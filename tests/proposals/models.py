@@ -1,5 +1,7 @@
 """Priors, operators and the reverse model that tests of several files share."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -55,12 +57,23 @@ def conditional_prior(prior, matrix, noise):
     return priors.DiffusionPrior(denoise, prior.schedule, prior.event_shape)
 
 
+class ExactNetwork(NamedTuple):
+    """A conditional network that is right, for the observation ``Y`` alone."""
+
+    prior: priors.DiffusionPrior
+
+    def given(self, y):
+        return self.prior
+
+
 def conditional_sampler(name, prior, matrix, noise):
     """A sampler of `proposals.CONDITIONAL_SAMPLERS` with the exact conditional model."""
     if name == "ClassifierGuidance":
         return proposals.ClassifierGuidance(noisy_log_likelihood(prior, matrix, noise))
     if name == "ClassifierFree":
         return proposals.ClassifierFree(conditional_prior(prior, matrix, noise))
+    if name == "Amortized":
+        return proposals.Amortized(ExactNetwork(conditional_prior(prior, matrix, noise)))
     raise KeyError(f"{name} is registered, but no exact conditional model is known for it")
 
 

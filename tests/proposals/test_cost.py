@@ -10,6 +10,7 @@ import pytest
 
 from smcdiff import kernels, priors, proposals, schedules
 from smcdiff.model import read
+from tests.proposals.models import ExactNetwork
 
 D_Y, STEPS = 2, 6
 COUNTS = collections.Counter()
@@ -56,6 +57,7 @@ COSTS = {
     "Rejuvenated": (1 + 3, 0),
     "ClassifierGuidance": (1, 0),
     "ClassifierFree": (2, 0),
+    "Amortized": (2, 0),
 }
 
 
@@ -83,6 +85,7 @@ def test_cost(name):
     made = {
         "ClassifierGuidance": lambda: proposals.ClassifierGuidance(lambda x, t: jnp.sum(x)),
         "ClassifierFree": lambda: proposals.ClassifierFree(problem.prior),
+        "Amortized": lambda: proposals.Amortized(ExactNetwork(problem.prior)),
     }
     proposal = made.get(name, getattr(proposals, name))()
     proposal.check(model)

@@ -1,0 +1,253 @@
+"""Amortisation: training a conditional network on pairs (x_0, y) that a NumPyro model draws.
+
+The loss is denoising score matching with the observation beside the noisy event,
+``E |f(alpha x_0 + sigma eps, y, t) - target|^2`` (Batzolis et al. 2021, theorem 1): its minimiser
+gives the score of p(x_t given y).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+from numpyro import handlers
+from safetensors.numpy import save_file
+
+from smcdiff import flow, schedules
+from smcdiff.conditional import ConditionalNetwork
+from smcdiff.errors import InputError
+from smcdiff.model import sites
+from smcdiff.networks.conditional import ConditionalUNet, observation_channels
+from smcdiff.networks.unet import state_dict
+from smcdiff.pixels import to_unit_range
+from smcdiff.priors.base import DiffusionDistribution
+from smcdiff.training.config import TrainConfig
+from smcdiff.training.data import LabelledImages, batch_indices, load_images
+from smcdiff.training.folder import largest_variance, schedule_entry
+from smcdiff.training.loop import Loss, minimise
+from smcdiff.training.noise import SAMPLED, TRAINED, noisy
+from smcdiff.zoo import PREDICTIONS
+
+_POOL = 4096
+"""Draws of the prior, made once where there are no images."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulator:
+    """The observation that a NumPyro model draws for an event.
+
+    Attributes:
+        model: the model, callable without arguments.
+        site: name of the diffusion site.
+        observed: name of the site that is simulated.
+        prior: the distribution at the diffusion site.
+    """
+
+    model: Callable
+    site: str
+    observed: str
+    prior: DiffusionDistribution
+
+    @classmethod
+    def of(cls, model: Callable) -> Simulator:
+        """Reads a model.
+
+        Raises:
+            InputError: no diffusion site on images, or not exactly one site to simulate.
+        """
+        try:
+            trace = sites.trace(model, (), {})
+        except TypeError as error:
+            raise InputError(
+                f"the model must be callable without arguments, like `def model(y=None)`: {error}"
+            ) from error
+        found = {n: s for n, s in trace.items() if s["type"] == "sample"}
+        diffusion = [n for n, s in found.items() if sites.is_diffusion(s["fn"])]
+        others = [n for n, s in found.items() if n not in diffusion and not sites.is_factor(s)]
+        if len(diffusion) != 1 or len(others) != 1:
+            raise InputError(
+                f"the model has diffusion sites {diffusion} and other sites {others}; amortisation"
+                " needs one of each, the other being simulated"
+            )
+        prior = sites.unwrap(found[diffusion[0]]["fn"])
+        if len(prior.event_shape) != 3:
+            raise InputError(
+                f"site '{diffusion[0]}' has events of shape {prior.event_shape}; the conditional"
+                " network takes images (h, w, c)"
+            )
+        return cls(model, diffusion[0], others[0], prior)
+
+    def __call__(self, key: Array, x: Float[Array, "h w c"]) -> Array:
+        """One observation of one event."""
+        given = handlers.substitute(self.model, {self.site: x})
+        trace = handlers.trace(handlers.seed(given, key)).get_trace()
+        return jnp.asarray(trace[self.observed]["value"], jnp.result_type(float))
+
+
+def load_model(spec: str) -> Callable:
+    """The function that ``FILE:FUNCTION`` names.
+
+    Raises:
+        InputError: no such file or function.
+    """
+    file, _, name = spec.rpartition(":")
+    path = Path(file)
+    if not name or not path.is_file():
+        raise InputError(f"--model {spec}: give a Python file and a function, FILE:FUNCTION")
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not callable(getattr(module, name, None)):
+        raise InputError(f"--model {spec}: {path} has no function '{name}'")
+    return getattr(module, name)
+
+
+def train_amortized(
+    model: Callable,
+    output: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    data: str | Path | None = None,
+    command: str = "",
+) -> Path:
+    """Trains a conditional network on pairs (x_0, y).
+
+    Args:
+        model: a NumPyro model, callable without arguments, with one diffusion site on images and
+            one other site, which is simulated.
+        output: folder of the network: config.json, model.safetensors, card.md.
+        config: what to train.
+        data: images to take x_0 from (see `smcdiff.training.data.load_images`); None draws them
+            from the model's prior, once.
+        command: for the card.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: a model, data or options that cannot be used; a folder that is taken.
+    """
+    config = TrainConfig() if config is None else config
+    simulator = Simulator.of(model)
+    folder = Path(output)
+    if (folder / "config.json").exists():
+        raise InputError(f"{folder} holds a finished model; choose another folder")
+    events = _events(simulator, data, config)
+    shape = simulator.prior.event_shape
+    folder.mkdir(parents=True, exist_ok=True)
+    simulate = jax.jit(jax.vmap(simulator))
+    keys = jax.random.split(jax.random.key(config.seed), min(256, len(events)))
+    pairs = simulate(keys, _clean(events[: len(keys)]))
+    mean, std = float(pairs.mean()), float(pairs.std())
+    if not std > 0.0:
+        raise InputError(f"site '{simulator.observed}' is the same for every event: nothing to do")
+    network = _with_observation(config, shape, pairs.shape[1:])
+
+    def make():
+        rngs = nnx.Rngs(config.seed)
+        return ConditionalUNet(network, config.patch, shape, pairs.shape[1:], rngs=rngs)
+
+    graph, params = nnx.split(nnx.jit(make)())
+    prediction = PREDICTIONS[config.prediction]()
+    held_out = max(config.batch, len(events) // 60)
+    known = LabelledImages(events[:-held_out], None, 0)
+
+    def batch(step):
+        chosen = batch_indices(step, config.batch, len(known.images), config.seed)
+        return _clean(known.images[chosen])
+
+    def error(params, clean, y, key):
+        x, noise, times = noisy(key, clean, config.level_weighting(), prediction)
+        level = schedules.levels(TRAINED, times[:, None, None, None])
+        output = nnx.merge(graph, params)(x, 1000.0 * times, (y - mean) / std)
+        return jnp.mean((output - prediction.target(clean, noise, level)) ** 2)
+
+    def loss(params, clean, key):
+        key_y, key = jax.random.split(key)
+        y = jax.vmap(simulator)(jax.random.split(key_y, len(clean)), clean)
+        return error(params, clean, y, key)
+
+    checkpoint = folder / "checkpoint.safetensors"
+    state = minimise(Loss(loss, batch), params, config, checkpoint)
+    fresh = _clean(events[-held_out:])
+    held_out_loss = float(jax.jit(loss)(state.ema, fresh, jax.random.key(1)))
+    learned = ConditionalNetwork(
+        state.ema, mean, std, prediction, SAMPLED, graph, shape, pairs.shape[1:],
+        largest_variance(np.asarray(_clean(events[:2000]))),
+    )  # fmt: skip
+    _write(folder, learned, network, config, held_out_loss, float(state.seconds), command)
+    checkpoint.unlink()
+    return folder
+
+
+def _events(simulator: Simulator, data, config: TrainConfig) -> np.ndarray:
+    """uint8 images of the data, or float draws of the prior."""
+    shape = simulator.prior.event_shape
+    if data is None:
+        keys = jax.random.split(jax.random.key(config.seed), _POOL // 64)
+        draw = jax.jit(lambda prior, key: flow.sample(prior, key, (64,)))
+        return np.concatenate([np.asarray(draw(simulator.prior, key)) for key in keys])
+    images = load_images(data)
+    if images.shape[1:] != shape:
+        raise InputError(
+            f"{data}: images of shape {images.shape[1:]}, but site '{simulator.site}' has {shape}"
+        )
+    if len(images) < 2 * config.batch:
+        raise InputError(f"{data}: {len(images)} images are too few for batches of {config.batch}")
+    return images
+
+
+def _clean(events: np.ndarray) -> Array:
+    """Events in the prior's units."""
+    return jnp.asarray(to_unit_range(events) if events.dtype == np.uint8 else events)
+
+
+def _with_observation(config: TrainConfig, shape, observation):
+    """The U-Net's configuration with the observation's channels."""
+    network = config.network(shape)
+    more = observation_channels(shape, observation) * config.patch**2
+    return dataclasses.replace(network, in_channels=network.in_channels + more)
+
+
+def _write(
+    folder: Path, learned: ConditionalNetwork, network, config, error, seconds, command
+) -> None:
+    weights = folder / "model.safetensors"
+    arrays = state_dict(nnx.merge(learned.graph, learned.state))
+    save_file(arrays, weights)
+    size = sum(array.size for array in arrays.values())
+    (folder / "card.md").write_text(
+        f"# {folder.name}\n\n{config.description}\n\n"
+        f"Conditional network of {size:,} parameters for observations of shape"
+        f" {learned.observation_shape}. Licence of the data: {config.licence}\n\n"
+        f"Trained on {jax.devices()[0].device_kind}, with\n\n    {command}\n\n"
+        f"({seconds / 60:.0f} minutes; held-out loss {error:.4f})\n"
+    )
+    description: dict[str, Any] = {
+        "kind": "conditional",
+        "description": config.description,
+        "licence": config.licence,
+        "event_shape": list(learned.event_shape),
+        "observation_shape": list(learned.observation_shape),
+        "observation_mean": learned.mean,
+        "observation_std": learned.std,
+        "network": dataclasses.asdict(network),
+        "patch": config.patch,
+        "prediction": config.prediction,
+        "schedule": schedule_entry(SAMPLED),
+        "data_variance": learned.data_variance,
+        "history": [{"command": command, "seconds": seconds}],
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
+    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
