@@ -9,7 +9,10 @@ import pytest
 ROOT = Path(__file__).parents[1] / "experiments"
 
 
-@pytest.mark.parametrize("name", ["gmm_linear", "gmm_256", "tds_toys", "cost"])
+@pytest.mark.parametrize(
+    "name",
+    ["gmm_linear", "gmm_256", "tds_toys", "cost", "mnist_exact", "guidance", "convergence", "flow"],
+)
 def test_smoke(name, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / name))
     monkeypatch.setattr(sys, "argv", ["run.py", "--smoke", "--output", str(tmp_path)])
