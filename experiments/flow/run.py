@@ -33,8 +33,8 @@ def run(smoke: bool):
     back = jax.jit(solver.decode)(prior, latent)
     error = float(jnp.max(jnp.abs(back - images)))
     lines = [f"- {count} real digits encoded and decoded: largest error of a pixel {error:.1e}"
-             f" (data in [-1, 1]); latents have mean {float(latent.mean()):.3f} and standard"
-             f" deviation {float(latent.std()):.3f}; {time.perf_counter() - start:.0f} s."]  # fmt: skip
+             f" (data in [-1, 1]); latents: mean {float(latent.mean()):.3f}, standard deviation"
+             f" {float(latent.std()):.3f}; {time.perf_counter() - start:.0f} s."]  # fmt: skip
     rows = [images, back]
     fractions = jnp.linspace(0.0, 1.0, count)
     rows.append(flow.interpolate(prior, images[0], images[-1], fractions, solver))
