@@ -151,9 +151,32 @@ def test_sample_and_priors(smcdiff, tmp_path):
     )
 
 
-@pytest.mark.parametrize("command", ["solve", "sample", "train", "priors", "report"])
+def test_sample_guided_by_a_fast_solver(smcdiff, tmp_path):
+    code, _, err = smcdiff(
+        "sample", "--prior", "mnist-classes", "--label", "3", "--strength", "2", "--solver", "dpm",
+        "--steps", "3", "--number", "2", "--temperature", "0.9", "-o", "a",
+    )  # fmt: skip
+    assert code == 0, err
+    assert np.isfinite(np.load("a/samples.npy")).all()
+    refused(smcdiff("sample", "--solver", "euler", "-o", "b"), "choose from ancestral, dpm, ode")
+    refused(smcdiff("sample", "--temperature", "0.9", "-o", "b"), "--temperature needs --solver")
+    refused(smcdiff("sample", "--strength", "2", "-o", "b"), "name it with --label")
+
+
+def test_train_finds_its_command(smcdiff):
+    refused(smcdiff("train", "none.npz", "-o", "b"), "none.npz: no such file")
+    refused(smcdiff("train", "classifier", "none.npz", "-o", "b"), "none.npz: no such file")
+    refused(smcdiff("train", "--model", "none.py:model", "-o", "b"), "FILE:FUNCTION")
+    refused(smcdiff("train", "none.npz", "--weighting", "snr", "-o", "b"), "weighting is 'snr'")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["solve", "sample", "train", "train prior", "train classifier", "train amortized", "priors",
+     "report"],
+)  # fmt: skip
 def test_every_command_has_a_manual(smcdiff, command):
-    code, out, _ = smcdiff(command, "--help")
+    code, out, _ = smcdiff(*command.split(), "--help")
     assert code == 0 and "Usage" in out
 
 
