@@ -100,4 +100,13 @@ class Problem:
                 f"site '{self.site}': the observation is not linear-Gaussian; pass linear=True if"
                 " it is, or use a proposal that needs no linear observation"
             )
+        return self.whitened(x)
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether every observed site is Normal or MultivariateNormal, the mean being anything."""
+        return all(sites.is_gaussian(site) for site in self.observed().values())
+
+    def whitened(self, x: Float[Array, "*event"]) -> Float[Array, " m"]:
+        """Whitened misfit of Gaussian observations, flat; see `residual` for affine means."""
         return jnp.concatenate([sites.whiten(site) for site in self.observed(x).values()])
