@@ -149,6 +149,9 @@ def write(table, output: Path, arguments: str) -> None:
         axis.plot(columns[:, 0], columns[:, 2], "s--", label="bound")
         axis.set_yscale("log")
         axis.set_xscale("linear" if name.startswith(("h", "score")) else "log")
+        if name == "step size":
+            axis.set_xticks([], minor=True)
+            axis.set_xticks(columns[:, 0], [f"{value:.2g}" for value in columns[:, 0]])
         axis.set_xlabel(name)
     figure.axes[0].legend()
     figure.savefig(output / "results.png", dpi=130)
