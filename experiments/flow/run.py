@@ -33,9 +33,11 @@ def run(smoke: bool):
     back = jax.jit(solver.decode)(prior, latent)
     error = float(jnp.sqrt(jnp.mean((back - images) ** 2)))
     largest = float(jnp.max(jnp.abs(back - images)))
-    lines = [f"- {count} real digits encoded and decoded: root mean square error {error:.1e}, largest"
-             f" {largest:.1e} (data in [-1, 1]); latents: mean {float(latent.mean()):.3f}, standard deviation"
-             f" {float(latent.std()):.3f}; {time.perf_counter() - start:.0f} s."]  # fmt: skip
+    lines = [
+        f"- {count} real digits encoded and decoded: root mean square error {error:.1e}, largest"
+        f" {largest:.1e} (data in [-1, 1]); latents: mean {float(latent.mean()):.3f}, standard"
+        f" deviation {float(latent.std()):.3f}; {time.perf_counter() - start:.0f} s."
+    ]
     rows = [images, back]
     fractions = jnp.linspace(0.0, 1.0, count)
     rows.append(flow.interpolate(prior, images[0], images[-1], fractions, solver))

@@ -149,7 +149,7 @@ def run(options, prior, matrices) -> dict:
                 for weighted in options.weights:
                     if method.startswith("Rejuvenated") and not weighted:
                         continue  # without weights every move is accepted: no sampler of its own
-                    # Fixing pixels under an exact kernel takes a Cholesky factor of d x d a particle.
+                    # Fixing pixels under an exact kernel: a d x d Cholesky factor a particle.
                     exact_kernel = weighted and not proposal.masks_only
                     smc = SMC(
                         model, proposal, num_particles=particles, num_steps=options.steps,

@@ -4,7 +4,7 @@
     python experiments/mnist_learned/run.py --smoke    # what the slow tests run
 
 Writes results.md. What was measured is kept in results.json: a run of some of the --tasks and
---methods replaces their rows and leaves the others. Digits are the first of MNIST's test set.
+--methods replaces their rows and leaves the others. Digits are a random draw of MNIST's test set.
 
 PSNR is the posterior mean's; CRPS and coverage (of 90 % intervals) are averages over pixels;
 "class" is the judge's (../mnist_prior/classifier.py) mean probability of the true digit over the
@@ -73,7 +73,8 @@ def held_out(count: int) -> tuple[np.ndarray, np.ndarray]:
         images, labels = load_examples("mnist")
         return images[:count], labels[:count]
     with np.load(classifier.DATA) as arrays:
-        return to_unit_range(arrays["x_test"][:count, ..., None]), arrays["y_test"][:count]
+        chosen = np.random.default_rng(0).permutation(len(arrays["y_test"]))[:count]
+        return to_unit_range(arrays["x_test"][chosen, ..., None]), arrays["y_test"][chosen]
 
 
 def scores(posterior, truth, label, judge) -> dict[str, float]:

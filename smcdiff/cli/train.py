@@ -40,7 +40,8 @@ app = typer.Typer(
 @app.command("prior")
 def prior(
     data: Annotated[
-        Path, typer.Argument(help="Images: an .npz or .npy of uint8, or a folder of PNG files.")
+        Path,
+        typer.Argument(help="Images: an .npz, .npy or idx file of uint8, or PNG files' folder."),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the prior; a killed run resumes.")

@@ -32,7 +32,7 @@ from smcdiff.networks.unet import state_dict
 from smcdiff.pixels import to_unit_range
 from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.training.config import TrainConfig
-from smcdiff.training.data import LabelledImages, batch_indices, load_images
+from smcdiff.training.data import batch_indices, load_images, split
 from smcdiff.training.folder import largest_variance, schedule_entry
 from smcdiff.training.loop import Loss, minimise
 from smcdiff.training.noise import SAMPLED, TRAINED, noisy
@@ -160,12 +160,11 @@ def train_amortized(
 
     graph, params = nnx.split(nnx.jit(make)())
     prediction = PREDICTIONS[config.prediction]()
-    held_out = max(config.batch, len(events) // 60)
-    known = LabelledImages(events[:-held_out], None, 0)
+    used, held_out = split(len(events), config.batch)
 
     def batch(step):
-        chosen = batch_indices(step, config.batch, len(known.images), config.seed)
-        return _clean(known.images[chosen])
+        chosen = batch_indices(step, config.batch, len(used), config.seed)
+        return _clean(events[used[chosen]])
 
     def error(params, clean, y, key):
         x, noise, times = noisy(key, clean, config.level_weighting(), prediction)
@@ -180,7 +179,7 @@ def train_amortized(
 
     checkpoint = folder / "checkpoint.safetensors"
     state = minimise(Loss(loss, batch), params, config, checkpoint)
-    fresh = _clean(events[-held_out:])
+    fresh = _clean(events[held_out])
     held_out_loss = float(jax.jit(loss)(state.ema, fresh, jax.random.key(1)))
     learned = ConditionalNetwork(
         state.ema, mean, std, prediction, SAMPLED, graph, shape, pairs.shape[1:],

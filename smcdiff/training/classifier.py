@@ -20,7 +20,7 @@ from smcdiff.networks.classifier import NoisyClassifier
 from smcdiff.networks.unet import state_dict
 from smcdiff.pixels import to_unit_range
 from smcdiff.training.config import TrainConfig
-from smcdiff.training.data import LabelledImages, load_images, load_labels
+from smcdiff.training.data import LabelledImages, load_images, load_labels, split
 from smcdiff.training.folder import schedule_entry
 from smcdiff.training.loop import Loss, minimise
 from smcdiff.training.noise import SAMPLED, TRAINED, noisy
@@ -61,8 +61,8 @@ def train_classifier(
         return NoisyClassifier(network, config.patch, num_classes, rngs=nnx.Rngs(config.seed))
 
     graph, params = nnx.split(nnx.jit(make)())
-    held_out = max(config.batch, len(images) // 60)
-    known = LabelledImages(images[:-held_out], labels[:-held_out], num_classes)
+    used, held_out = split(len(images), config.batch)
+    known = LabelledImages(images, labels, num_classes, used)
     prediction = PREDICTIONS[config.prediction]()
 
     def loss(params, batch, key):
@@ -74,7 +74,7 @@ def train_classifier(
     checkpoint = folder / "checkpoint.safetensors"
     state = minimise(Loss(loss, lambda step: known.batch(step, config)), params, config, checkpoint)
     accuracies = _accuracies(
-        NetworkClassifier(state.ema, graph), images[-held_out:], labels[-held_out:]
+        NetworkClassifier(state.ema, graph), images[held_out], labels[held_out]
     )
     weights = folder / "model.safetensors"
     arrays = state_dict(nnx.merge(graph, state.ema))

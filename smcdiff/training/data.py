@@ -1,4 +1,4 @@
-"""Images for training, from .npz, .npy or a folder of PNG files; and their order."""
+"""Images for training, from .npz, .npy, idx or a folder of PNG files; and their order."""
 
 from __future__ import annotations
 
@@ -17,15 +17,23 @@ if TYPE_CHECKING:
 
 
 class LabelledImages(NamedTuple):
-    """Images, uint8 (n, h, w, c), their classes, if any, and how many classes there are."""
+    """Images to learn from.
+
+    Attributes:
+        images: uint8 (n, h, w, c), held-out ones included.
+        labels: (n,) classes, or None.
+        num_classes: how many classes there are.
+        used: which images are learned from.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None
     num_classes: int
+    used: np.ndarray
 
     def batch(self, step: int, config: TrainConfig) -> tuple[Array, Array | None]:
         """Images in [-1, 1] and labels of one step."""
-        chosen = batch_indices(step, config.batch, len(self.images), config.seed)
+        chosen = self.used[batch_indices(step, config.batch, len(self.used), config.seed)]
         labels = None if self.labels is None else jnp.asarray(self.labels[chosen])
         return jnp.asarray(to_unit_range(self.images[chosen])), labels
 
@@ -43,8 +51,9 @@ def load_images(path: str | Path) -> np.ndarray:
     """Images as uint8, (n, h, w, c).
 
     Args:
-        path: an .npz (array ``x_train``, ``images`` or its only one), an .npy, or a folder of PNG
-            files of one size.
+        path: an .npz (array ``x_train``, ``images`` or its only one), an .npy, an idx file (MNIST's
+            format) or a folder of PNG files of one size. An .npy and an idx file are mapped into
+            memory, so that they may be larger than it.
 
     Returns:
         uint8 (n, h, w, c).
@@ -63,8 +72,10 @@ def load_images(path: str | Path) -> np.ndarray:
             if len(names) > 1:
                 raise InputError(f"{path}: name one of the arrays {names} 'images'")
             images = arrays[names[0]]
+    elif path.suffix == ".npy":
+        images = np.load(path, mmap_mode="r")
     else:
-        images = np.load(path)
+        images = _idx(path)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.dtype != np.uint8:
@@ -79,7 +90,8 @@ def load_labels(path: str | Path, count: int) -> np.ndarray:
     """Class labels, (count,) int32 from 0.
 
     Args:
-        path: an .npz with an array ``y_train`` or ``labels``.
+        path: an .npz with an array ``y_train`` or ``labels``, or an idx file whose name has
+            ``images-idx3``, beside which one with ``labels-idx1`` lies.
         count: number of images.
 
     Returns:
@@ -89,25 +101,55 @@ def load_labels(path: str | Path, count: int) -> np.ndarray:
         InputError: no such array, or one that is not a label from 0 for each image.
     """
     path = Path(path)
-    if path.suffix != ".npz":
+    beside = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
+    if beside != path and beside.is_file():
+        name, labels = beside.name, _idx(beside)
+    elif path.suffix != ".npz":
         raise InputError(f"{path}: labels need an .npz with an array 'y_train' or 'labels'")
-    with np.load(path) as arrays:
-        names = [name for name in ("y_train", "labels") if name in arrays]
-        if not names:
-            raise InputError(f"{path}: no array 'y_train' or 'labels', only {arrays.files}")
-        labels = arrays[names[0]]
+    else:
+        with np.load(path) as arrays:
+            names = [name for name in ("y_train", "labels") if name in arrays]
+            if not names:
+                raise InputError(f"{path}: no array 'y_train' or 'labels', only {arrays.files}")
+            name, labels = names[0], arrays[names[0]]
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise InputError(
-            f"{path}: '{names[0]}' has shape {labels.shape} and type {labels.dtype}; there must be"
+            f"{path}: '{name}' has shape {labels.shape} and type {labels.dtype}; there must be"
             f" a class from 0 for each of the {count} images"
         )
     return labels.astype(np.int32)
+
+
+def split(count: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of ``count`` images are learned from, and which held out: a sixtieth, at random.
+
+    The choice depends on the count alone: a run that continues another must not see its held-out
+    images. At random, for data are often sorted by class.
+    """
+    order = np.random.default_rng(0).permutation(count)
+    held_out = max(batch, count // 60)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
 def hide_labels(labels: np.ndarray, share: float, none: int, step: int, seed: int) -> np.ndarray:
     """The labels of batch ``step``, a random share of them replaced by ``none``."""
     generator = np.random.default_rng([seed, step, len(labels)])
     return np.where(generator.random(len(labels)) < share, np.int32(none), labels)
+
+
+def _idx(path: Path) -> np.ndarray:
+    """An idx file of bytes (LeCun's format: 0, 0, 8, axes, then big-endian lengths)."""
+    with path.open("rb") as file:
+        head = file.read(4)
+        if len(head) < 4 or head[:3] != b"\x00\x00\x08":
+            raise InputError(
+                f"{path}: neither .npz, .npy nor an idx file of bytes (unpack a .gz first)"
+            )
+        shape = tuple(int(n) for n in np.frombuffer(file.read(4 * head[3]), ">u4"))
+    offset = 4 + 4 * head[3]
+    if path.stat().st_size != offset + np.prod(shape):
+        raise InputError(f"{path}: the file's size does not fit its shape {shape}; it is truncated")
+    return np.memmap(path, np.uint8, "r", offset, shape)
 
 
 def _folder(path: Path) -> np.ndarray:

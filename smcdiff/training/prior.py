@@ -22,7 +22,7 @@ from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_
 from smcdiff.pixels import to_unit_range
 from smcdiff.priors import DiffusionPrior
 from smcdiff.training.config import TrainConfig
-from smcdiff.training.data import LabelledImages, load_images, load_labels
+from smcdiff.training.data import LabelledImages, load_images, load_labels, split
 from smcdiff.training.folder import Trained, write
 from smcdiff.training.loop import Loss, minimise
 from smcdiff.training.noise import SAMPLED, TRAINED, noisy
@@ -66,9 +66,8 @@ def train(data: str | Path, output: str | Path, config: TrainConfig | None = Non
     num_classes = 0 if labels is None else int(labels.max()) + 1
     network_config = config.network(images.shape[1:], num_classes)
     folder.mkdir(parents=True, exist_ok=True)
-    held_out = max(config.batch, len(images) // 60)
-    shown = None if labels is None else labels[:-held_out]
-    training = LabelledImages(images[:-held_out], shown, num_classes)
+    used, held_out = split(len(images), config.batch)
+    training = LabelledImages(images, labels, num_classes, used)
     graph, params = _initial(network_config, config)
     checkpoint = folder / "checkpoint.safetensors"
 
@@ -85,7 +84,7 @@ def train(data: str | Path, output: str | Path, config: TrainConfig | None = Non
         lambda ema: draw_samples(denoiser_of(ema), images.shape[1:], config, grid),
     )  # fmt: skip
     denoiser = denoiser_of(state.ema)
-    errors = _held_out_errors(denoiser, images[-held_out:], config)
+    errors = _held_out_errors(denoiser, images[held_out[:256]], config)
     draw_samples(denoiser, images.shape[1:], config, grid)
     unet = nnx.merge(graph, state.ema).unet
     trained = Trained(unet, SAMPLED, Path(data), images, errors, float(state.seconds))
@@ -137,7 +136,7 @@ def draw_samples(
 def _held_out_errors(denoiser: NetworkDenoiser, images, config: TrainConfig) -> dict[int, float]:
     """Mean squared error of the denoised image, a pixel, at some noise levels."""
     prediction = PREDICTIONS[config.prediction]()
-    clean = jnp.asarray(to_unit_range(images[:256]))
+    clean = jnp.asarray(to_unit_range(images))
     noise = jax.random.normal(jax.random.key(0), clean.shape)
 
     @jax.jit
