@@ -22,7 +22,13 @@ from jaxtyping import Array, Float, Int
 from smcdiff import schedules
 from smcdiff.errors import InputError
 from smcdiff.pixels import to_unit_range
-from smcdiff.priors import DiffusionPrior, EpsPrediction, VPrediction, X0Prediction
+from smcdiff.priors import (
+    DenoisingError,
+    DiffusionPrior,
+    EpsPrediction,
+    VPrediction,
+    X0Prediction,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -168,7 +174,19 @@ def load_prior(name_or_path: str | os.PathLike) -> DiffusionPrior:
     _check_terminal(folder, schedule, norm)
     classes = config["network"].get("num_class_embeds") or 1
     denoiser = NetworkDenoiser.wrap(_network(folder, config), classes - 1)
-    return DiffusionPrior(denoiser, schedule, shape, prediction, data_variance=variance)
+    return DiffusionPrior(
+        denoiser, schedule, shape, prediction, data_variance=variance,
+        denoising_error=_denoising_error(config.get("denoising_error")),
+    )  # fmt: skip
+
+
+def _denoising_error(table: dict[str, float] | None) -> DenoisingError | None:
+    """The entry of config.json, by log-SNR; older priors have none."""
+    if table is None:
+        return None
+    pairs = sorted((float(log_snr), value) for log_snr, value in table.items())
+    log_snr, values = np.array(pairs, np.float32).T
+    return DenoisingError(jnp.asarray(log_snr), jnp.asarray(values))
 
 
 def load_examples(name_or_path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smcdiff import SMC, kernels, priors, schedules
+from smcdiff import SMC, InputError, kernels, load_prior, priors, schedules
 from tests.proposals.models import DENSE, MIXTURE, NOISE, Y, model
 
 
@@ -36,3 +36,26 @@ def test_ancestral_sampling_finds_the_prior(weighted):
     # 4,000 draws of standard deviation up to 2.4: 0.04 a mean; the steps' own bias is below that.
     np.testing.assert_allclose(draws.mean(axis=0), prior.mean, atol=0.2)
     np.testing.assert_allclose(np.std(draws, axis=0), np.sqrt(prior.variance), atol=0.15)
+
+
+def test_optimal_variance_is_exact_for_an_isotropic_gaussian():
+    """Long steps: the kernel is p(x_s given x_t) itself, mean and variance, the last step too."""
+    prior = priors.Gaussian(jnp.array([1.0, -1.0]), 0.7, schedule=schedules.Cosine())
+    log_snr = jnp.linspace(-10.0, 10.0, 81)
+    # Posterior variance of a coordinate: 1 / (1 / 0.7 + SNR).
+    error = priors.DenoisingError(log_snr, 1.0 / (1.0 / 0.7 + jnp.exp(log_snr)))
+    learned = priors.DiffusionPrior(prior.denoise, prior.schedule, (2,), denoising_error=error)
+    x = jnp.array([0.3, 2.0])
+    for t, s in ((0.9, 0.5), (0.5, 0.1), (0.3, 0.0)):
+        t, s = (schedules.levels(prior.schedule, jnp.asarray(v)) for v in (t, s))
+        found = kernels.AnalyticDPM()(learned, x, prior.denoise(x, t.time), t, s)
+        exact = prior.reverse(x, t, s)
+        np.testing.assert_allclose(found.mean, exact.mean, rtol=1e-4)
+        np.testing.assert_allclose(found.mean_variance, exact.mean_variance, rtol=1e-2)
+
+
+def test_optimal_variance_needs_the_denoising_error():
+    learned = priors.DiffusionPrior(lambda x, t: x, schedules.Cosine(), (2,))
+    with pytest.raises(InputError, match="does not have; pass denoising_error"):
+        kernels.AnalyticDPM().check(learned)
+    kernels.AnalyticDPM().check(load_prior("mnist"))

@@ -38,7 +38,7 @@ def denoising_errors(name: str) -> dict[int, float]:
         noisy = level.alpha * clean + level.sigma * noise
         return jnp.mean((jax.vmap(prior.denoise, (0, None))(noisy, t) - clean) ** 2)
 
-    levels = range(-8, 9, 2)
+    levels = range(-10, 11, 2)
     return {v: float(error(prior, prior.schedule.time(jnp.asarray(float(v))))) for v in levels}
 
 

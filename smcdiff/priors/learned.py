@@ -80,6 +80,26 @@ class VPrediction:
         return level.alpha * noise - level.sigma * clean
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DenoisingError:
+    """Mean squared error of the denoised mean, a coordinate, at some noise levels.
+
+    For a perfect denoiser it is the mean posterior variance of x_0 given x_t.
+
+    Attributes:
+        log_snr: (n,), increasing.
+        values: (n,), positive, in squared data units.
+    """
+
+    log_snr: Float[Array, " n"]
+    values: Float[Array, " n"]
+
+    def at(self, level: Level) -> Float[Array, ""]:
+        """The error at a level: its logarithm is interpolated in the log-SNR, flat at the ends."""
+        return jnp.exp(jnp.interp(level.log_snr, self.log_snr, jnp.log(self.values)))
+
+
 class DiffusionPrior(DiffusionDistribution):
     """A prior learned by denoising.
 
@@ -94,6 +114,7 @@ class DiffusionPrior(DiffusionDistribution):
             eigenvalue of their covariance), in squared data units. It sets how far twists are
             widened: one that is too sure in any direction costs most of the particles, one that is
             too wide costs little.
+        denoising_error: the denoiser's error by noise level, for `smcdiff.kernels.AnalyticDPM`.
         num_steps: steps of ``sample``.
 
     Raises:
@@ -101,7 +122,7 @@ class DiffusionPrior(DiffusionDistribution):
     """
 
     denoiser: Any
-    pytree_data_fields = ("denoiser", "prediction", "data_variance")
+    pytree_data_fields = ("denoiser", "prediction", "data_variance", "denoising_error")
     pytree_aux_fields = ("num_steps",)
 
     def __init__(
@@ -112,6 +133,7 @@ class DiffusionPrior(DiffusionDistribution):
         prediction: Prediction | None = None,
         *,
         data_variance: float = 1.0,
+        denoising_error: DenoisingError | None = None,
         num_steps: int = 100,
     ):
         """See the class."""
@@ -121,6 +143,7 @@ class DiffusionPrior(DiffusionDistribution):
         self.denoiser = denoiser
         self.prediction = X0Prediction() if prediction is None else prediction
         self.data_variance = jnp.asarray(data_variance)
+        self.denoising_error = denoising_error
         self.num_steps = num_steps
         super().__init__(schedule, event_shape)
         event = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
@@ -206,7 +229,8 @@ class DiffusionPrior(DiffusionDistribution):
             raise InputError(f"class {label}: this prior has the classes 0 to {num_classes - 1}")
         return DiffusionPrior(
             self.denoiser.given(label, strength), self.schedule, self.event_shape, self.prediction,
-            data_variance=self.data_variance, num_steps=self.num_steps,
+            data_variance=self.data_variance, denoising_error=self.denoising_error,
+            num_steps=self.num_steps,
         )  # fmt: skip
 
     def log_prob(self, value: Float[Array, "*batch_event"]) -> Float[Array, "*batch"]:

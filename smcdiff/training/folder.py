@@ -71,6 +71,7 @@ def _description(config: TrainConfig, trained: Trained, history: list[dict]) -> 
         "schedule": schedule_entry(trained.schedule),
         "data_variance": largest_variance(sample),
         "data_norm": float(np.sqrt(np.mean(np.sum(sample**2, axis=(1, 2, 3))))),
+        "denoising_error": {str(log_snr): error for log_snr, error in trained.errors.items()},
         "training": dataclasses.asdict(config),
         "history": history,
     }

@@ -146,5 +146,5 @@ def _held_out_errors(denoiser: NetworkDenoiser, images, config: TrainConfig) -> 
         output = jax.vmap(denoiser, (0, None))(noisy, t)
         return jnp.mean((prediction.denoised(output, noisy, level) - clean) ** 2)
 
-    log_snrs = range(-8, 9, 2)
+    log_snrs = range(-10, 11, 2)
     return {v: float(error(TRAINED.time(jnp.asarray(float(v))))) for v in log_snrs}
