@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.errors import InputError
 from smcdiff.model import sites
@@ -60,6 +60,39 @@ class Problem:
     def pointwise_log_likelihood(self, x: Float[Array, "*event"]) -> dict[str, Array]:
         """The log likelihood of each observed site, of the site's batch shape."""
         return {name: sites.log_prob(site) for name, site in self.observed(x).items()}
+
+    def entrywise_log_likelihood(self, x: Float[Array, "*event"]) -> Float[Array, " n"]:
+        """The log likelihood of every observed entry (``to_event`` undone), factors' too, flat."""
+        return jnp.concatenate([sites.entry_log_prob(site) for site in self.observed(x).values()])
+
+    def entrywise_peak(
+        self, key: PRNGKeyArray, x: Float[Array, "*event"], num_draws: int
+    ) -> Float[Array, " n"]:
+        """About how large each entry's log likelihood gets where x explains the observation.
+
+        It is the largest among draws of the observation at x; 0 for factors, and for distributions
+        that cannot be sampled.
+
+        Args:
+            key: random key.
+            x: one event.
+            num_draws: number of draws.
+
+        Returns:
+            The entries, in the order of `entrywise_log_likelihood`.
+        """
+        peaks = []
+        for index, site in enumerate(self.observed(x).values()):
+            try:
+                draws = site["fn"].sample(jax.random.fold_in(key, index), (num_draws,))
+            except NotImplementedError:
+                draws = None
+            if draws is None or sites.is_factor(site):
+                peaks.append(jnp.zeros_like(sites.entry_log_prob(site)))
+            else:
+                terms = jax.vmap(lambda draw, site=site: sites.entry_log_prob(site, draw))(draws)
+                peaks.append(jnp.max(terms, axis=0))
+        return jnp.concatenate(peaks)
 
     def observations(self) -> dict[str, Array]:
         """Observed values by site; factors have none and are left out."""

@@ -88,6 +88,27 @@ def log_prob(site: Site) -> Array:
     return terms if site["scale"] is None else site["scale"] * terms
 
 
+def entry_log_prob(site: Site, value: Array | None = None) -> Float[Array, " n"]:
+    """Log density of every entry of a site (``to_event`` undone), with mask and scale, flat.
+
+    Args:
+        site: the site; of a factor, every entry of the factor.
+        value: a value in place of the site's own.
+    """
+    value = site["value"] if value is None else value
+    if is_factor(site):
+        terms = site["fn"].log_prob(value)
+    else:
+        base = unwrap(site["fn"])
+        axes = tuple(range(-len(base.event_shape), 0))
+        # NumPyro's own mask keeps values that are masked out of the gradient, too.
+        terms = base.mask(jnp.all(mask(site["fn"], value), axis=axes)).log_prob(value)
+    if site["scale"] is not None:
+        scale = jnp.asarray(site["scale"])
+        terms = scale.reshape(scale.shape + (1,) * (terms.ndim - scale.ndim)) * terms
+    return jnp.ravel(terms)
+
+
 def mask(fn, value: Array) -> Array:
     """Which entries of ``value`` count, of its shape."""
     result = jnp.ones(jnp.shape(value), bool)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.singular import PseudoObservation, require_singular, singular_system
-from smcdiff.proposals.twisted import log_twist, widening
+from smcdiff.proposals.twists import log_twist, widening
 
 
 class _Guide(NamedTuple):
@@ -69,7 +69,7 @@ class DPS(_Translated):
 
     def prepare(self, key, model):
         """What the twist of the weights needs."""
-        return widening(model) if model.weighted else None
+        return widening(key, model) if model.weighted else None
 
     def guide(self, model, shared, x, step):
         """The gradient of the misfit's norm, and the twist where weights are on."""

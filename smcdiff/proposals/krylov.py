@@ -13,7 +13,7 @@ from smcdiff.errors import InputError
 from smcdiff.kernels import bridge
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import require_linear
-from smcdiff.proposals.twisted import Widening, widening
+from smcdiff.proposals.twists import Widening, widening
 
 
 class _Guide(NamedTuple):
@@ -60,7 +60,7 @@ class KrylovMomentMatched(Proposal):
 
     def prepare(self, key, model):
         """The row norms for the determinant, and the likelihood's constant."""
-        return widening(model)
+        return widening(key, model)
 
     def guide(self, model: ReverseModel, shared: Widening, x, step):
         """The twist and the gain, from one evaluation of the denoiser and a few pullbacks."""

@@ -1,0 +1,136 @@
+"""Twists that guess p(y given x_t) from the denoised mean m(x_t) alone.
+
+The plain guess is p(y given m(x_t)) (Chung et al. 2023; Wu et al. 2023): far too sure at high
+noise, where x_0 may still lie anywhere about m. Here it is made as unsure as N(m, spread_t I) is
+wide, at the cost of more evaluations of the likelihood and none of the network:
+
+* a linear-Gaussian observation has its noise widened, ``sigma_y^2 + spread_t |a_i|^2`` for row a_i
+  of the operator, which is the average of p(y_i given x_0) over N(m, spread_t I);
+* a Gaussian one of a nonlinear mean, up to 64 entries, has its mean linearised at m;
+* any other is tempered, entry by entry, by how far its log likelihood varies over fixed points of
+  N(m, spread_t I); see `Tempering`.
+
+Any function of x_t makes consistent weights, as long as numerator and denominator are the same one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from smcdiff.proposals.base import ReverseModel
+from smcdiff.proposals.linear import log_normaliser, near_solution, row_norms
+from smcdiff.schedules import Level
+
+_FEW_OBSERVATIONS = 64
+"""Up to here the d_y gradients of the mean (not of the network) cost little."""
+NUM_POINTS = 32
+"""Of a tempered twist; with 8 log evidence was off by 1.5 nat more where 32 was off by 1.5."""
+_NUM_PEAK_DRAWS = 16
+_LEAST = -1e6
+"""In place of a log likelihood of minus infinity, which has no mean and no variance."""
+
+
+class Widening(NamedTuple):
+    """Squared row norms of the whitened operator, and the likelihood's constant."""
+
+    row_norms: Float[Array, " m"]
+    log_normaliser: Float[Array, ""]
+
+
+class LocalWidening(NamedTuple):
+    """Marks a twist that is widened by the slope of a nonlinear mean where it is evaluated."""
+
+
+class Tempering(NamedTuple):
+    """The points of a tempered twist.
+
+    With l_i(x) the log likelihood of entry i, z_j the points, and averages over j,
+
+        log psi_t(x_t) = sum_i beta_i (mean_j l_i(m + spread_t^{1/2} z_j) - peak_i) + peak_i
+                         + log(beta_i) / 2,
+        beta_i = (1 + 4/3 mean_j (l_i(m + spread_t^{1/2} z_j) - l_i(m))^2)^{-1/2}.
+
+    For a Gaussian entry that m fits, whose noise v times its own would be widened by, beta_i is
+    (1 + v^2)^{-1/2}, close to the 1 / (1 + v) of the widened twist; it is smaller where m does not
+    fit, and 1 at low noise. The average of the likelihoods themselves is the better guess in theory
+    and a worse one in practice, for with few points it is a row of bumps: Student-t noise, 20
+    entries, 256 particles, log evidence off by 15 nat with 64 points; by 1.5 nat tempered with 32.
+
+    Attributes:
+        points: (J, d), pairs of opposite signs.
+        peaks: (n,) about the largest log likelihood of each entry: as beta_i differs from particle
+            to particle, a log density is only tempered well if it is measured from its top.
+    """
+
+    points: Float[Array, "j d"]
+    peaks: Float[Array, " n"]
+
+
+Widened = Widening | LocalWidening | Tempering
+"""What all particles share of a twist that is not plain."""
+
+
+def widening(key: PRNGKeyArray, model: ReverseModel, num_points: int = NUM_POINTS) -> Widened:
+    """What a twist that is not plain needs, computed once a run.
+
+    Args:
+        key: random key.
+        model: the reverse model.
+        num_points: J, even, of a tempered twist.
+    """
+    problem = model.problem
+    if problem.linear:
+        norms = row_norms(model)
+        point = near_solution(model, lambda r: r / jnp.where(norms > 0, norms, 1.0))
+        return Widening(norms, log_normaliser(model, point))
+    if problem.gaussian and problem.num_observations <= _FEW_OBSERVATIONS:
+        return LocalWidening()
+    key_points, key_peaks = jax.random.split(key)
+    half = jax.random.normal(key_points, (num_points // 2, model.size))
+    typical = model.denoise(problem.prior.terminal().mean, model.level(0))
+    peaks = problem.entrywise_peak(key_peaks, model.event(typical), _NUM_PEAK_DRAWS)
+    return Tempering(jnp.concatenate([half, -half]), peaks)
+
+
+def log_twist(
+    model: ReverseModel, wide: Widened | None, denoised: Float[Array, " d"], t: Level
+) -> Float[Array, ""]:
+    """Log psi_t given the denoised mean: made less sure as ``wide`` says, or plain where None."""
+    if wide is None:
+        return model.log_likelihood(denoised)
+    spread = model.problem.prior.spread(t)
+    if isinstance(wide, LocalWidening):
+        return _log_local_average(model, denoised, spread)
+    if isinstance(wide, Tempering):
+        return _log_tempered(model, wide, denoised, spread)
+    variances = 1.0 + spread * wide.row_norms
+    terms = model.residual(denoised) ** 2 / variances + jnp.log(variances)
+    return wide.log_normaliser - 0.5 * jnp.sum(terms)
+
+
+def _log_local_average(model: ReverseModel, denoised: Float[Array, " d"], spread):
+    """The widened twist of a Gaussian observation whose mean is linearised at the denoised mean."""
+    residual = model.problem.whitened(model.event(denoised))
+    # Held fixed in gradients, as in Gauss-Newton: no second derivatives of the mean.
+    slopes = jax.jacrev(lambda x: model.problem.whitened(model.event(x)))(denoised)
+    variances = 1.0 + spread * jax.lax.stop_gradient(jnp.sum(slopes**2, axis=1))
+    terms = residual**2 / variances + jnp.log(variances) - residual**2
+    return model.log_likelihood(denoised) - 0.5 * jnp.sum(terms)
+
+
+def _log_tempered(model: ReverseModel, wide: Tempering, denoised: Float[Array, " d"], spread):
+    """The tempered twist; see `Tempering`."""
+
+    def entries(x):
+        return jnp.maximum(model.problem.entrywise_log_likelihood(model.event(x)), _LEAST)
+
+    around = jax.vmap(entries)(denoised + jnp.sqrt(spread) * wide.points)
+    # Held fixed in gradients: there the log likelihood is followed, not its variation.
+    changes = jax.lax.stop_gradient(around - entries(denoised))
+    power = 1.0 / jnp.sqrt(1.0 + 4.0 / 3.0 * jnp.mean(changes**2, axis=0))
+    tempered = power * (jnp.mean(around, axis=0) - wide.peaks) + wide.peaks
+    return jnp.sum(tempered + 0.5 * jnp.log(power))
