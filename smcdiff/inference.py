@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff import model as model_reader
 from smcdiff import schedules
@@ -36,12 +36,15 @@ from smcdiff.version import __version__
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-    """What fixes the compiled run, besides the shapes of its arguments."""
+    """What fixes the compiled run, besides the shapes of its arguments.
+
+    ``ess_threshold`` is None where each step has its own.
+    """
 
     num_particles: int
     num_chains: int
     resampling: Callable
-    ess_threshold: float
+    ess_threshold: float | None
     weighted: bool
     batch_size: int | None
     store_ancestors: bool
@@ -49,10 +52,16 @@ class _Settings:
 
 
 def _run_chains(
-    keys: PRNGKeyArray, model: ReverseModel, proposal: Proposal, settings: _Settings
+    keys: PRNGKeyArray,
+    model: ReverseModel,
+    proposal: Proposal,
+    thresholds: Float[Array, " steps"] | None,
+    settings: _Settings,
 ) -> tuple[FilterResult, jax.Array]:
     """All chains; the particles of the result are flat events, and their log likelihoods."""
     num_steps = model.num_steps
+    threshold = thresholds if settings.ess_threshold is None else settings.ess_threshold
+    assert threshold is not None
     batch_size = settings.batch_size
     if batch_size is not None:  # chains run side by side
         batch_size = max(1, batch_size // settings.num_chains)
@@ -66,7 +75,7 @@ def _run_chains(
             settings.num_particles,
             num_steps,
             resampling=settings.resampling,
-            ess_threshold=settings.ess_threshold,
+            ess_threshold=threshold,
             weighted=settings.weighted,
             batch_size=batch_size,
             store_ancestors=settings.store_ancestors,
@@ -82,17 +91,18 @@ def _run_chains(
 
 
 @jax.jit(static_argnames=("settings",))
-def _run(keys, model, proposal, settings):
-    return _run_chains(keys, model, proposal, settings)
+def _run(keys, model, proposal, thresholds, settings):
+    return _run_chains(keys, model, proposal, thresholds, settings)
 
 
 @jax.jit(static_argnames=("mapped", "settings"))
-def _run_batch(keys, model, mapped, proposal, settings):
+def _run_batch(keys, model, mapped, proposal, thresholds, settings):
     leaves, structure = jax.tree.flatten(model)
     axes = [0 if is_mapped else None for is_mapped in mapped]
 
     def run_one(keys, leaves):
-        return _run_chains(keys, jax.tree.unflatten(structure, leaves), proposal, settings)
+        model = jax.tree.unflatten(structure, leaves)
+        return _run_chains(keys, model, proposal, thresholds, settings)
 
     return jax.vmap(run_one, in_axes=(0, axes))(keys, leaves)
 
@@ -140,7 +150,9 @@ class SMC:
         resampling: "systematic", "stratified", "multinomial", "residual", or a function
             ``(rng_key, weights, num_samples) -> indices`` (BlackJAX's protocol).
         ess_threshold: resample when the ESS falls below this fraction of the particles; 0 is never,
-            1 is always.
+            1 is always. A function gives the fraction from the log-SNR of a level (an array), for
+            example ``lambda log_snr: 0.5 * (log_snr > 0)``: where the twist is wrong at high noise,
+            resampling on it costs founders, and not resampling there costs nothing.
         weighted: with False the weights are switched off: the heuristic sampler of the literature.
         batch_size: particles mapped at once, over all chains; None maps all of them.
         progress_bar: show progress with the time left.
@@ -165,7 +177,7 @@ class SMC:
         num_steps: int,
         num_chains: int = 1,
         resampling: str | Callable = "systematic",
-        ess_threshold: float = 0.5,
+        ess_threshold: float | Callable[[Array], Array] = 0.5,
         weighted: bool = True,
         batch_size: int | None = None,
         progress_bar: bool = True,
@@ -183,7 +195,7 @@ class SMC:
                 raise InputError(f"SMC: {name} is {value}; it must be at least 1")
         if num_steps < 2:
             raise InputError(f"SMC: num_steps is {num_steps}; a time grid needs at least 2 steps")
-        if not 0.0 <= ess_threshold <= 1.0:
+        if not callable(ess_threshold) and not 0.0 <= ess_threshold <= 1.0:
             raise InputError(f"SMC: ess_threshold is {ess_threshold}; it must lie in [0, 1]")
         if proposal is not None and not isinstance(proposal, Proposal):
             raise InputError(
@@ -193,6 +205,7 @@ class SMC:
         self.model = model
         self.proposal = proposal
         self.num_steps = num_steps
+        self.ess_threshold = ess_threshold
         self.progress_bar = progress_bar
         self.kernel = kernel
         self.grid = schedules.UniformLogSNR() if grid is None else grid
@@ -201,7 +214,7 @@ class SMC:
             num_particles,
             num_chains,
             resamplers.get(resampling),
-            ess_threshold,
+            None if callable(ess_threshold) else ess_threshold,
             weighted,
             batch_size,
             store_ancestors,
@@ -230,7 +243,9 @@ class SMC:
         keys = jax.random.split(key, self.settings.num_chains)
         with self._progress() as progress:
             settings = dataclasses.replace(self.settings, progress=progress)
-            result, log_likelihood = jax.block_until_ready(_run(keys, model, proposal, settings))
+            result, log_likelihood = jax.block_until_ready(
+                _run(keys, model, proposal, self._thresholds(model), settings)
+            )
         seconds = time.perf_counter() - start
         return self._posterior(result, log_likelihood, model, proposal, reason, seconds)
 
@@ -286,7 +301,10 @@ class SMC:
         keys = jax.random.split(key, (size, self.settings.num_chains))
         with self._progress() as progress:
             settings = dataclasses.replace(self.settings, progress=progress)
-            results = jax.block_until_ready(_run_batch(keys, stacked, mapped, proposal, settings))
+            thresholds = self._thresholds(models[0])
+            results = jax.block_until_ready(
+                _run_batch(keys, stacked, mapped, proposal, thresholds, settings)
+            )
         seconds = time.perf_counter() - start
         posteriors = []
         for index, model in enumerate(models):
@@ -295,6 +313,16 @@ class SMC:
                 self._posterior(result, log_likelihood, model, proposal, reason, seconds / size)
             )
         return posteriors
+
+    def _thresholds(self, model: ReverseModel) -> Float[Array, " steps"] | None:
+        """A threshold for each move, by the level that is left; None where one number serves."""
+        if not callable(self.ess_threshold):
+            return None
+        log_snr = model.levels.log_snr[:-1]
+        fractions = jnp.broadcast_to(self.ess_threshold(log_snr), log_snr.shape)
+        if not bool(jnp.all((fractions >= 0.0) & (fractions <= 1.0))):
+            raise InputError("SMC: ess_threshold gives values outside [0, 1]")
+        return jnp.concatenate([fractions[:1], fractions]).astype(log_snr.dtype)
 
     def _progress(self):
         """A context whose value is the callback that the engine calls, or None."""
@@ -339,7 +367,9 @@ class SMC:
                 "kernel": repr(model.kernel),
                 "grid": repr(self.grid),
                 "num_steps": self.num_steps,
-                "ess_threshold": settings.ess_threshold,
+                "ess_threshold": "by log-SNR"
+                if settings.ess_threshold is None
+                else settings.ess_threshold,
                 "resampling": settings.resampling.__name__,
                 "seconds": seconds,
                 "smcdiff_version": __version__,

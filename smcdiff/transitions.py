@@ -55,24 +55,38 @@ def log_normal_cholesky(
 class Transition:
     """A mixture of K Gaussians on flat vectors of length d.
 
-    Component k has mean ``offset + means[k]`` and covariance ``basis[k] diag(eigenvalues[k])
-    basis[k]'``. The offset keeps what depends on the particle apart from a table of means that does
-    not, where that is possible: under ``vmap`` the table then stays one (K, d) matrix.
+    Component k has mean ``offset + means[k]`` and a covariance with ``eigenvalues[k]`` along the
+    columns of ``basis[k]`` and ``rest[k]`` in all directions orthogonal to them: q columns describe
+    low-rank-plus-isotropic covariances at q / d of the cost of full ones. The offset keeps what
+    depends on the particle apart from a table of means that does not, where that is possible:
+    under ``vmap`` the table then stays one (K, d) matrix.
 
     Attributes:
         log_weights: (K,) normalised log mixture weights.
         means: (K, d).
-        eigenvalues: (K, d); axes may be 1 where components share a covariance or are isotropic.
+        eigenvalues: (K, q); axes may be 1 where components share a covariance or are isotropic.
             Zero is allowed.
-        basis: (K, d, d) orthonormal columns, or None for the coordinate axes.
+        basis: (K, d, q) orthonormal columns, or None for the d coordinate axes.
         offset: (d,), or a scalar zero.
+        rest: (K, 1) variance orthogonal to the basis, or a scalar; unused where q = d.
     """
 
     log_weights: Float[Array, " k"]
     means: Float[Array, "k d"]
-    eigenvalues: Float[Array, "#k #d"]
-    basis: Float[Array, "k d d"] | None = None
+    eigenvalues: Float[Array, "#k #q"]
+    basis: Float[Array, "k d q"] | None = None
     offset: Float[Array, "#d"] | float = 0.0
+    rest: Float[Array, "#k 1"] | float = 0.0
+
+    @property
+    def _low_rank(self) -> bool:
+        """Whether there are directions orthogonal to the basis."""
+        return self.basis is not None and self.basis.shape[-1] < self.basis.shape[-2]
+
+    @property
+    def _outside(self) -> Float[Array, "#k 1"]:
+        """The variances orthogonal to the basis, with both axes."""
+        return jnp.reshape(self.rest, (-1, 1))
 
     @property
     def mean(self) -> Float[Array, " d"]:
@@ -82,9 +96,18 @@ class Transition:
         return self.offset + jnp.exp(self.log_weights) @ self.means
 
     @property
+    def isotropic(self) -> bool:
+        """Whether it is one Gaussian with a multiple of the identity as covariance."""
+        single = self.eigenvalues.shape == (1, 1) and self.means.shape[0] == 1
+        return single and self.basis is None
+
+    @property
     def mean_variance(self) -> Float[Array, ""]:
         """Variance of a coordinate within a component, averaged over both."""
         averages = jnp.mean(self.eigenvalues, axis=-1)
+        if self._low_rank:
+            size, rank = self.means.shape[1], self._rank
+            averages = (rank * averages + (size - rank) * self._outside[:, 0]) / size
         if averages.shape[0] == 1:
             return averages[0]
         return jnp.exp(self.log_weights) @ averages
@@ -95,13 +118,17 @@ class Transition:
         if self.basis is None:
             return self.eigenvalues[leading] * vectors[None]
         rotated = jnp.einsum("kde,...d->k...e", self.basis, vectors)
-        return jnp.einsum("kde,k...e->k...d", self.basis, self.eigenvalues[leading] * rotated)
+        if not self._low_rank:
+            return jnp.einsum("kde,k...e->k...d", self.basis, self.eigenvalues[leading] * rotated)
+        excess = (self.eigenvalues - self._outside)[leading] * rotated
+        inside = jnp.einsum("kde,k...e->k...d", self.basis, excess)
+        return inside + self._outside[leading] * vectors[None]
 
     def component(self, index) -> Transition:
         """Component ``index`` as a single Gaussian."""
 
         def take(leaf):
-            if leaf is None or leaf.shape[0] == 1:
+            if leaf is None or jnp.ndim(leaf) == 0 or leaf.shape[0] == 1:
                 return leaf
             return jax.lax.dynamic_slice_in_dim(leaf, index, 1)
 
@@ -111,6 +138,7 @@ class Transition:
             means=take(self.means),
             eigenvalues=take(self.eigenvalues),
             basis=take(self.basis),
+            rest=take(self.rest),
         )
 
     def _pick(self, key: PRNGKeyArray, log_weights: Float[Array, " k"]) -> Transition:
@@ -122,8 +150,14 @@ class Transition:
     def _draw(self, key: PRNGKeyArray) -> Float[Array, " d"]:
         """A draw, given that there is one component."""
         noise = jax.random.normal(key, self.means.shape[1:], self.means.dtype)
-        noise = jnp.sqrt(self.eigenvalues[0]) * noise
-        return self.mean + (noise if self.basis is None else self.basis[0] @ noise)
+        scales = jnp.sqrt(self.eigenvalues[0])
+        if self.basis is None:
+            return self.mean + scales * noise
+        if not self._low_rank:
+            return self.mean + self.basis[0] @ (scales * noise)
+        outer = jnp.sqrt(self._outside[0])
+        inside = self.basis[0] @ ((scales - outer) * (self.basis[0].T @ noise))
+        return self.mean + outer * noise + inside
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
         """One draw."""
@@ -132,12 +166,30 @@ class Transition:
 
     def log_prob(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         """Log density; infinite or NaN where an eigenvalue is zero."""
+        quadratics, log_dets = self.mahalanobis(x)
+        constant = x.shape[0] * LOG_2PI
+        return logsumexp(self.log_weights - 0.5 * (quadratics + log_dets + constant))
+
+    def mahalanobis(self, x: Float[Array, " d"]) -> tuple[Float[Array, " k"], Float[Array, "#k"]]:
+        """Squared Mahalanobis distances of x to the components, and their log determinants."""
         centred = x - self.offset - self.means
-        if self.basis is not None:
-            centred = jnp.einsum("kde,kd->ke", self.basis, centred)
-        spread = jnp.broadcast_to(self.eigenvalues, centred.shape)
-        quadratic = jnp.sum(centred**2 / spread + jnp.log(spread) + LOG_2PI, axis=-1)
-        return logsumexp(self.log_weights - 0.5 * quadratic)
+        spread = jnp.broadcast_to(self.eigenvalues, (self.eigenvalues.shape[0], self._rank))
+        log_dets = jnp.sum(jnp.log(spread), axis=-1)
+        if self.basis is None:
+            return jnp.sum(centred**2 / spread, axis=-1), log_dets
+        inside = jnp.einsum("kde,kd->ke", self.basis, centred)
+        quadratics = jnp.sum(inside**2 / spread, axis=-1)
+        if self._low_rank:
+            # The difference of the two squared lengths would lose the digits of a small rest.
+            outside = centred - jnp.einsum("kde,ke->kd", self.basis, inside)
+            quadratics += jnp.sum(outside**2 / self._outside, axis=-1)
+            log_dets += (centred.shape[1] - self._rank) * jnp.log(self._outside[:, 0])
+        return quadratics, log_dets
+
+    @property
+    def _rank(self) -> int:
+        """How many eigenvalues a component has."""
+        return self.means.shape[1] if self.basis is None else self.basis.shape[-1]
 
     def sample_shifted(
         self, key: PRNGKeyArray, shift: Float[Array, " d"]
@@ -154,10 +206,15 @@ class Transition:
         draw = self.sample(key)
         if self.means.shape[0] > 1:
             return draw + shift, self.log_prob(draw + shift) - self.log_prob(draw)
-        middle, moved = draw - self.mean + 0.5 * shift, shift
-        if self.basis is not None:
-            middle, moved = self.basis[0].T @ middle, self.basis[0].T @ moved
-        return draw + shift, -jnp.sum(moved * middle / self.eigenvalues[0])
+        middle = draw - self.mean + 0.5 * shift
+        if self.basis is None:
+            return draw + shift, -jnp.sum(shift * middle / self.eigenvalues[0])
+        inside, along = self.basis[0].T @ middle, self.basis[0].T @ shift
+        log_ratio = -jnp.sum(along * inside / self.eigenvalues[0])
+        if self._low_rank:
+            outside = middle - self.basis[0] @ inside
+            log_ratio -= jnp.sum(shift * outside / self._outside[0])
+        return draw + shift, log_ratio
 
     def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         """Log p - log q of no change at all: 0."""
@@ -236,7 +293,7 @@ class Transition:
             return jnp.where(fixed, values, draw), logsumexp(log_weights)
         # Rows and columns of free coordinates are those of the identity, so that sizes are static.
         both = fixed[:, None] & fixed[None, :]
-        dense = jnp.einsum("kde,ke,kfe->kdf", self.basis, self.eigenvalues, self.basis)
+        dense = self.covariance_times(jnp.eye(fixed.shape[0], dtype=self.means.dtype))
         factors = jnp.linalg.cholesky(jnp.where(both, dense, jnp.eye(fixed.shape[0])))
         num_free = jnp.sum(~fixed)
         log_normals = jax.vmap(log_normal_cholesky)(misfits, factors) + 0.5 * num_free * LOG_2PI

@@ -134,6 +134,18 @@ def test_settings_out_of_range(options, message):
         sampler(**options)
 
 
+def test_threshold_from_the_noise_level(tmp_path):
+    smc = sampler(proposals.Bootstrap(temper=0.5), ess_threshold=lambda log_snr: log_snr > 0.0)
+    posterior = run(smc)
+    # A step resamples, or not, by the level that it leaves; the first weighing never does.
+    expected = np.concatenate([[False], posterior.log_snr[:-1] > 0.0])
+    np.testing.assert_array_equal(posterior.resampled[0], expected)
+    assert 0 < expected.sum() < 10
+    posterior.save(tmp_path / "posterior.nc")
+    with pytest.raises(InputError, match="outside"):
+        run(sampler(ess_threshold=lambda log_snr: log_snr))
+
+
 def test_deterministic_kernel_has_no_weights():
     smc = sampler(proposals.Bootstrap(), kernel=kernels.DDIM(eta=0.0))
     with pytest.raises(InputError, match="eta = 0"):

@@ -9,7 +9,7 @@ from smcdiff.model import Problem
 from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.proposals.base import Proposal
 from smcdiff.proposals.bootstrap import Bootstrap
-from smcdiff.proposals.krylov import KrylovMomentMatched
+from smcdiff.proposals.lanczos import LanczosMomentMatched
 from smcdiff.proposals.moment_matched import MomentMatched
 from smcdiff.proposals.twisted import Twisted
 
@@ -47,7 +47,7 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
             f" ({limit} at most)"
         )
         if analytic:  # its pullbacks cost next to nothing, and its covariances are exact
-            return KrylovMomentMatched(floor=0.0), reason
+            return LanczosMomentMatched(), reason
         return Twisted(), f"{reason}; KrylovMomentMatched may do better at about 1.5 times the cost"
     if _has_gradient(problem):
         return Twisted(), "the observation is not linear-Gaussian, but differentiable"

@@ -47,6 +47,10 @@ class SingularSystem(NamedTuple):
         """What the operator sees of x: s V' x."""
         return self.values * (self.right @ x)
 
+    def adjoint(self, z: Float[Array, " r"]) -> Float[Array, " d"]:
+        """The adjoint of `project`: V s z."""
+        return (self.values * z) @ self.right
+
 
 def require_singular(model: ReverseModel, name: str) -> None:
     """Raises ``InputError`` unless the observation is linear-Gaussian and its SVD affordable."""

@@ -24,7 +24,7 @@ def black_box(x):
     [
         (ANALYTIC, lambda x: x[:4], 4, proposals.MomentMatched, "4 entries"),
         (LEARNED, lambda x: x[:4], 4, proposals.MomentMatched, "4 entries"),
-        (ANALYTIC, lambda x: x[:90], 90, proposals.KrylovMomentMatched, "too many"),
+        (ANALYTIC, lambda x: x[:90], 90, proposals.LanczosMomentMatched, "too many"),
         (LEARNED, lambda x: x[:90], 90, proposals.Twisted, "too many"),
         (LEARNED, lambda x: x[:2] ** 2, 2, proposals.Twisted, "differentiable"),
         (LEARNED, black_box, 2, proposals.Bootstrap, "no usable gradient"),

@@ -268,6 +268,7 @@ def test_zero_and_repeated_singular_values():
         (lambda: proposals.Rejuvenated(moves=0), "Rejuvenated: moves is 0"),
         (lambda: proposals.Rejuvenated(every=0), "Rejuvenated: every is 0"),
         (lambda: proposals.KrylovMomentMatched(size=0), "size is 0"),
+        (lambda: proposals.LanczosMomentMatched(size=0), "size is 0"),
         (lambda: proposals.KrylovMomentMatched(floor=2.0), "floor is 2.0"),
     ],
 )
@@ -294,7 +295,17 @@ def _checked(proposal, model, weighted=True):
 
 
 @pytest.mark.parametrize(
-    "name", ["DAPS", "DDRM", "FPS", "KrylovMomentMatched", "MCGDiff", "MomentMatched", "PiGDM"]
+    "name",
+    [
+        "DAPS",
+        "DDRM",
+        "FPS",
+        "KrylovMomentMatched",
+        "LanczosMomentMatched",
+        "MCGDiff",
+        "MomentMatched",
+        "PiGDM",
+    ],
 )
 def test_linear_methods_refuse_other_observations(name):
     with pytest.raises(InputError, match=f"{name} needs an observation that is linear"):
