@@ -161,7 +161,7 @@ def run(options, prior, matrices) -> dict:
                     exact_kernel = weighted and not proposal.masks_only
                     smc = SMC(
                         model, proposal, num_particles=particles, num_steps=options.steps,
-                        weighted=weighted, linear=True, progress_bar=False,
+                        weighted=weighted, linear=True, progress_bar=False, batch_size=64,
                         kernel=kernels.Exact() if exact_kernel else kernels.DDIM(),
                         ess_threshold=_late if late else 0.5,
                     )  # fmt: skip

@@ -123,17 +123,6 @@ class MomentMatched(Proposal):
         log_normal = log_normal_cholesky(guide.residual, jnp.linalg.cholesky(joint))
         return shared.log_normaliser + log_normal + 0.5 * size * LOG_2PI, guide
 
-    def start(self, key, model, shared):
-        """The terminal law, conditioned on the twist linearised about its mean."""
-        top, terminal = model.level(0), model.problem.prior.terminal()
-        guide = self._covariance_rows(model, shared, terminal.mean, top)
-        inner = _positive(guide.rows @ shared.matrix.T, model)
-        identity = jnp.eye(inner.shape[0], dtype=inner.dtype)
-        slope = top.alpha / top.sigma**2 * guide.rows
-        law = terminal.conditioned(slope, guide.residual, identity + inner)
-        x = law.sample(key)
-        return x, law.log_ratio(x)
-
     def _linearise(self, model: ReverseModel, shared: _Shared, guide: _Guide, step):
         """H and I + A C_s A' of the twist at the next level."""
         t, s = model.level(step), model.level(step + 1)
