@@ -11,7 +11,8 @@ in closed form for mixtures:
   the mean shift mu + V g of twisted diffusion sampling);
 * conditioning on a Gaussian pseudo-observation, q(x) ~ p(x) N(r; H (x - mean), Sigma):
   ``conditioned``;
-* fixing some coordinates, the rest from their conditional law: ``sample_fixed``.
+* fixing some coordinates, the rest from their conditional law: ``sample_fixed``; or their values
+  in orthonormal directions, ``sample_pinned``.
 
 Log ratios are computed from the change itself and never as a difference of two densities, so that
 they stay finite where the transition is a Dirac (V = 0, the last step of DDIM and DDPM).
@@ -225,29 +226,72 @@ class Transition:
         Returns:
             The draw and the log density of the fixed coordinates.
         """
+        if self.basis is not None:
+            axes = jnp.eye(fixed.shape[0], dtype=self.means.dtype)
+            x, log_density = self.sample_pinned(key, axes, fixed, values)
+            return jnp.where(fixed, values, x), log_density
         key_pick, key_draw = jax.random.split(key)
         values = jnp.where(fixed, values, self.mean)
         misfits = jnp.where(fixed, values - self.offset - self.means, 0.0)
-        if self.basis is None:
-            spread = jnp.broadcast_to(self.eigenvalues, self.means.shape)
-            terms = misfits**2 / spread + jnp.log(spread) + LOG_2PI
-            log_weights = self.log_weights - 0.5 * jnp.sum(jnp.where(fixed, terms, 0.0), axis=-1)
-            draw = self._pick(key_pick, log_weights)._draw(key_draw)
-            return jnp.where(fixed, values, draw), logsumexp(log_weights)
-        # Rows and columns of free coordinates are those of the identity, so that sizes are static.
-        both = fixed[:, None] & fixed[None, :]
-        dense = jnp.einsum("kde,ke,kfe->kdf", self.basis, self.eigenvalues, self.basis)
-        factors = jnp.linalg.cholesky(jnp.where(both, dense, jnp.eye(fixed.shape[0])))
-        num_free = jnp.sum(~fixed)
-        log_normals = jax.vmap(log_normal_cholesky)(misfits, factors) + 0.5 * num_free * LOG_2PI
+        spread = jnp.broadcast_to(self.eigenvalues, self.means.shape)
+        terms = misfits**2 / spread + jnp.log(spread) + LOG_2PI
+        log_weights = self.log_weights - 0.5 * jnp.sum(jnp.where(fixed, terms, 0.0), axis=-1)
+        draw = self._pick(key_pick, log_weights)._draw(key_draw)
+        return jnp.where(fixed, values, draw), logsumexp(log_weights)
+
+    def sample_pinned(
+        self,
+        key: PRNGKeyArray,
+        rows: Float[Array, "m d"],
+        used: Bool[Array, " m"],
+        values: Float[Array, " m"],
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """A draw given what it is in some orthonormal directions.
+
+        It is Matheron's, as in `Conditioned`, for an observation without noise.
+
+        Args:
+            key: random key.
+            rows: (m, d), orthonormal.
+            used: (m,), which rows count.
+            values: (m,), what ``rows @ x`` is to be; entries that are not used are ignored.
+
+        Returns:
+            The draw and the log density of ``rows @ x`` at the values, of the rows that are used.
+            Where the transition is a Dirac the draw is the nearest point and the density is none.
+        """
+        key_pick, key_draw = jax.random.split(key)
+        rows = jnp.where(used[:, None], rows, 0.0)
+        offset = jnp.broadcast_to(self.offset, self.means.shape[1:]) @ rows.T
+        misfits = jnp.where(used, values - offset - self.means @ rows.T, 0.0)
+        gains = self.covariance_times(rows)  # (k or 1, m, d)
+        joint = jnp.einsum("kmd,nd->kmn", gains, rows)
+        # Rows that are not used become those of the identity, so that sizes are static. The others
+        # get no more than rounding on their diagonal, for the factors' sake.
+        scale = jnp.max(jnp.diagonal(joint, axis1=1, axis2=2), axis=1)
+        rounding = jnp.finfo(joint.dtype).eps * scale[:, None] + 1e-30
+        joint = joint + jax.vmap(jnp.diag)(jnp.where(used, rounding, 1.0))
+        factors = jnp.linalg.cholesky(joint)
+        inverses = jax.vmap(inverse_lower)(factors)
+        white = jnp.einsum(
+            "kmn,kn->km",
+            jnp.broadcast_to(inverses, (misfits.shape[0], *inverses.shape[1:])),
+            misfits,
+        )
+        log_dets = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)
+        log_normals = -0.5 * (jnp.sum(white**2, axis=1) + jnp.sum(used) * LOG_2PI) - log_dets
         log_weights = self.log_weights + log_normals
-        single = self._pick(key_pick, log_weights)
+        index, single = 0, self
+        if self.means.shape[0] > 1:
+            index = jax.random.categorical(key_pick, log_weights)
+            single = self.component(index)
+        if gains.shape[0] == 1:
+            index = 0
         draw = single._draw(key_draw)
-        gram = single.covariance_times(jnp.eye(fixed.shape[0], dtype=draw.dtype))[0]
-        factor = jnp.linalg.cholesky(jnp.where(both, gram, jnp.eye(fixed.shape[0])))
-        step = jsl.cho_solve((factor, True), jnp.where(fixed, values - draw, 0.0))
-        moved = draw + gram @ jnp.where(fixed, step, 0.0)
-        return jnp.where(fixed, values, moved), logsumexp(log_weights)
+        misfit = jnp.where(used, values - rows @ draw, 0.0)
+        draw = draw + (inverses[index].T @ (inverses[index] @ misfit)) @ gains[index]
+        left = jnp.where(used, values - rows @ draw, 0.0)  # rounding, or all of it at a Dirac
+        return draw + left @ rows, logsumexp(log_weights)
 
 
 class _Noise(NamedTuple):
