@@ -22,9 +22,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from smcdiff.errors import InputError
+from smcdiff.gaussian import log_normal_cholesky
 from smcdiff.operators.base import matrix_of
 from smcdiff.priors.analytic import AnalyticPrior
-from smcdiff.transitions import log_normal_cholesky
 
 
 class LinearGaussianPosterior(dist.Distribution):

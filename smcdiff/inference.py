@@ -23,11 +23,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from smcdiff import model as model_reader
 from smcdiff import schedules
 from smcdiff.errors import InputError, SamplingError
-from smcdiff.kernels import Kernel
+from smcdiff.kernels import AnalyticDPM, Kernel
 from smcdiff.model import Problem
 from smcdiff.posterior import Posterior
 from smcdiff.progress import ProgressBar
-from smcdiff.proposals import Proposal, ReverseModel, choose
+from smcdiff.proposals import Proposal, ReverseModel, check_fits, choose
 from smcdiff.smc import FilterResult, particle_filter
 from smcdiff.smc import resampling as resamplers
 from smcdiff.steered import SteeredDiffusion
@@ -157,7 +157,8 @@ class SMC:
         batch_size: particles mapped at once, over all chains; None maps all of them.
         progress_bar: show progress with the time left.
         kernel: reverse kernel; None takes the prior's own (exact for analytic priors, DDPM's
-            ancestral step for learned ones).
+            ancestral step for learned ones, and `kernels.AnalyticDPM` where an exact observation
+            needs a density at the last step and the prior knows its denoising error).
         grid: placement of the steps; None is uniform in log-SNR.
         linear: declare (True) or deny (False) that the observation is linear-Gaussian; None
             detects it.
@@ -252,7 +253,7 @@ class SMC:
     def _assemble(self, problem: Problem) -> tuple[ReverseModel, Proposal, str]:
         """The reverse model and the proposal, checked against each other."""
         prior = problem.prior
-        kernel = prior.default_kernel() if self.kernel is None else self.kernel
+        kernel = self._kernel(problem)
         kernel.check(prior)
         if kernel.deterministic and self.settings.weighted:
             raise InputError(
@@ -265,8 +266,17 @@ class SMC:
         times = self.grid(prior.schedule, self.num_steps)
         levels = schedules.levels(prior.schedule, times)
         model = ReverseModel(problem, kernel, levels, self.settings.weighted)
-        proposal.check(model)
+        check_fits(proposal, model)
         return model, proposal, reason
+
+    def _kernel(self, problem: Problem) -> Kernel:
+        """The kernel that the user named, or one that suits the prior and the observation."""
+        if self.kernel is not None:
+            return self.kernel
+        kernel = problem.prior.default_kernel()
+        needs_density = problem.noise_free and self.settings.weighted
+        known = getattr(problem.prior, "denoising_error", None) is not None
+        return AnalyticDPM() if needs_density and kernel.ends_in_dirac and known else kernel
 
     def run_batch(self, key: PRNGKeyArray, batch: dict[str, Any], *args, **kwargs):
         """Samples the posteriors of a batch of observations in one compiled call.

@@ -43,14 +43,16 @@ class Posterior:
         samples: site -> (C, N, *event), the particles as they are: use them with ``log_weights``,
             or call `resample`.
         log_weights: (C, N), normalised in each chain.
-        log_evidence: (C,) log Z_hat; NaN where weights were off.
+        log_evidence: (C,) log Z_hat; NaN where weights were off. Where y is observed without noise
+            it is a log density on the range of the operator, that of y if its rows are independent.
         ess: (C, K + 1) effective sample size after each weighting.
         founders: (C, N) the particle of step 0 from which each descends.
         num_founders: (C, K + 1) number of distinct founders.
         log_evidence_increments: (C, K + 1).
         resampled: (C, K + 1) whether the step began by resampling.
         log_snr: (K + 1,) log signal-to-noise ratio of the states; infinite at the last.
-        log_likelihood: (C, N) log p(y given x) of the particles.
+        log_likelihood: (C, N) log p(y given x) of the particles; 0 where y is observed without
+            noise, which has no density at x.
         observed: site -> observed value.
         weighted: whether weights were on.
         ancestors: (C, K + 1, N) parents of each step, or None.

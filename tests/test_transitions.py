@@ -119,6 +119,37 @@ def test_fixed_coordinates(num_components, rank):
     assert abs(x[:, 1].mean() - mean) < 4 * x[:, 1].std() / NUM**0.5
 
 
+@pytest.mark.parametrize(("num_components", "dense"), CASES)
+def test_pinned_directions(num_components, dense):
+    """x given Q x = v for the two used rows of three: the limit of conditioning, and N(v; ...)."""
+    transition = _make(num_components, dense)
+    rows = jnp.linalg.qr(jax.random.normal(jax.random.key(6), (SIZE, SIZE)))[0]
+    used, values = jnp.array([True, False, True]), jnp.array([0.3, jnp.nan, -0.5])
+    keys = jax.random.split(jax.random.key(7), NUM)
+    x, log_density = jax.vmap(lambda key: transition.sample_pinned(key, rows, used, values))(keys)
+    small, target = np.asarray(rows[used], np.float64), np.asarray(values[used], np.float64)
+    np.testing.assert_allclose(x @ small.T, np.broadcast_to(target, (NUM, 2)), atol=1e-5)
+    covariances = _covariances(transition)
+    joint = np.einsum("md,kde,ne->kmn", small, covariances, small)
+    means = np.asarray(transition.means, np.float64) @ small.T
+    marginal = _log_prob(transition.log_weights, means, joint, target[None])
+    np.testing.assert_allclose(log_density, np.broadcast_to(marginal, (NUM,)), rtol=1e-3)
+    # The free direction against the quadrature of p on the line that the others leave.
+    axis, free = np.linspace(-8, 8, 4001), np.asarray(rows[1], np.float64)
+    points = target @ small + axis[:, None] * free
+    density = np.exp(_log_prob(transition.log_weights, transition.means, covariances, points))
+    moments = np.array([axis, axis**2]) @ density / np.sum(density)
+    found = np.stack([x @ free, (x @ free) ** 2])
+    assert np.all(np.abs(found.mean(1) - moments) < 4 * found.std(1) / NUM**0.5)
+
+
+def test_pinned_dirac_goes_to_the_nearest_point():
+    transition = Transition(jnp.zeros(1), jnp.ones((1, SIZE)), jnp.zeros((1, 1)))
+    rows = jnp.array([[0.6, 0.8, 0.0]])
+    x, _ = transition.sample_pinned(jax.random.key(0), rows, jnp.array([True]), jnp.array([3.0]))
+    np.testing.assert_allclose(x, 1.0 + 1.6 * rows[0], rtol=1e-6)  # rows @ 1 is 1.4
+
+
 def test_changes_are_finite_at_a_dirac():
     """The last step of DDIM has no variance: every change returns the mean with log ratio 0."""
     transition = Transition(jnp.zeros(1), jnp.ones((1, SIZE)), jnp.zeros((1, 1)))

@@ -3,6 +3,7 @@
 from smcdiff.proposals.amortized import Amortized as Amortized
 from smcdiff.proposals.base import Proposal as Proposal
 from smcdiff.proposals.base import ReverseModel as ReverseModel
+from smcdiff.proposals.base import check_fits as check_fits
 from smcdiff.proposals.bootstrap import Bootstrap as Bootstrap
 from smcdiff.proposals.choice import choose as choose
 from smcdiff.proposals.daps import DAPS as DAPS

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smcdiff.gaussian import LOG_2PI
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.replacement import forward_noise
 from smcdiff.proposals.singular import SingularSystem, require_singular, singular_system
-from smcdiff.transitions import LOG_2PI, Transition
+from smcdiff.transitions import Transition
 
 
 class _Path(NamedTuple):

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from smcdiff.gaussian import LOG_2PI, inverse_lower
 from smcdiff.proposals.singular import SingularSystem
-from smcdiff.transitions import LOG_2PI, Transition, inverse_lower
+from smcdiff.transitions import Transition
 
 
 class LowRank(NamedTuple):

@@ -54,6 +54,10 @@ class Rejuvenated(Proposal):
             if value < 1:
                 raise InputError(f"Rejuvenated: {name} is {value}; it must be at least 1")
 
+    def takes_exact(self, weighted):
+        """As the proposal."""
+        return self.proposal.takes_exact(weighted)
+
     def check(self, model):
         """Raises ``InputError`` where the proposal does not fit, or follows a path of its own."""
         self.proposal.check(model)

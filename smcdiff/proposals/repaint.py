@@ -61,6 +61,10 @@ class RePaint(Proposal):
     def _base(model: ReverseModel) -> Replacement | SMCDiff:
         return SMCDiff() if model.weighted else Replacement()
 
+    def takes_exact(self, weighted):
+        """Always."""
+        return True
+
     def check(self, model):
         """Raises ``InputError`` unless single entries are observed and the jump fits the grid."""
         self._base(model).check(model)

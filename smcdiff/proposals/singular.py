@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.errors import InputError
+from smcdiff.gaussian import LOG_2PI
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import log_normaliser, require_linear
 from smcdiff.schedules import Level
-from smcdiff.transitions import LOG_2PI
 
 LARGEST = 4096
 """Observations or event entries, whichever are fewer, whose dense decomposition is affordable."""
