@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 LOG_2PI = 1.8378770664093453
 

@@ -25,7 +25,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
-from jaxtyping import Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smcdiff.changed import Conditioned, Noise, Tilted
 from smcdiff.gaussian import LOG_2PI, inverse_lower
