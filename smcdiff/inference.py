@@ -380,7 +380,7 @@ class SMC:
                 "ess_threshold": "by log-SNR"
                 if settings.ess_threshold is None
                 else settings.ess_threshold,
-                "resampling": settings.resampling.__name__,
+                "resampling": getattr(settings.resampling, "__name__", repr(settings.resampling)),
                 "seconds": seconds,
                 "smcdiff_version": __version__,
                 "jax_version": jax.__version__,

@@ -31,6 +31,7 @@ class Problem:
         linear: whether every observed site is Gaussian or exact with a mean affine in the
             diffusion site and a scale that does not depend on it.
         noise_free: whether the observed sites are exact (Delta); all are or none is.
+        fingerprint: of what the model reads besides its arguments; see `smcdiff.model.fingerprint`.
     """
 
     prior: DiffusionDistribution
@@ -42,6 +43,7 @@ class Problem:
     num_observations: int = dataclasses.field(metadata={"static": True})
     linear: bool = dataclasses.field(metadata={"static": True})
     noise_free: bool = dataclasses.field(metadata={"static": True})
+    fingerprint: str = dataclasses.field(default="", metadata={"static": True})
 
     @property
     def event_shape(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import numpyro
 
 from smcdiff.errors import InputError
 from smcdiff.model import arguments, checks, noise_free, sites
+from smcdiff.model.fingerprint import fingerprint
 from smcdiff.model.linearity import is_linear_gaussian
 from smcdiff.model.problem import Problem
 
@@ -46,6 +47,7 @@ def read(
         count = sum(jnp.size(s["value"]) for s in observed.values() if not sites.is_factor(s))
         exact = noise_free.is_noise_free(observed)
         problem = Problem(prior, arrays, model, static, site, names, count, False, exact)
+        problem = dataclasses.replace(problem, fingerprint=fingerprint(problem))
         checks.check_likelihood(problem)
         problem = dataclasses.replace(problem, linear=_is_linear(problem, observed, linear))
         if exact:

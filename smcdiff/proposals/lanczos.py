@@ -81,7 +81,8 @@ class LanczosMomentMatched(Proposal):
         def covariance_times(vector):
             return (t.sigma**2 / t.alpha) * pullback(vector)[0]
 
-        covariance = _lanczos(covariance_times, shared.adjoint(residual), self.size)
+        size = min(self.size, model.size)
+        covariance = _lanczos(covariance_times, shared.adjoint(residual), size)
         columns = jax.vmap(shared.project)(covariance.directions).T
         joint = DiagonalPlus.of(
             1.0 + covariance.base * shared.values**2, columns, covariance.excess
@@ -143,6 +144,10 @@ def _lanczos(covariance_times, start: Float[Array, " d"], size: int) -> LowRank:
     values, vectors = jnp.linalg.eigh(0.5 * (projected + projected.T))
     # The same probe for all: the twist must be a function of x_t.
     probe = jax.random.rademacher(jax.random.key(0), start.shape, start.dtype)
-    probe = _unit(probe - rows.T @ (rows @ probe))
-    base = jnp.maximum(probe @ covariance_times(probe), 0.0)
+    remainder = probe - rows.T @ (rows @ probe)
+    # Where next to nothing is left it is rounding, and the smallest direction stands for the rest.
+    full = jnp.linalg.norm(remainder) < 1e-3 * jnp.linalg.norm(probe)
+    smallest = jnp.min(jnp.where(values > 0.0, values, jnp.inf))
+    remainder = _unit(remainder)
+    base = jnp.where(full, smallest, jnp.maximum(remainder @ covariance_times(remainder), 0.0))
     return LowRank(base, vectors.T @ rows, jnp.maximum(values - base, 0.0))

@@ -147,8 +147,10 @@ def train_amortized(
     shape = simulator.prior.event_shape
     folder.mkdir(parents=True, exist_ok=True)
     simulate = jax.jit(jax.vmap(simulator))
-    keys = jax.random.split(jax.random.key(config.seed), min(256, len(events)))
-    pairs = simulate(keys, _clean(events[: len(keys)]))
+    some = np.sort(np.random.default_rng(0).permutation(len(events))[:2000])
+    # A stream of its own: the loop folds the step's number into the seed's key.
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 2**31), len(some[:256]))
+    pairs = simulate(keys, _clean(events[np.random.default_rng(1).permutation(some)[:256]]))
     mean, std = float(pairs.mean()), float(pairs.std())
     if not std > 0.0:
         raise InputError(f"site '{simulator.observed}' is the same for every event: nothing to do")
@@ -183,7 +185,7 @@ def train_amortized(
     held_out_loss = float(jax.jit(loss)(state.ema, fresh, jax.random.key(1)))
     learned = ConditionalNetwork(
         state.ema, mean, std, prediction, SAMPLED, graph, shape, pairs.shape[1:],
-        largest_variance(np.asarray(_clean(events[:2000]))),
+        largest_variance(np.asarray(_clean(events[some]))),
     )  # fmt: skip
     _write(folder, learned, network, config, held_out_loss, float(state.seconds), command)
     checkpoint.unlink()

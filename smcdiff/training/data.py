@@ -121,13 +121,20 @@ def load_labels(path: str | Path, count: int) -> np.ndarray:
 
 
 def split(count: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of ``count`` images are learned from, and which held out: a sixtieth, at random.
+    """Which of ``count`` images are learned from, and which held out, at random.
+
+    A sixtieth is held out, of fewer than 3,840 images a sixth.
 
     The choice depends on the count alone: a run that continues another must not see its held-out
     images. At random, for data are often sorted by class.
     """
     order = np.random.default_rng(0).permutation(count)
-    held_out = max(batch, count // 60)
+    held_out = count // 60 if count >= 60 * 64 else max(1, count // 6)
+    if count - held_out < batch:
+        raise InputError(
+            f"train: {count} images, {held_out} of them held out, do not fill a batch of {batch};"
+            " use a smaller --batch"
+        )
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 

@@ -60,7 +60,8 @@ def _history(config: TrainConfig) -> list[dict]:
 
 def _description(config: TrainConfig, trained: Trained, history: list[dict]) -> dict:
     """What `smcdiff.load_prior` reads, and how it came to be."""
-    sample = to_unit_range(trained.images[:10_000])
+    chosen = np.random.default_rng(0).permutation(len(trained.images))[:10_000]
+    sample = to_unit_range(trained.images[np.sort(chosen)])
     return {
         "description": config.description,
         "licence": config.licence,
@@ -103,6 +104,10 @@ def _card(name: str, config: TrainConfig, trained: Trained, history: list[dict])
 
 
 def largest_variance(images: np.ndarray) -> float:
-    """Largest eigenvalue of the images' covariance, from at most 2,000 of them."""
-    flat = images[:2000].reshape(min(len(images), 2000), -1)
+    """Largest eigenvalue of the images' covariance, from a random 2,000 of them at most.
+
+    At random, for data are often sorted by class.
+    """
+    chosen = np.random.default_rng(0).permutation(len(images))[:2000]
+    flat = images[chosen].reshape(len(chosen), -1)
     return float(np.linalg.norm(flat - flat.mean(axis=0), 2) ** 2 / len(flat))
