@@ -33,6 +33,9 @@ from smcdiff.smc import resampling as resamplers
 from smcdiff.steered import SteeredDiffusion
 from smcdiff.version import __version__
 
+_MOST = 2**31 - 1
+"""Largest count: indices have 32 bits."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
@@ -49,6 +52,11 @@ class _Settings:
     batch_size: int | None
     store_ancestors: bool
     progress: Callable | None
+
+
+def _check_key(key: Any) -> None:
+    if not hasattr(key, "dtype") or not jnp.size(key):
+        raise InputError(f"SMC: the random key is {key!r}; pass jax.random.key(0), for example")
 
 
 def _run_chains(
@@ -191,6 +199,11 @@ class SMC:
         positive = {"num_particles": num_particles, "num_chains": num_chains}
         if batch_size is not None:
             positive["batch_size"] = batch_size
+        for name, value in {**positive, "num_steps": num_steps}.items():
+            if not isinstance(value, (int, np.integer)) or value > _MOST:
+                raise InputError(
+                    f"SMC: {name} is {value!r}; it must be a whole number, at most {_MOST}"
+                )
         for name, value in positive.items():
             if value < 1:
                 raise InputError(f"SMC: {name} is {value}; it must be at least 1")
@@ -239,6 +252,7 @@ class SMC:
             SamplingError: no finite weight was left; the message names the step.
         """
         start = time.perf_counter()
+        _check_key(key)
         problem = model_reader.read(self.model, args, kwargs, linear=self.linear)
         model, proposal, reason = self._assemble(problem)
         keys = jax.random.split(key, self.settings.num_chains)
@@ -296,6 +310,7 @@ class SMC:
             SamplingError: no finite weight was left in one of the items.
         """
         start = time.perf_counter()
+        _check_key(key)
         sizes = {name: np.shape(value)[:1] for name, value in batch.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values() or (0,) in sizes.values():
             raise InputError(f"run_batch: leading axes {sizes}; all must be equal and at least 1")

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from smcdiff.errors import InputError
+from smcdiff.files import check_file, replacing
 
 if TYPE_CHECKING:
     import xarray
@@ -172,16 +173,14 @@ class Posterior:
             raise InputError(f"{target} exists; choose another name or pass overwrite=True")
         tree = self.to_arviz()
         tree.attrs["smcdiff_format"] = _FORMAT
-        try:
-            temporary = target.with_name(target.name + ".part")
-            temporary.touch()
-        except OSError as error:
-            raise InputError(f"{target}: cannot write there ({error.strerror})") from error
-        try:
+        with replacing(target) as temporary:
+            try:
+                temporary.touch()
+            except OSError as error:
+                raise InputError(
+                    f"{target}: cannot write there ({error.strerror}); choose another folder"
+                ) from error
             tree.to_netcdf(temporary, engine="h5netcdf")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
         return target
 
     @classmethod
@@ -191,21 +190,26 @@ class Posterior:
         Raises:
             InputError: no such file, or not a complete smcdiff posterior.
         """
+        import h5py
         import xarray
 
         target = Path(path)
-        if not target.is_file():
-            raise InputError(f"{target}: no such file")
+        check_file(target, "a posterior.nc that smcdiff wrote")
         try:
+            # First: a file that h5netcdf cannot open leaves a traceback when it is collected.
+            with h5py.File(target, "r") as file:
+                if file.attrs.get("smcdiff_format") != _FORMAT:
+                    raise InputError(
+                        f"{target}: not a posterior written by smcdiff; give a posterior.nc"
+                    )
             with xarray.open_datatree(target, engine="h5netcdf") as tree:
-                if tree.attrs.get("smcdiff_format") != _FORMAT:
-                    raise InputError(f"{target}: not a posterior written by smcdiff")
                 return _from_datatree(tree.load())
-        except (OSError, KeyError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except Exception as error:  # damaged bytes make h5py and xarray raise almost anything
             raise InputError(
-                f"{target}: cannot be read as a posterior; it may be truncated or damaged"
+                f"{target}: cannot be read as a posterior; it may be truncated or damaged, so run"
+                " it again"
             ) from error
 
 

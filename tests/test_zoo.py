@@ -61,7 +61,7 @@ def test_denoiser_denoises_digits():
 def test_unknown_names():
     with pytest.raises(InputError, match="did you mean 'mnist'"):
         load_prior("mnits")
-    with pytest.raises(InputError, match="known are"):
+    with pytest.raises(InputError, match="choose from mnist"):
         load_prior("galaxies")
 
 
@@ -81,7 +81,7 @@ def test_damaged_weights(copy):
 
 def test_damaged_configuration(copy):
     edit(copy, prediction="w")
-    with pytest.raises(InputError, match="missing or unknown entry 'w'"):
+    with pytest.raises(InputError, match="missing or wrong entry 'w'"):
         load_prior(copy)
     (copy / "config.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):

@@ -9,17 +9,11 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from smcdiff.errors import InputError
+from smcdiff.errors import InputError, first_line
 from smcdiff.model import sites
 from smcdiff.model.linearity import probe_points
 from smcdiff.model.problem import Problem
 from smcdiff.model.sites import Site
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, after its type."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
 def diffusion_site(trace: dict[str, Site]) -> str:

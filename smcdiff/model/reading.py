@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpyro
 
-from smcdiff.errors import InputError
+from smcdiff.errors import InputError, first_line
 from smcdiff.model import arguments, checks, noise_free, sites
 from smcdiff.model.fingerprint import fingerprint
 from smcdiff.model.linearity import is_linear_gaussian
@@ -66,7 +66,7 @@ def _run(model: Callable, args: tuple, kwargs: dict) -> dict[str, sites.Site]:
         raise
     except Exception as error:
         raise InputError(
-            f"the model fails on these arguments ({checks.first_line(error)}); run it under"
+            f"the model fails on these arguments ({first_line(error)}); run it under"
             " numpyro.handlers.seed to see where"
         ) from error
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
+from smcdiff.proposals.linear import require_selection
 from smcdiff.proposals.replacement import Replacement, SMCDiff
 from smcdiff.schedules import Level
 
@@ -67,7 +68,7 @@ class RePaint(Proposal):
 
     def check(self, model):
         """Raises ``InputError`` unless single entries are observed and the jump fits the grid."""
-        self._base(model).check(model)
+        require_selection(model.problem, "RePaint")
         if self.jump >= model.num_steps:
             raise InputError(
                 f"RePaint: jump is {self.jump}; it must be below num_steps = {model.num_steps}"
