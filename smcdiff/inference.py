@@ -22,36 +22,19 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff import model as model_reader
 from smcdiff import schedules
+from smcdiff.compiled import Settings, run, run_batch, stack
 from smcdiff.errors import InputError, SamplingError
 from smcdiff.kernels import AnalyticDPM, Kernel
 from smcdiff.model import Problem
 from smcdiff.posterior import Posterior
 from smcdiff.progress import ProgressBar
 from smcdiff.proposals import Proposal, ReverseModel, check_fits, choose
-from smcdiff.smc import FilterResult, particle_filter
+from smcdiff.smc import FilterResult
 from smcdiff.smc import resampling as resamplers
-from smcdiff.steered import SteeredDiffusion
 from smcdiff.version import __version__
 
 _MOST = 2**31 - 1
 """Largest count: indices have 32 bits."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Settings:
-    """What fixes the compiled run, besides the shapes of its arguments.
-
-    ``ess_threshold`` is None where each step has its own.
-    """
-
-    num_particles: int
-    num_chains: int
-    resampling: Callable
-    ess_threshold: float | None
-    weighted: bool
-    batch_size: int | None
-    store_ancestors: bool
-    progress: Callable | None
 
 
 def _check_key(key: Any) -> None:
@@ -59,89 +42,16 @@ def _check_key(key: Any) -> None:
         raise InputError(f"SMC: the random key is {key!r}; pass jax.random.key(0), for example")
 
 
-def _run_chains(
-    keys: PRNGKeyArray,
-    model: ReverseModel,
-    proposal: Proposal,
-    thresholds: Float[Array, " steps"] | None,
-    settings: _Settings,
-) -> tuple[FilterResult, jax.Array]:
-    """All chains; the particles of the result are flat events, and their log likelihoods."""
-    num_steps = model.num_steps
-    threshold = thresholds if settings.ess_threshold is None else settings.ess_threshold
-    assert threshold is not None
-    batch_size = settings.batch_size
-    if batch_size is not None:  # chains run side by side
-        batch_size = max(1, batch_size // settings.num_chains)
-
-    def run_chain(key):
-        key_prepare, key_filter = jax.random.split(key)
-        shared = proposal.prepare(key_prepare, model)
-        result = particle_filter(
-            key_filter,
-            SteeredDiffusion(proposal, model, shared),
-            settings.num_particles,
-            num_steps,
-            resampling=settings.resampling,
-            ess_threshold=threshold,
-            weighted=settings.weighted,
-            batch_size=batch_size,
-            store_ancestors=settings.store_ancestors,
-            progress=settings.progress,
-        )
-        x = result.particles[0]
-        log_likelihood = jax.vmap(model.log_likelihood)(x)
-        return result._replace(particles=x), log_likelihood
-
-    if settings.num_chains == 1:  # without vmap the choice to resample stays a branch
-        return jax.tree.map(lambda a: a[None], run_chain(keys[0]))
-    return jax.vmap(run_chain)(keys)
-
-
-@jax.jit(static_argnames=("settings",))
-def _run(keys, model, proposal, thresholds, settings):
-    return _run_chains(keys, model, proposal, thresholds, settings)
-
-
-@jax.jit(static_argnames=("mapped", "settings"))
-def _run_batch(keys, model, mapped, proposal, thresholds, settings):
-    leaves, structure = jax.tree.flatten(model)
-    axes = [0 if is_mapped else None for is_mapped in mapped]
-
-    def run_one(keys, leaves):
-        model = jax.tree.unflatten(structure, leaves)
-        return _run_chains(keys, model, proposal, thresholds, settings)
-
-    return jax.vmap(run_one, in_axes=(0, axes))(keys, leaves)
-
-
-def _stack(models: list[ReverseModel]) -> tuple[ReverseModel, tuple[bool, ...]]:
-    """Several reverse models as one, with a leading axis on the leaves in which they differ."""
-    flat = [jax.tree.flatten(model) for model in models]
-    if any(structure != flat[0][1] for _, structure in flat):
-        raise InputError(
-            "run_batch: the items give models of different structure; observations must have the"
-            " same shapes and the same masked pattern of sites"
-        )
-    columns = list(zip(*(leaves for leaves, _ in flat), strict=True))
-    if any(jnp.shape(leaf) != jnp.shape(column[0]) for column in columns for leaf in column):
-        raise InputError("run_batch: the items have arrays of different shapes")
-
-    def is_shared(column):
-        return all(leaf is column[0] for leaf in column[1:])
-
-    mapped = tuple(not is_shared(column) for column in columns)
-    leaves = [
-        jnp.stack(column) if is_mapped else column[0]
-        for column, is_mapped in zip(columns, mapped, strict=True)
-    ]
-    return jax.tree.unflatten(flat[0][1], leaves), mapped
-
-
 @functools.cache
 def _progress_bar(num_steps: int) -> ProgressBar:
     """One bar for all runs of a length: another object would be another compilation."""
     return ProgressBar(num_steps)
+
+
+def _brief(part: Any) -> str:
+    """How an object is written; of one that holds a network's weights, its type alone."""
+    text = repr(part)
+    return text if len(text) <= 300 else f"{type(part).__name__}(...)"
 
 
 class SMC:
@@ -211,6 +121,12 @@ class SMC:
             raise InputError(f"SMC: num_steps is {num_steps}; a time grid needs at least 2 steps")
         if not callable(ess_threshold) and not 0.0 <= ess_threshold <= 1.0:
             raise InputError(f"SMC: ess_threshold is {ess_threshold}; it must lie in [0, 1]")
+        for name, value, method, example in (
+            ("kernel", kernel, "check", "kernels.DDIM()"),
+            ("grid", grid, "__call__", "schedules.Karras()"),
+        ):
+            if value is not None and (isinstance(value, type) or not hasattr(value, method)):
+                raise InputError(f"SMC: {name} is {value!r}; pass an object, for example {example}")
         if proposal is not None and not isinstance(proposal, Proposal):
             raise InputError(
                 f"SMC: proposal is {proposal!r}; pass an object of smcdiff.proposals, for example"
@@ -224,7 +140,7 @@ class SMC:
         self.kernel = kernel
         self.grid = schedules.UniformLogSNR() if grid is None else grid
         self.linear = linear
-        self.settings = _Settings(
+        self.settings = Settings(
             num_particles,
             num_chains,
             resamplers.get(resampling),
@@ -259,7 +175,7 @@ class SMC:
         with self._progress() as progress:
             settings = dataclasses.replace(self.settings, progress=progress)
             result, log_likelihood = jax.block_until_ready(
-                _run(keys, model, proposal, self._thresholds(model), settings)
+                run(keys, model, proposal, self._thresholds(model), settings)
             )
         seconds = time.perf_counter() - start
         return self._posterior(result, log_likelihood, model, proposal, reason, seconds)
@@ -322,13 +238,13 @@ class SMC:
             assembled.append(self._assemble(problem))
         _, proposal, reason = assembled[0]
         models = [model for model, _, _ in assembled]
-        stacked, mapped = _stack(models)
+        stacked, mapped = stack(models)
         keys = jax.random.split(key, (size, self.settings.num_chains))
         with self._progress() as progress:
             settings = dataclasses.replace(self.settings, progress=progress)
             thresholds = self._thresholds(models[0])
             results = jax.block_until_ready(
-                _run_batch(keys, stacked, mapped, proposal, thresholds, settings)
+                run_batch(keys, stacked, mapped, proposal, thresholds, settings)
             )
         seconds = time.perf_counter() - start
         posteriors = []
@@ -387,10 +303,10 @@ class SMC:
             observed={name: np.asarray(v) for name, v in problem.observations().items()},
             weighted=settings.weighted,
             attrs={
-                "proposal": repr(proposal),
+                "proposal": _brief(proposal),
                 "proposal_reason": reason,
-                "kernel": repr(model.kernel),
-                "grid": repr(self.grid),
+                "kernel": _brief(model.kernel),
+                "grid": _brief(self.grid),
                 "num_steps": self.num_steps,
                 "ess_threshold": "by log-SNR"
                 if settings.ess_threshold is None

@@ -124,6 +124,9 @@ def test_unweighted_has_no_evidence():
         ({"num_particles": 0}, "num_particles is 0"),
         ({"num_steps": 1}, "num_steps is 1"),
         ({"num_chains": 0}, "num_chains is 0"),
+        ({"num_particles": 1.5}, "num_particles is 1.5; it must be a whole number"),
+        ({"num_steps": 10**20}, "at most 2147483647"),
+        ({"batch_size": "all"}, "batch_size is 'all'"),
         ({"ess_threshold": 1.5}, "ess_threshold is 1.5"),
         ({"resampling": "sistematic"}, "systematic"),
         ({"proposal": "twisted"}, "proposals.Twisted"),
@@ -164,6 +167,13 @@ def test_threshold_from_the_noise_level(tmp_path):
     posterior.save(tmp_path / "posterior.nc")
     with pytest.raises(InputError, match="outside"):
         run(sampler(ess_threshold=lambda log_snr: log_snr))
+
+
+def test_keys_that_are_none():
+    with pytest.raises(InputError, match=r"the random key is 0; pass jax.random.key\(0\)"):
+        sampler().run(0)
+    with pytest.raises(InputError, match="the random key is None"):
+        sampler().run_batch(None, {})
 
 
 def test_deterministic_kernel_has_no_weights():

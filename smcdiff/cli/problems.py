@@ -28,6 +28,9 @@ OPTIONS = {
 }
 """The problems, and the options of each."""
 
+_NO_IMAGES = ("inpaint", "fourier", "dense")
+"""The problems whose observations are no images; only `dense` takes anything."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Degradation:
@@ -139,10 +142,9 @@ class Measurement:
                 )
         parts: list[Part] = []
         for previous, kind in zip([None, *kinds], kinds, strict=False):
-            if len(shape) != 3 and kind != "dense":
+            if previous in _NO_IMAGES and kind != "dense":
                 raise InputError(
-                    f"{name}: {previous} leaves a vector, and {kind} takes an image; put"
-                    f" {previous} last"
+                    f"{name}: {previous} leaves no image, and {kind} takes one; put {previous} last"
                 )
             parts.append(_MAKERS[kind](options, shape, key))
             shape = parts[-1].operator.out_shape

@@ -67,6 +67,16 @@ class Problem:
         terms = self.pointwise_log_likelihood(x).values()
         return sum((jnp.sum(term) for term in terms), jnp.zeros(()))
 
+    def log_twist(self, x: Float[Array, "*event"]) -> Float[Array, ""]:
+        """The log likelihood at a guess of x_0: terms of minus infinity count as -10.
+
+        That the guess is impossible does not make x_0 so: a twist of zero would be wrong, and its
+        ratio to a later one NaN.
+        """
+        terms = self.pointwise_log_likelihood(x).values()
+        finite = (jnp.where(jnp.isneginf(term), -10.0, term) for term in terms)
+        return sum((jnp.sum(term) for term in finite), jnp.zeros(()))
+
     def pointwise_log_likelihood(self, x: Float[Array, "*event"]) -> dict[str, Array]:
         """The log likelihood of each observed site, of the site's batch shape."""
         return {name: sites.log_prob(site) for name, site in self.observed(x).items()}

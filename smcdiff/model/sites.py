@@ -144,6 +144,7 @@ def whiten(site: Site) -> Float[Array, " m"]:
         white = jax.scipy.linalg.solve_triangular(factor, difference[..., None], lower=True)[..., 0]
     else:
         white = difference / base.scale
-    if site["scale"] is not None:
-        white = jnp.sqrt(site["scale"]) * white
+    if site["scale"] is not None:  # of the batch shape, as the log density is
+        scale = jnp.sqrt(jnp.asarray(site["scale"]))
+        white = scale.reshape(scale.shape + (1,) * len(site["fn"].event_shape)) * white
     return jnp.ravel(white)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from smcdiff.model import Problem
+from smcdiff.model.linearity import probe_points
 from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.proposals.base import Proposal
 from smcdiff.proposals.bootstrap import Bootstrap
@@ -25,6 +26,12 @@ def _has_gradient(problem: Problem) -> bool:
     except (TypeError, ValueError, NotImplementedError):  # a callback, say, has no derivative
         return False
     return bool(jnp.all(jnp.isfinite(gradient)) & jnp.any(gradient != 0.0))
+
+
+def _can_be_zero(problem: Problem) -> bool:
+    """Whether the likelihood is zero at some of the points at which models are probed."""
+    points = probe_points(problem.prior, 16)
+    return bool(jnp.any(jnp.isneginf(jax.vmap(problem.log_likelihood)(points))))
 
 
 def choose(problem: Problem) -> tuple[Proposal, str]:
@@ -51,4 +58,6 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
         return Twisted(), f"{reason}; KrylovMomentMatched may do better at about 1.5 times the cost"
     if _has_gradient(problem):
         return Twisted(), "the observation is not linear-Gaussian, but differentiable"
+    if _can_be_zero(problem):  # a power of it says little at a guess that it excludes
+        return Bootstrap(), "the likelihood has no usable gradient, and excludes some x"
     return Bootstrap(temper=0.5), "the likelihood has no usable gradient"

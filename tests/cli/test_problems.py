@@ -159,7 +159,8 @@ BAD = [
     ("inpant", {}, "no problem named 'inpant'; did you mean 'inpaint'"),
     ("deblur+", {}, "no problem named ''"),
     ("deblur+deblur", {}, "deblur twice"),
-    ("inpaint+deblur", {}, "inpaint leaves a vector, and deblur takes an image; put inpaint last"),
+    ("inpaint+deblur", {}, "inpaint leaves no image, and deblur takes one; put inpaint last"),
+    ("fourier+deblur", {}, "fourier leaves no image"),
 ]
 
 
