@@ -37,3 +37,12 @@ def test_choice(prior, mean, size, expected, word):
 
     proposal, reason = proposals.choose(read(model, (jnp.zeros(size),)))
     assert type(proposal) is expected and word in reason
+
+
+def test_choice_for_an_exact_observation():
+    def model(y):
+        x = numpyro.sample("x", ANALYTIC)
+        numpyro.sample("y", dist.Delta(x).to_event(), obs=y)
+
+    proposal, reason = proposals.choose(read(model, (jnp.zeros(100),)))
+    assert type(proposal) is proposals.FPS and "'y' is observed without noise" in reason
