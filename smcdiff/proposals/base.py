@@ -182,7 +182,7 @@ def check_fits(proposal: Proposal, model: ReverseModel) -> None:
             weights = " or weighted=False" if proposal.takes_exact(False) else ""
             raise InputError(
                 f"{name}: site '{site}' is observed without noise (Delta), by which {name} divides;"
-                f" use proposals.MCGDiff(){weights}, or give the site noise (dist.Normal)"
+                f" use proposals.FPS(), MCGDiff(){weights}, or give the site noise (dist.Normal)"
             )
         if model.weighted and model.kernel.ends_in_dirac:
             raise InputError(

@@ -136,7 +136,7 @@ def require_selection(problem: Problem, name: str) -> None:
     is_selection = bool(jnp.all(jnp.abs(predicted - actual) <= tolerance))
     used: Int[np.ndarray, " n"] = np.asarray(index)[np.asarray(inverse_scale) > 0]
     if not is_selection or bool(jnp.any(inverse_scale < 0)) or len(np.unique(used)) != len(used):
-        others = "MCGDiff()" if problem.noise_free else "Twisted() or proposals.MomentMatched()"
+        others = "FPS()" if problem.noise_free else "Twisted() or proposals.MomentMatched()"
         raise InputError(
             f"{name} needs an observation of single entries of site '{problem.site}' (a mask, each"
             f" entry at most once); for other linear operators use proposals.{others}"

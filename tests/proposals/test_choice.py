@@ -59,3 +59,12 @@ def test_evidence_of_a_constraint(temper):
     )  # fmt: skip
     evidence = np.exp(smc.run(jax.random.key(0)).log_evidence)
     assert abs(evidence.mean() - 0.15866) < 3 * evidence.std() / 200**0.5
+
+
+def test_choice_for_an_exact_observation():
+    def model(y):
+        x = numpyro.sample("x", ANALYTIC)
+        numpyro.sample("y", dist.Delta(x).to_event(), obs=y)
+
+    proposal, reason = proposals.choose(read(model, (jnp.zeros(100),)))
+    assert type(proposal) is proposals.FPS and "'y' is observed without noise" in reason
