@@ -203,6 +203,12 @@ def test_other_commands(refused, words, message):
     refused(words.split(), message)
 
 
+def test_observation_far_outside_the_prior(refused):
+    array("matrix.npy", RANDOM.normal(size=(3, 784)))
+    words = ["solve", "dense", array("y.npy", np.full(3, 1e6)), "--matrix", "matrix.npy"]
+    refused(words, "site 'y': observed values lie far outside what the prior can produce")
+
+
 def copied(**changes):
     shutil.copytree(ZOO, "prior")
     file = Path("prior/config.json")
