@@ -70,11 +70,12 @@ class DDRM(SingularDraw):
 
     With weights off it is the published sampler (Kawar et al. 2022, eq. 7 and 8) on the noise
     levels sigma / alpha. The published law takes the denoised mean for x_0; with weights on it is
-    averaged over x_0 given x_t, N(m(x_t), spread I), or its tails would be too light to weigh
-    against the reverse kernel, and it is steered by `MCGDiff`'s twist. The draws are far wider than
-    a fine grid's reverse steps, so the weights want a coarse grid and many particles. An exact
-    observation is the published sigma_y = 0; the last step then takes A x_0 = y whatever eta_b, and
-    with weights on draws the reverse kernel given it.
+    averaged over x_0 given x_t, N(m(x_t), spread I), and no narrower than the noise of y or of the
+    level, whichever is less, or its tails would be too light to weigh against the reverse kernel;
+    it is steered by `MCGDiff`'s twist. The draws are far wider than a fine grid's reverse steps, so
+    the weights want a coarse grid and many particles. An exact observation is the published
+    sigma_y = 0; the last step then takes A x_0 = y whatever eta_b, and with weights on draws the
+    reverse kernel given it.
 
     Cost: one network evaluation a particle and step; one decomposition of the operator a run.
 
@@ -116,7 +117,10 @@ class DDRM(SingularDraw):
         level = model.level(0)
         sigma, noise = level.sigma / level.alpha, self._noise(system)
         sharp = noise <= sigma
-        scales = jnp.where(sharp, jnp.sqrt(jnp.maximum(sigma**2 - noise**2, 0.0)), sigma)
+        variances = jnp.where(sharp, sigma**2 - noise**2, sigma**2)
+        if model.weighted:
+            variances = jnp.maximum(variances, jnp.minimum(noise, sigma) ** 2)
+        scales = jnp.sqrt(jnp.maximum(variances, 0.0))
         mean = system.right.T @ jnp.where(sharp, system.data, 0.0)
         return SingularGaussian(level.alpha * mean, level.alpha * scales, level.sigma)
 
@@ -132,7 +136,10 @@ class DDRM(SingularDraw):
         mean = denoised + kept * outward + system.right.T @ shift
         variances, outer = law.variance, (self.eta * sigma_s) ** 2
         if model.weighted:
-            spread = model.problem.prior.spread(t)
+            spread = model.problem.prior.average_spread(t)
+            # sigma^2 - noise^2 vanishes where the noise is that of the level; the posterior's does
+            # not, and the weights would have no variance.
+            variances = jnp.maximum(variances, jnp.minimum(self._noise(system), sigma_s) ** 2)
             variances += (1.0 - law.on_state - law.on_data) ** 2 * spread
             outer += (1.0 - kept) ** 2 * spread
         return SingularGaussian(

@@ -83,12 +83,12 @@ def conditional_sampler(name, prior, matrix, noise):
     raise KeyError(f"{name} is registered, but no exact conditional model is known for it")
 
 
-def reverse_model(prior, matrix, noise, num_steps):
+def reverse_model(prior, matrix, noise, num_steps, y=Y):
     """Exact kernels; ``noise`` None is an exact observation."""
     if noise is None:
-        problem = read(exact_model, (prior, matrix), {"y": Y})
+        problem = read(exact_model, (prior, matrix), {"y": y})
     else:
-        problem = read(model, (prior, matrix, noise), {"y": Y})
+        problem = read(model, (prior, matrix, noise), {"y": y})
     times = schedules.UniformLogSNR()(prior.schedule, num_steps)
     levels = schedules.levels(prior.schedule, times)
     return proposals.ReverseModel(problem, kernels.Exact(), levels)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smcdiff import exact, proposals
+from smcdiff import exact, priors, proposals
 from smcdiff.smc import particle_filter, resampling
 from smcdiff.steered import SteeredDiffusion
 from tests.proposals.models import (
@@ -201,3 +201,19 @@ def test_moment_matched_is_exact_for_gaussians():
     result = particle_filter(jax.random.key(0), steered, 64, 8, ess_threshold=0.0)
     np.testing.assert_allclose(result.log_evidence_increments[1:], 0.0, atol=1e-3)
     np.testing.assert_allclose(result.ess, result.ess[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.98])
+def test_ddrm_where_the_noise_is_that_of_a_level(ratio):
+    """The published variance sigma^2 - noise^2 vanishes there: Z_hat / Z had mean 0.5 at 0.98."""
+    prior, matrix, y = priors.Gaussian(jnp.zeros(1), 1.0), jnp.ones((1, 1)), jnp.array([0.7])
+    levels = reverse_model(prior, matrix, jnp.ones(1), 5, y).levels
+    noise = ratio * (levels.sigma / levels.alpha)[3][None]
+    model = reverse_model(prior, matrix, noise, 5, y)
+    proposal = proposals.DDRM()
+    shared = proposal.prepare(jax.random.key(1), model)
+    run = jax.jit(jax.vmap(lambda key: particle_filter(
+        key, SteeredDiffusion(proposal, model, shared), 256, 5
+    ).log_evidence))  # fmt: skip
+    truth = exact.linear_gaussian_posterior(prior, matrix, y, noise)
+    _check_unbiased(run(jax.random.split(jax.random.key(2), NUM_RUNS)) - truth.log_evidence)
