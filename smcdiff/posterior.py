@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from smcdiff.diagnostics.degeneracy import Diagnosis
 
-_FORMAT = "smcdiff-posterior-1"
+_FORMAT = "smcdiff-posterior-2"
 
 
 def log_mean_evidence(log_evidence: Float[np.ndarray, " c"]) -> float:
@@ -145,11 +145,12 @@ class Posterior:
         """One `xarray.DataTree` for ArviZ.
 
         Groups: ``posterior`` (chain, draw; each chain resampled to equal weights with a fixed key),
-        ``weighted_posterior`` (chain, particle; with ``log_weight`` and ``founder``),
-        ``sample_stats``, ``log_likelihood``, ``smc`` (chain, step; the filter's record, and
-        ``log_evidence`` a chain) and ``observed_data``. ArviZ 1.x takes it as it is; with 0.23 call
-        ``arviz.from_datatree``. R-hat and ESS of the resampled draws measure neither mixing nor
-        Monte-Carlo error: look at ``smc`` and at `diagnose`.
+        ``weighted_posterior`` (chain, particle; with ``log_weight``, ``founder`` and
+        ``log_likelihood``), ``sample_stats``, ``log_likelihood`` (``total`` of each draw), ``smc``
+        (chain, step; the filter's record, and ``log_evidence`` a chain) and ``observed_data``.
+        ArviZ 1.x takes it as it is; with 0.23 call ``arviz.from_datatree``. R-hat and ESS of the
+        resampled draws measure neither mixing nor Monte-Carlo error: look at ``smc`` and at
+        `diagnose`.
         """
         from smcdiff.export import to_datatree
 
@@ -215,7 +216,7 @@ class Posterior:
 
 def _from_datatree(tree: xarray.DataTree) -> Posterior:
     smc, particles = tree["smc"].to_dataset(), tree["weighted_posterior"].to_dataset()
-    own = {"log_weight", "founder"}
+    own = {"log_weight", "founder", "log_likelihood"}
     return Posterior(
         samples={str(n): v.values for n, v in particles.data_vars.items() if n not in own},
         log_weights=particles["log_weight"].values,
@@ -226,7 +227,7 @@ def _from_datatree(tree: xarray.DataTree) -> Posterior:
         log_evidence_increments=smc["log_evidence_increment"].values,
         resampled=smc["resampled"].values.astype(bool),
         log_snr=smc["log_snr"].values,
-        log_likelihood=np.asarray(tree["log_likelihood/total"]),
+        log_likelihood=particles["log_likelihood"].values,
         observed={str(n): v.values for n, v in tree["observed_data"].data_vars.items()},
         weighted=bool(tree.attrs["weighted"]),
         ancestors=smc["ancestors"].values if "ancestors" in smc else None,

@@ -68,6 +68,7 @@ def test_arviz_summarises_it(posterior):
     }  # fmt: skip
     assert tree["posterior/x"].dims == ("chain", "draw", "x_dim_0")
     assert tree["smc/ess"].shape == (2, 7)
+    assert tree["log_likelihood/total"].dims == ("chain", "draw")
     # ArviZ 1.x takes the tree as it is; its summary has rounded figures, as text.
     data = arviz.from_datatree(tree) if hasattr(arviz, "from_datatree") else tree
     summary = arviz.summary(data, var_names=["x"])
