@@ -52,7 +52,7 @@ def test_bad_input(data, trained, tmp_path):
         train_classifier(data, trained, CONFIG)
     with pytest.raises(InputError, match="is no classifier"):
         load_classifier("models/mnist")
-    np.save(tmp_path / "images.npy", np.zeros((64, 8, 8), np.uint8))
+    np.save(tmp_path / "images.npy", np.load(data)["images"])
     with pytest.raises(InputError, match="labels need an .npz"):
         train_classifier(tmp_path / "images.npy", tmp_path / "out", CONFIG)
     with pytest.raises(InputError, match="holds a classifier, not a prior"):
