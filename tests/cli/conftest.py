@@ -32,7 +32,7 @@ def refused(smcdiff, tmp_path, monkeypatch):
     def started(*_, **__):
         raise AssertionError("long work has started")
 
-    for place in ("inference._run", "training.prior.minimise", "training.classifier.minimise",
+    for place in ("inference.run", "training.prior.minimise", "training.classifier.minimise",
                   "training.amortized.minimise", "training.amortized._draws",
                   "progress.ProgressBar.__enter__"):  # fmt: skip
         monkeypatch.setattr(f"smcdiff.{place}", started)

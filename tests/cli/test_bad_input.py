@@ -421,7 +421,7 @@ def test_memory_that_is_not_there(smcdiff, monkeypatch, tmp_path):
     def fail(*_):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
 
-    monkeypatch.setattr("smcdiff.inference._run", fail)
+    monkeypatch.setattr("smcdiff.inference.run", fail)
     code, _, err = smcdiff("solve", "inpaint")
     assert code == 2 and "out of memory; fewer particles" in err
     assert not list(tmp_path.iterdir())
@@ -445,7 +445,7 @@ def test_ctrl_c_in_a_run(smcdiff, monkeypatch, tmp_path, ctrl_c):
     def leave(code):
         raise SystemExit(code)
 
-    monkeypatch.setattr("smcdiff.inference._run", compiled)
+    monkeypatch.setattr("smcdiff.inference.run", compiled)
     monkeypatch.setattr("smcdiff.cli.interrupt._GRACE", 0.0)
     monkeypatch.setattr("os._exit", leave)
     code, _, err = smcdiff("solve", "inpaint")
