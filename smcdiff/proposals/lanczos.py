@@ -55,7 +55,7 @@ class LanczosMomentMatched(Proposal):
     and step; one decomposition of the operator a run.
 
     Attributes:
-        size: q, the number of directions.
+        size: q, the number of directions; never more than an event has entries.
     """
 
     size: int = dataclasses.field(default=32, metadata={"static": True})
