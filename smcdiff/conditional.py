@@ -18,7 +18,14 @@ from smcdiff import schedules
 from smcdiff.errors import InputError
 from smcdiff.priors import DiffusionPrior
 from smcdiff.priors.learned import Prediction
-from smcdiff.zoo import PREDICTIONS, SCHEDULES, read_config, read_weights
+from smcdiff.zoo import (
+    PREDICTIONS,
+    entries_of,
+    read_config,
+    read_schedule,
+    read_shape,
+    read_weights,
+)  # fmt: skip
 
 
 @jax.tree_util.register_dataclass
@@ -153,13 +160,13 @@ def load_classifier(path: str | os.PathLike) -> NetworkClassifier:
     config = read_config(folder)
     if config.get("kind") != "classifier":
         raise InputError(f"{folder} is no classifier; `smcdiff train classifier` makes one")
-    network = UNet2DConfig.from_dict(config["network"])
-    module = nnx.eval_shape(
-        lambda: NoisyClassifier(network, config["patch"], config["num_classes"], rngs=nnx.Rngs(0))
-    )
-    load_state_dict(module, read_weights(folder, config))
-    graph, state = nnx.split(module)
-    return NetworkClassifier(state, graph)
+    with entries_of(folder):
+        network = UNet2DConfig.from_dict(config["network"])
+        sizes = config["patch"], config["num_classes"]
+        module = nnx.eval_shape(lambda: NoisyClassifier(network, *sizes, rngs=nnx.Rngs(0)))
+        load_state_dict(module, read_weights(folder, config))
+        graph, state = nnx.split(module)
+        return NetworkClassifier(state, graph)
 
 
 def load_conditional(path: str | os.PathLike) -> ConditionalNetwork:
@@ -180,16 +187,16 @@ def load_conditional(path: str | os.PathLike) -> ConditionalNetwork:
     config = read_config(folder)
     if config.get("kind") != "conditional":
         raise InputError(f"{folder} is no amortised network; `smcdiff train amortized` makes one")
-    shapes = tuple(config["event_shape"]), tuple(config["observation_shape"])
-    network = UNet2DConfig.from_dict(config["network"])
-    module = nnx.eval_shape(
-        lambda: ConditionalUNet(network, config["patch"], *shapes, rngs=nnx.Rngs(0))
-    )
-    load_state_dict(module, read_weights(folder, config))
-    graph, state = nnx.split(module)
-    entry = dict(config["schedule"])
-    schedule = SCHEDULES[entry.pop("name")](**entry)
-    return ConditionalNetwork(
-        state, config["observation_mean"], config["observation_std"],
-        PREDICTIONS[config["prediction"]](), schedule, graph, *shapes, config["data_variance"],
-    )  # fmt: skip
+    with entries_of(folder):
+        shapes = read_shape(config["event_shape"]), read_shape(config["observation_shape"])
+        network = UNet2DConfig.from_dict(config["network"])
+        module = nnx.eval_shape(
+            lambda: ConditionalUNet(network, config["patch"], *shapes, rngs=nnx.Rngs(0))
+        )
+        load_state_dict(module, read_weights(folder, config))
+        graph, state = nnx.split(module)
+        return ConditionalNetwork(
+            state, float(config["observation_mean"]), float(config["observation_std"]),
+            PREDICTIONS[config["prediction"]](), read_schedule(config), graph, *shapes,
+            float(config["data_variance"]),
+        )  # fmt: skip

@@ -1,4 +1,9 @@
-"""The one exception that bad input raises."""
+"""The exceptions that bad input and failed runs raise, and how they name a remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -11,3 +16,17 @@ class InputError(ValueError):
 
 class SamplingError(RuntimeError):
     """A run that cannot go on: no finite weight was left. Names the step and the remedy."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, after its type."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The remedy for a name that is not known: a close one, and all that there are."""
+    known = list(known)
+    close = difflib.get_close_matches(name.lower(), known, 1)
+    start = f"did you mean '{close[0]}'? Choose" if close else "choose"
+    return f"{start} from {', '.join(known)}"

@@ -22,9 +22,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from smcdiff.errors import InputError
+from smcdiff.gaussian import log_normal_cholesky
 from smcdiff.operators.base import matrix_of
 from smcdiff.priors.analytic import AnalyticPrior
-from smcdiff.transitions import Transition, log_normal_cholesky
 
 
 class LinearGaussianPosterior(dist.Distribution):
@@ -47,7 +47,7 @@ class LinearGaussianPosterior(dist.Distribution):
 
     def __init__(self, prior: AnalyticPrior, matrix: Array, y: Array, scale: Array):
         """See `linear_gaussian_posterior`."""
-        rows = self._components(prior).covariance_times(matrix)
+        rows = prior.components().covariance_times(matrix)
         rows = jnp.broadcast_to(rows, (prior.means.shape[0], *matrix.shape))  # A S_k
         joint = jnp.einsum("kmd,nd->kmn", rows, matrix) + jnp.diag(scale**2)
         factors = jnp.linalg.cholesky(joint)
@@ -61,13 +61,9 @@ class LinearGaussianPosterior(dist.Distribution):
         self._gains, self._factors = rows, factors
         super().__init__(batch_shape=(), event_shape=prior.event_shape, validate_args=False)
 
-    @staticmethod
-    def _components(prior: AnalyticPrior) -> Transition:
-        return Transition(prior.log_weights, prior.means, prior.eigenvalues, prior.basis)
-
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
         """Exact draws, ``sample_shape + (d,)``."""
-        components = self._components(self._prior)
+        components = self._prior.components()
 
         def draw(key):
             key_pick, key_prior, key_noise = jax.random.split(key, 3)

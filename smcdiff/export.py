@@ -55,13 +55,13 @@ def to_datatree(posterior: Posterior) -> xarray.DataTree:
             **{n: _event_dims(n, x, particle) for n, x in p.samples.items()},
             **weights,
             "founder": (particle, p.founders),
+            "log_likelihood": (particle, p.log_likelihood),
         },
         "sample_stats": {
-            "lp": (draws, p.log_likelihood[rows, indices]),
             "founder": (draws, p.founders[rows, indices]),
             "particle": (draws, indices),
         },
-        "log_likelihood": {"total": (particle, p.log_likelihood)},
+        "log_likelihood": {"total": (draws, p.log_likelihood[rows, indices])},
         "smc": smc,
         "observed_data": {n: _event_dims(n, v, ()) for n, v in p.observed.items()},
     }

@@ -18,112 +18,40 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff import model as model_reader
 from smcdiff import schedules
+from smcdiff.compiled import Settings, run, run_batch, stack
 from smcdiff.errors import InputError, SamplingError
-from smcdiff.kernels import Kernel
+from smcdiff.kernels import AnalyticDPM, Kernel
 from smcdiff.model import Problem
 from smcdiff.posterior import Posterior
 from smcdiff.progress import ProgressBar
-from smcdiff.proposals import Proposal, ReverseModel, choose
-from smcdiff.smc import FilterResult, particle_filter
+from smcdiff.proposals import Proposal, ReverseModel, check_fits, choose
+from smcdiff.smc import FilterResult
 from smcdiff.smc import resampling as resamplers
-from smcdiff.steered import SteeredDiffusion
 from smcdiff.version import __version__
 
-
-@dataclasses.dataclass(frozen=True)
-class _Settings:
-    """What fixes the compiled run, besides the shapes of its arguments."""
-
-    num_particles: int
-    num_chains: int
-    resampling: Callable
-    ess_threshold: float
-    weighted: bool
-    batch_size: int | None
-    store_ancestors: bool
-    progress: Callable | None
+_MOST = 2**31 - 1
+"""Largest count: indices have 32 bits."""
 
 
-def _run_chains(
-    keys: PRNGKeyArray, model: ReverseModel, proposal: Proposal, settings: _Settings
-) -> tuple[FilterResult, jax.Array]:
-    """All chains; the particles of the result are flat events, and their log likelihoods."""
-    num_steps = model.num_steps
-    batch_size = settings.batch_size
-    if batch_size is not None:  # chains run side by side
-        batch_size = max(1, batch_size // settings.num_chains)
-
-    def run_chain(key):
-        key_prepare, key_filter = jax.random.split(key)
-        shared = proposal.prepare(key_prepare, model)
-        result = particle_filter(
-            key_filter,
-            SteeredDiffusion(proposal, model, shared),
-            settings.num_particles,
-            num_steps,
-            resampling=settings.resampling,
-            ess_threshold=settings.ess_threshold,
-            weighted=settings.weighted,
-            batch_size=batch_size,
-            store_ancestors=settings.store_ancestors,
-            progress=settings.progress,
-        )
-        x = result.particles[0]
-        log_likelihood = jax.vmap(model.log_likelihood)(x)
-        return result._replace(particles=x), log_likelihood
-
-    if settings.num_chains == 1:  # without vmap the choice to resample stays a branch
-        return jax.tree.map(lambda a: a[None], run_chain(keys[0]))
-    return jax.vmap(run_chain)(keys)
-
-
-@jax.jit(static_argnames=("settings",))
-def _run(keys, model, proposal, settings):
-    return _run_chains(keys, model, proposal, settings)
-
-
-@jax.jit(static_argnames=("mapped", "settings"))
-def _run_batch(keys, model, mapped, proposal, settings):
-    leaves, structure = jax.tree.flatten(model)
-    axes = [0 if is_mapped else None for is_mapped in mapped]
-
-    def run_one(keys, leaves):
-        return _run_chains(keys, jax.tree.unflatten(structure, leaves), proposal, settings)
-
-    return jax.vmap(run_one, in_axes=(0, axes))(keys, leaves)
-
-
-def _stack(models: list[ReverseModel]) -> tuple[ReverseModel, tuple[bool, ...]]:
-    """Several reverse models as one, with a leading axis on the leaves in which they differ."""
-    flat = [jax.tree.flatten(model) for model in models]
-    if any(structure != flat[0][1] for _, structure in flat):
-        raise InputError(
-            "run_batch: the items give models of different structure; observations must have the"
-            " same shapes and the same masked pattern of sites"
-        )
-    columns = list(zip(*(leaves for leaves, _ in flat), strict=True))
-    if any(jnp.shape(leaf) != jnp.shape(column[0]) for column in columns for leaf in column):
-        raise InputError("run_batch: the items have arrays of different shapes")
-
-    def is_shared(column):
-        return all(leaf is column[0] for leaf in column[1:])
-
-    mapped = tuple(not is_shared(column) for column in columns)
-    leaves = [
-        jnp.stack(column) if is_mapped else column[0]
-        for column, is_mapped in zip(columns, mapped, strict=True)
-    ]
-    return jax.tree.unflatten(flat[0][1], leaves), mapped
+def _check_key(key: Any) -> None:
+    if not hasattr(key, "dtype") or not jnp.size(key):
+        raise InputError(f"SMC: the random key is {key!r}; pass jax.random.key(0), for example")
 
 
 @functools.cache
 def _progress_bar(num_steps: int) -> ProgressBar:
     """One bar for all runs of a length: another object would be another compilation."""
     return ProgressBar(num_steps)
+
+
+def _brief(part: Any) -> str:
+    """How an object is written; of one that holds a network's weights, its type alone."""
+    text = repr(part)
+    return text if len(text) <= 300 else f"{type(part).__name__}(...)"
 
 
 class SMC:
@@ -140,12 +68,15 @@ class SMC:
         resampling: "systematic", "stratified", "multinomial", "residual", or a function
             ``(rng_key, weights, num_samples) -> indices`` (BlackJAX's protocol).
         ess_threshold: resample when the ESS falls below this fraction of the particles; 0 is never,
-            1 is always.
+            1 is always. A function gives the fraction from the log-SNR of a level (an array), for
+            example ``lambda log_snr: 0.5 * (log_snr > 0)``: where the twist is wrong at high noise,
+            resampling on it costs founders, and not resampling there costs nothing.
         weighted: with False the weights are switched off: the heuristic sampler of the literature.
         batch_size: particles mapped at once, over all chains; None maps all of them.
         progress_bar: show progress with the time left.
         kernel: reverse kernel; None takes the prior's own (exact for analytic priors, DDPM's
-            ancestral step for learned ones).
+            ancestral step for learned ones, and `kernels.AnalyticDPM` where an exact observation
+            needs a density at the last step and the prior knows its denoising error).
         grid: placement of the steps; None is uniform in log-SNR.
         linear: declare (True) or deny (False) that the observation is linear-Gaussian; None
             detects it.
@@ -165,7 +96,7 @@ class SMC:
         num_steps: int,
         num_chains: int = 1,
         resampling: str | Callable = "systematic",
-        ess_threshold: float = 0.5,
+        ess_threshold: float | Callable[[Array], Array] = 0.5,
         weighted: bool = True,
         batch_size: int | None = None,
         progress_bar: bool = True,
@@ -178,13 +109,24 @@ class SMC:
         positive = {"num_particles": num_particles, "num_chains": num_chains}
         if batch_size is not None:
             positive["batch_size"] = batch_size
+        for name, value in {**positive, "num_steps": num_steps}.items():
+            if not isinstance(value, (int, np.integer)) or value > _MOST:
+                raise InputError(
+                    f"SMC: {name} is {value!r}; it must be a whole number, at most {_MOST}"
+                )
         for name, value in positive.items():
             if value < 1:
                 raise InputError(f"SMC: {name} is {value}; it must be at least 1")
         if num_steps < 2:
             raise InputError(f"SMC: num_steps is {num_steps}; a time grid needs at least 2 steps")
-        if not 0.0 <= ess_threshold <= 1.0:
+        if not callable(ess_threshold) and not 0.0 <= ess_threshold <= 1.0:
             raise InputError(f"SMC: ess_threshold is {ess_threshold}; it must lie in [0, 1]")
+        for name, value, method, example in (
+            ("kernel", kernel, "check", "kernels.DDIM()"),
+            ("grid", grid, "__call__", "schedules.Karras()"),
+        ):
+            if value is not None and (isinstance(value, type) or not hasattr(value, method)):
+                raise InputError(f"SMC: {name} is {value!r}; pass an object, for example {example}")
         if proposal is not None and not isinstance(proposal, Proposal):
             raise InputError(
                 f"SMC: proposal is {proposal!r}; pass an object of smcdiff.proposals, for example"
@@ -193,15 +135,16 @@ class SMC:
         self.model = model
         self.proposal = proposal
         self.num_steps = num_steps
+        self.ess_threshold = ess_threshold
         self.progress_bar = progress_bar
         self.kernel = kernel
         self.grid = schedules.UniformLogSNR() if grid is None else grid
         self.linear = linear
-        self.settings = _Settings(
+        self.settings = Settings(
             num_particles,
             num_chains,
             resamplers.get(resampling),
-            ess_threshold,
+            None if callable(ess_threshold) else ess_threshold,
             weighted,
             batch_size,
             store_ancestors,
@@ -225,19 +168,22 @@ class SMC:
             SamplingError: no finite weight was left; the message names the step.
         """
         start = time.perf_counter()
+        _check_key(key)
         problem = model_reader.read(self.model, args, kwargs, linear=self.linear)
         model, proposal, reason = self._assemble(problem)
         keys = jax.random.split(key, self.settings.num_chains)
         with self._progress() as progress:
             settings = dataclasses.replace(self.settings, progress=progress)
-            result, log_likelihood = jax.block_until_ready(_run(keys, model, proposal, settings))
+            result, log_likelihood = jax.block_until_ready(
+                run(keys, model, proposal, self._thresholds(model), settings)
+            )
         seconds = time.perf_counter() - start
         return self._posterior(result, log_likelihood, model, proposal, reason, seconds)
 
     def _assemble(self, problem: Problem) -> tuple[ReverseModel, Proposal, str]:
         """The reverse model and the proposal, checked against each other."""
         prior = problem.prior
-        kernel = prior.default_kernel() if self.kernel is None else self.kernel
+        kernel = self._kernel(problem)
         kernel.check(prior)
         if kernel.deterministic and self.settings.weighted:
             raise InputError(
@@ -250,8 +196,17 @@ class SMC:
         times = self.grid(prior.schedule, self.num_steps)
         levels = schedules.levels(prior.schedule, times)
         model = ReverseModel(problem, kernel, levels, self.settings.weighted)
-        proposal.check(model)
+        check_fits(proposal, model)
         return model, proposal, reason
+
+    def _kernel(self, problem: Problem) -> Kernel:
+        """The kernel that the user named, or one that suits the prior and the observation."""
+        if self.kernel is not None:
+            return self.kernel
+        kernel = problem.prior.default_kernel()
+        needs_density = problem.noise_free and self.settings.weighted
+        known = getattr(problem.prior, "denoising_error", None) is not None
+        return AnalyticDPM() if needs_density and kernel.ends_in_dirac and known else kernel
 
     def run_batch(self, key: PRNGKeyArray, batch: dict[str, Any], *args, **kwargs):
         """Samples the posteriors of a batch of observations in one compiled call.
@@ -271,6 +226,7 @@ class SMC:
             SamplingError: no finite weight was left in one of the items.
         """
         start = time.perf_counter()
+        _check_key(key)
         sizes = {name: np.shape(value)[:1] for name, value in batch.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values() or (0,) in sizes.values():
             raise InputError(f"run_batch: leading axes {sizes}; all must be equal and at least 1")
@@ -282,11 +238,14 @@ class SMC:
             assembled.append(self._assemble(problem))
         _, proposal, reason = assembled[0]
         models = [model for model, _, _ in assembled]
-        stacked, mapped = _stack(models)
+        stacked, mapped = stack(models)
         keys = jax.random.split(key, (size, self.settings.num_chains))
         with self._progress() as progress:
             settings = dataclasses.replace(self.settings, progress=progress)
-            results = jax.block_until_ready(_run_batch(keys, stacked, mapped, proposal, settings))
+            thresholds = self._thresholds(models[0])
+            results = jax.block_until_ready(
+                run_batch(keys, stacked, mapped, proposal, thresholds, settings)
+            )
         seconds = time.perf_counter() - start
         posteriors = []
         for index, model in enumerate(models):
@@ -295,6 +254,16 @@ class SMC:
                 self._posterior(result, log_likelihood, model, proposal, reason, seconds / size)
             )
         return posteriors
+
+    def _thresholds(self, model: ReverseModel) -> Float[Array, " steps"] | None:
+        """A threshold for each move, by the level that is left; None where one number serves."""
+        if not callable(self.ess_threshold):
+            return None
+        log_snr = model.levels.log_snr[:-1]
+        fractions = jnp.broadcast_to(self.ess_threshold(log_snr), log_snr.shape)
+        if not bool(jnp.all((fractions >= 0.0) & (fractions <= 1.0))):
+            raise InputError("SMC: ess_threshold gives values outside [0, 1]")
+        return jnp.concatenate([fractions[:1], fractions]).astype(log_snr.dtype)
 
     def _progress(self):
         """A context whose value is the callback that the engine calls, or None."""
@@ -334,13 +303,15 @@ class SMC:
             observed={name: np.asarray(v) for name, v in problem.observations().items()},
             weighted=settings.weighted,
             attrs={
-                "proposal": repr(proposal),
+                "proposal": _brief(proposal),
                 "proposal_reason": reason,
-                "kernel": repr(model.kernel),
-                "grid": repr(self.grid),
+                "kernel": _brief(model.kernel),
+                "grid": _brief(self.grid),
                 "num_steps": self.num_steps,
-                "ess_threshold": settings.ess_threshold,
-                "resampling": settings.resampling.__name__,
+                "ess_threshold": "by log-SNR"
+                if settings.ess_threshold is None
+                else settings.ess_threshold,
+                "resampling": getattr(settings.resampling, "__name__", repr(settings.resampling)),
                 "seconds": seconds,
                 "smcdiff_version": __version__,
                 "jax_version": jax.__version__,

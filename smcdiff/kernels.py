@@ -211,11 +211,16 @@ class EulerMaruyama:
 
     def __call__(self, prior, x, denoised, t: Level, s: Level) -> Transition:
         """The law of x_s given x_t = x; ``denoised`` is m(x, t), flat."""
-        gamma = jnp.log(s.alpha / t.alpha)
         # From d(alpha^2 + sigma^2) = g^2 dt - 2 gamma (alpha^2 + sigma^2): 2 gamma where that sum
         # is 1, sigma_t^2 - sigma_s^2 where alpha is.
-        total = t.alpha**2 + t.sigma**2
-        variance = total - (s.alpha**2 + s.sigma**2) + 2.0 * gamma * total
+        total, left = t.alpha**2 + t.sigma**2, s.alpha**2 + s.sigma**2
+        # alpha^2 is the sum times sigmoid(log-SNR): between two alphas close to 1 the ratio would
+        # lose its digits, and so would the difference of two sums that are equal but for rounding.
+        equal = jnp.abs(left - total) < 1e-5 * total
+        change = jnp.where(equal, 0.0, total - left)
+        gamma = jax.nn.log_sigmoid(s.log_snr) - jax.nn.log_sigmoid(t.log_snr)
+        gamma = 0.5 * (gamma - jnp.where(equal, 0.0, jnp.log(total / left)))
+        variance = change + 2.0 * gamma * total
         score = (t.alpha * denoised - x) / t.sigma**2
         mean = x + gamma * x + variance * score
         one = jnp.zeros((1,), mean.dtype)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from smcdiff.errors import InputError
+from smcdiff.files import replacing
 from smcdiff.pixels import to_bytes
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def save_grid(
     sheet = sheet.reshape(rows * height, columns * width, channels)
     pixels = to_bytes(sheet)
     picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    picture.resize((columns * width * scale, rows * height * scale), 0).save(path)
+    with replacing(Path(path)) as temporary:
+        picture.resize((columns * width * scale, rows * height * scale), 0).save(temporary)
 
 
 def show_image(axis: Axes, image: np.ndarray, title: str = "", **options: Any) -> Any:

@@ -20,13 +20,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from smcdiff.errors import InputError
+from smcdiff.files import check_file, replacing
 
 if TYPE_CHECKING:
     import xarray
 
     from smcdiff.diagnostics.degeneracy import Diagnosis
 
-_FORMAT = "smcdiff-posterior-1"
+_FORMAT = "smcdiff-posterior-2"
 
 
 def log_mean_evidence(log_evidence: Float[np.ndarray, " c"]) -> float:
@@ -43,14 +44,16 @@ class Posterior:
         samples: site -> (C, N, *event), the particles as they are: use them with ``log_weights``,
             or call `resample`.
         log_weights: (C, N), normalised in each chain.
-        log_evidence: (C,) log Z_hat; NaN where weights were off.
+        log_evidence: (C,) log Z_hat; NaN where weights were off. Where y is observed without noise
+            it is a log density on the range of the operator, that of y if its rows are independent.
         ess: (C, K + 1) effective sample size after each weighting.
         founders: (C, N) the particle of step 0 from which each descends.
         num_founders: (C, K + 1) number of distinct founders.
         log_evidence_increments: (C, K + 1).
         resampled: (C, K + 1) whether the step began by resampling.
         log_snr: (K + 1,) log signal-to-noise ratio of the states; infinite at the last.
-        log_likelihood: (C, N) log p(y given x) of the particles.
+        log_likelihood: (C, N) log p(y given x) of the particles; 0 where y is observed without
+            noise, which has no density at x.
         observed: site -> observed value.
         weighted: whether weights were on.
         ancestors: (C, K + 1, N) parents of each step, or None.
@@ -142,11 +145,12 @@ class Posterior:
         """One `xarray.DataTree` for ArviZ.
 
         Groups: ``posterior`` (chain, draw; each chain resampled to equal weights with a fixed key),
-        ``weighted_posterior`` (chain, particle; with ``log_weight`` and ``founder``),
-        ``sample_stats``, ``log_likelihood``, ``smc`` (chain, step; the filter's record, and
-        ``log_evidence`` a chain) and ``observed_data``. ArviZ 1.x takes it as it is; with 0.23 call
-        ``arviz.from_datatree``. R-hat and ESS of the resampled draws measure neither mixing nor
-        Monte-Carlo error: look at ``smc`` and at `diagnose`.
+        ``weighted_posterior`` (chain, particle; with ``log_weight``, ``founder`` and
+        ``log_likelihood``), ``sample_stats``, ``log_likelihood`` (``total`` of each draw), ``smc``
+        (chain, step; the filter's record, and ``log_evidence`` a chain) and ``observed_data``.
+        ArviZ 1.x takes it as it is; with 0.23 call ``arviz.from_datatree``. R-hat and ESS of the
+        resampled draws measure neither mixing nor Monte-Carlo error: look at ``smc`` and at
+        `diagnose`.
         """
         from smcdiff.export import to_datatree
 
@@ -170,16 +174,14 @@ class Posterior:
             raise InputError(f"{target} exists; choose another name or pass overwrite=True")
         tree = self.to_arviz()
         tree.attrs["smcdiff_format"] = _FORMAT
-        try:
-            temporary = target.with_name(target.name + ".part")
-            temporary.touch()
-        except OSError as error:
-            raise InputError(f"{target}: cannot write there ({error.strerror})") from error
-        try:
+        with replacing(target) as temporary:
+            try:
+                temporary.touch()
+            except OSError as error:
+                raise InputError(
+                    f"{target}: cannot write there ({error.strerror}); choose another folder"
+                ) from error
             tree.to_netcdf(temporary, engine="h5netcdf")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
         return target
 
     @classmethod
@@ -189,27 +191,32 @@ class Posterior:
         Raises:
             InputError: no such file, or not a complete smcdiff posterior.
         """
+        import h5py
         import xarray
 
         target = Path(path)
-        if not target.is_file():
-            raise InputError(f"{target}: no such file")
+        check_file(target, "a posterior.nc that smcdiff wrote")
         try:
+            # First: a file that h5netcdf cannot open leaves a traceback when it is collected.
+            with h5py.File(target, "r") as file:
+                if file.attrs.get("smcdiff_format") != _FORMAT:
+                    raise InputError(
+                        f"{target}: not a posterior written by smcdiff; give a posterior.nc"
+                    )
             with xarray.open_datatree(target, engine="h5netcdf") as tree:
-                if tree.attrs.get("smcdiff_format") != _FORMAT:
-                    raise InputError(f"{target}: not a posterior written by smcdiff")
                 return _from_datatree(tree.load())
-        except (OSError, KeyError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except Exception as error:  # damaged bytes make h5py and xarray raise almost anything
             raise InputError(
-                f"{target}: cannot be read as a posterior; it may be truncated or damaged"
+                f"{target}: cannot be read as a posterior; it may be truncated or damaged, so run"
+                " it again"
             ) from error
 
 
 def _from_datatree(tree: xarray.DataTree) -> Posterior:
     smc, particles = tree["smc"].to_dataset(), tree["weighted_posterior"].to_dataset()
-    own = {"log_weight", "founder"}
+    own = {"log_weight", "founder", "log_likelihood"}
     return Posterior(
         samples={str(n): v.values for n, v in particles.data_vars.items() if n not in own},
         log_weights=particles["log_weight"].values,
@@ -220,7 +227,7 @@ def _from_datatree(tree: xarray.DataTree) -> Posterior:
         log_evidence_increments=smc["log_evidence_increment"].values,
         resampled=smc["resampled"].values.astype(bool),
         log_snr=smc["log_snr"].values,
-        log_likelihood=np.asarray(tree["log_likelihood/total"]),
+        log_likelihood=particles["log_likelihood"].values,
         observed={str(n): v.values for n, v in tree["observed_data"].data_vars.items()},
         weighted=bool(tree.attrs["weighted"]),
         ancestors=smc["ancestors"].values if "ancestors" in smc else None,

@@ -11,7 +11,8 @@ in closed form for mixtures:
   the mean shift mu + V g of twisted diffusion sampling);
 * conditioning on a Gaussian pseudo-observation, q(x) ~ p(x) N(r; H (x - mean), Sigma):
   ``conditioned``;
-* fixing some coordinates, the rest from their conditional law: ``sample_fixed``.
+* fixing some coordinates, the rest from their conditional law: ``sample_fixed``; or their values
+  in orthonormal directions, ``sample_pinned``.
 
 Log ratios are computed from the change itself and never as a difference of two densities, so that
 they stay finite where the transition is a Dirac (V = 0, the last step of DDIM and DDPM).
@@ -20,34 +21,14 @@ they stay finite where the transition is a Dirac (V = 0, the last step of DDIM a
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-LOG_2PI = 1.8378770664093453
-
-
-def inverse_lower(cholesky: Float[Array, "m m"]) -> Float[Array, "m m"]:
-    """Inverse of a lower triangular factor.
-
-    Under ``vmap`` XLA's triangular solve on the CPU costs a loop a right-hand side; one small
-    inverse a particle, and matrix products after it, is up to a hundred times cheaper.
-    """
-    identity = jnp.eye(cholesky.shape[-1], dtype=cholesky.dtype)
-    return jsl.solve_triangular(cholesky, identity, lower=True)
-
-
-def log_normal_cholesky(
-    residual: Float[Array, " m"], cholesky: Float[Array, "m m"]
-) -> Float[Array, ""]:
-    """Log density of N(0, L L') at ``residual``, given the lower Cholesky factor L."""
-    white = inverse_lower(cholesky) @ residual
-    log_det = jnp.sum(jnp.log(jnp.diagonal(cholesky)))
-    return -0.5 * jnp.sum(white**2) - log_det - 0.5 * residual.shape[0] * LOG_2PI
+from smcdiff.changed import Conditioned, Noise, Tilted
+from smcdiff.gaussian import LOG_2PI, inverse_lower
 
 
 @jax.tree_util.register_dataclass
@@ -55,24 +36,38 @@ def log_normal_cholesky(
 class Transition:
     """A mixture of K Gaussians on flat vectors of length d.
 
-    Component k has mean ``offset + means[k]`` and covariance ``basis[k] diag(eigenvalues[k])
-    basis[k]'``. The offset keeps what depends on the particle apart from a table of means that does
-    not, where that is possible: under ``vmap`` the table then stays one (K, d) matrix.
+    Component k has mean ``offset + means[k]`` and a covariance with ``eigenvalues[k]`` along the
+    columns of ``basis[k]`` and ``rest[k]`` in all directions orthogonal to them: q columns describe
+    low-rank-plus-isotropic covariances at q / d of the cost of full ones. The offset keeps what
+    depends on the particle apart from a table of means that does not, where that is possible:
+    under ``vmap`` the table then stays one (K, d) matrix.
 
     Attributes:
         log_weights: (K,) normalised log mixture weights.
         means: (K, d).
-        eigenvalues: (K, d); axes may be 1 where components share a covariance or are isotropic.
+        eigenvalues: (K, q); axes may be 1 where components share a covariance or are isotropic.
             Zero is allowed.
-        basis: (K, d, d) orthonormal columns, or None for the coordinate axes.
+        basis: (K, d, q) orthonormal columns, or None for the d coordinate axes.
         offset: (d,), or a scalar zero.
+        rest: (K, 1) variance orthogonal to the basis, or a scalar; unused where q = d.
     """
 
     log_weights: Float[Array, " k"]
     means: Float[Array, "k d"]
-    eigenvalues: Float[Array, "#k #d"]
-    basis: Float[Array, "k d d"] | None = None
+    eigenvalues: Float[Array, "#k #q"]
+    basis: Float[Array, "k d q"] | None = None
     offset: Float[Array, "#d"] | float = 0.0
+    rest: Float[Array, "#k 1"] | float = 0.0
+
+    @property
+    def _low_rank(self) -> bool:
+        """Whether there are directions orthogonal to the basis."""
+        return self.basis is not None and self.basis.shape[-1] < self.basis.shape[-2]
+
+    @property
+    def _outside(self) -> Float[Array, "#k 1"]:
+        """The variances orthogonal to the basis, with both axes."""
+        return jnp.reshape(self.rest, (-1, 1))
 
     @property
     def mean(self) -> Float[Array, " d"]:
@@ -82,9 +77,18 @@ class Transition:
         return self.offset + jnp.exp(self.log_weights) @ self.means
 
     @property
+    def isotropic(self) -> bool:
+        """Whether it is one Gaussian with a multiple of the identity as covariance."""
+        single = self.eigenvalues.shape == (1, 1) and self.means.shape[0] == 1
+        return single and self.basis is None
+
+    @property
     def mean_variance(self) -> Float[Array, ""]:
         """Variance of a coordinate within a component, averaged over both."""
         averages = jnp.mean(self.eigenvalues, axis=-1)
+        if self._low_rank:
+            size, rank = self.means.shape[1], self._rank
+            averages = (rank * averages + (size - rank) * self._outside[:, 0]) / size
         if averages.shape[0] == 1:
             return averages[0]
         return jnp.exp(self.log_weights) @ averages
@@ -95,13 +99,17 @@ class Transition:
         if self.basis is None:
             return self.eigenvalues[leading] * vectors[None]
         rotated = jnp.einsum("kde,...d->k...e", self.basis, vectors)
-        return jnp.einsum("kde,k...e->k...d", self.basis, self.eigenvalues[leading] * rotated)
+        if not self._low_rank:
+            return jnp.einsum("kde,k...e->k...d", self.basis, self.eigenvalues[leading] * rotated)
+        excess = (self.eigenvalues - self._outside)[leading] * rotated
+        inside = jnp.einsum("kde,k...e->k...d", self.basis, excess)
+        return inside + self._outside[leading] * vectors[None]
 
     def component(self, index) -> Transition:
         """Component ``index`` as a single Gaussian."""
 
         def take(leaf):
-            if leaf is None or leaf.shape[0] == 1:
+            if leaf is None or jnp.ndim(leaf) == 0 or leaf.shape[0] == 1:
                 return leaf
             return jax.lax.dynamic_slice_in_dim(leaf, index, 1)
 
@@ -111,33 +119,58 @@ class Transition:
             means=take(self.means),
             eigenvalues=take(self.eigenvalues),
             basis=take(self.basis),
+            rest=take(self.rest),
         )
 
-    def _pick(self, key: PRNGKeyArray, log_weights: Float[Array, " k"]) -> Transition:
+    def pick(self, key: PRNGKeyArray, log_weights: Float[Array, " k"]) -> Transition:
         """One component, drawn with the given log weights, as a single Gaussian."""
         if self.means.shape[0] == 1:
             return self
         return self.component(jax.random.categorical(key, log_weights))
 
-    def _draw(self, key: PRNGKeyArray) -> Float[Array, " d"]:
+    def draw(self, key: PRNGKeyArray) -> Float[Array, " d"]:
         """A draw, given that there is one component."""
         noise = jax.random.normal(key, self.means.shape[1:], self.means.dtype)
-        noise = jnp.sqrt(self.eigenvalues[0]) * noise
-        return self.mean + (noise if self.basis is None else self.basis[0] @ noise)
+        scales = jnp.sqrt(self.eigenvalues[0])
+        if self.basis is None:
+            return self.mean + scales * noise
+        if not self._low_rank:
+            return self.mean + self.basis[0] @ (scales * noise)
+        outer = jnp.sqrt(self._outside[0])
+        inside = self.basis[0] @ ((scales - outer) * (self.basis[0].T @ noise))
+        return self.mean + outer * noise + inside
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
         """One draw."""
         key_pick, key_draw = jax.random.split(key)
-        return self._pick(key_pick, self.log_weights)._draw(key_draw)
+        return self.pick(key_pick, self.log_weights).draw(key_draw)
 
     def log_prob(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         """Log density; infinite or NaN where an eigenvalue is zero."""
+        quadratics, log_dets = self.mahalanobis(x)
+        constant = x.shape[0] * LOG_2PI
+        return logsumexp(self.log_weights - 0.5 * (quadratics + log_dets + constant))
+
+    def mahalanobis(self, x: Float[Array, " d"]) -> tuple[Float[Array, " k"], Float[Array, "#k"]]:
+        """Squared Mahalanobis distances of x to the components, and their log determinants."""
         centred = x - self.offset - self.means
-        if self.basis is not None:
-            centred = jnp.einsum("kde,kd->ke", self.basis, centred)
-        spread = jnp.broadcast_to(self.eigenvalues, centred.shape)
-        quadratic = jnp.sum(centred**2 / spread + jnp.log(spread) + LOG_2PI, axis=-1)
-        return logsumexp(self.log_weights - 0.5 * quadratic)
+        spread = jnp.broadcast_to(self.eigenvalues, (self.eigenvalues.shape[0], self._rank))
+        log_dets = jnp.sum(jnp.log(spread), axis=-1)
+        if self.basis is None:
+            return jnp.sum(centred**2 / spread, axis=-1), log_dets
+        inside = jnp.einsum("kde,kd->ke", self.basis, centred)
+        quadratics = jnp.sum(inside**2 / spread, axis=-1)
+        if self._low_rank:
+            # The difference of the two squared lengths would lose the digits of a small rest.
+            outside = centred - jnp.einsum("kde,ke->kd", self.basis, inside)
+            quadratics += jnp.sum(outside**2 / self._outside, axis=-1)
+            log_dets += (centred.shape[1] - self._rank) * jnp.log(self._outside[:, 0])
+        return quadratics, log_dets
+
+    @property
+    def _rank(self) -> int:
+        """How many eigenvalues a component has."""
+        return self.means.shape[1] if self.basis is None else self.basis.shape[-1]
 
     def sample_shifted(
         self, key: PRNGKeyArray, shift: Float[Array, " d"]
@@ -154,10 +187,15 @@ class Transition:
         draw = self.sample(key)
         if self.means.shape[0] > 1:
             return draw + shift, self.log_prob(draw + shift) - self.log_prob(draw)
-        middle, moved = draw - self.mean + 0.5 * shift, shift
-        if self.basis is not None:
-            middle, moved = self.basis[0].T @ middle, self.basis[0].T @ moved
-        return draw + shift, -jnp.sum(moved * middle / self.eigenvalues[0])
+        middle = draw - self.mean + 0.5 * shift
+        if self.basis is None:
+            return draw + shift, -jnp.sum(shift * middle / self.eigenvalues[0])
+        inside, along = self.basis[0].T @ middle, self.basis[0].T @ shift
+        log_ratio = -jnp.sum(along * inside / self.eigenvalues[0])
+        if self._low_rank:
+            outside = middle - self.basis[0] @ inside
+            log_ratio -= jnp.sum(shift * outside / self._outside[0])
+        return draw + shift, log_ratio
 
     def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         """Log p - log q of no change at all: 0."""
@@ -198,7 +236,7 @@ class Transition:
         factors = jnp.linalg.cholesky(jnp.concatenate([joint, noise_covariance[None]]))
         inverses = jax.vmap(inverse_lower)(factors)
         log_dets = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)
-        noise = _Noise(factors[-1], inverses[-1], log_dets[-1])
+        noise = Noise(factors[-1], inverses[-1], log_dets[-1])
         inverses, log_dets = inverses[:-1], log_dets[:-1]
         white = jnp.einsum(
             "kmn,kn->km",
@@ -225,118 +263,72 @@ class Transition:
         Returns:
             The draw and the log density of the fixed coordinates.
         """
+        if self.basis is not None:
+            axes = jnp.eye(fixed.shape[0], dtype=self.means.dtype)
+            x, log_density = self.sample_pinned(key, axes, fixed, values)
+            return jnp.where(fixed, values, x), log_density
         key_pick, key_draw = jax.random.split(key)
         values = jnp.where(fixed, values, self.mean)
         misfits = jnp.where(fixed, values - self.offset - self.means, 0.0)
-        if self.basis is None:
-            spread = jnp.broadcast_to(self.eigenvalues, self.means.shape)
-            terms = misfits**2 / spread + jnp.log(spread) + LOG_2PI
-            log_weights = self.log_weights - 0.5 * jnp.sum(jnp.where(fixed, terms, 0.0), axis=-1)
-            draw = self._pick(key_pick, log_weights)._draw(key_draw)
-            return jnp.where(fixed, values, draw), logsumexp(log_weights)
-        # Rows and columns of free coordinates are those of the identity, so that sizes are static.
-        both = fixed[:, None] & fixed[None, :]
-        dense = jnp.einsum("kde,ke,kfe->kdf", self.basis, self.eigenvalues, self.basis)
-        factors = jnp.linalg.cholesky(jnp.where(both, dense, jnp.eye(fixed.shape[0])))
-        num_free = jnp.sum(~fixed)
-        log_normals = jax.vmap(log_normal_cholesky)(misfits, factors) + 0.5 * num_free * LOG_2PI
-        log_weights = self.log_weights + log_normals
-        single = self._pick(key_pick, log_weights)
-        draw = single._draw(key_draw)
-        gram = single.covariance_times(jnp.eye(fixed.shape[0], dtype=draw.dtype))[0]
-        factor = jnp.linalg.cholesky(jnp.where(both, gram, jnp.eye(fixed.shape[0])))
-        step = jsl.cho_solve((factor, True), jnp.where(fixed, values - draw, 0.0))
-        moved = draw + gram @ jnp.where(fixed, step, 0.0)
-        return jnp.where(fixed, values, moved), logsumexp(log_weights)
+        spread = jnp.broadcast_to(self.eigenvalues, self.means.shape)
+        terms = misfits**2 / spread + jnp.log(spread) + LOG_2PI
+        log_weights = self.log_weights - 0.5 * jnp.sum(jnp.where(fixed, terms, 0.0), axis=-1)
+        draw = self.pick(key_pick, log_weights).draw(key_draw)
+        return jnp.where(fixed, values, draw), logsumexp(log_weights)
 
+    def sample_pinned(
+        self,
+        key: PRNGKeyArray,
+        rows: Float[Array, "m d"],
+        used: Bool[Array, " m"],
+        values: Float[Array, " m"],
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """A draw given what it is in some orthonormal directions.
 
-class _Noise(NamedTuple):
-    """Cholesky factor of a covariance, its inverse, and the log of its determinant's root."""
+        It is Matheron's, as in `Conditioned`, for an observation without noise.
 
-    factor: Float[Array, "m m"]
-    inverse: Float[Array, "m m"]
-    log_det: Float[Array, ""]
+        Args:
+            key: random key.
+            rows: (m, d), orthonormal.
+            used: (m,), which rows count.
+            values: (m,), what ``rows @ x`` is to be; entries that are not used are ignored.
 
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Tilted:
-    """The law q(x) ~ p(x) exp(g.x); see `Transition.tilted`.
-
-    Attributes:
-        base: p.
-        centre: mean of p, (d,).
-        gradient: g, (d,).
-        log_weights: (K,) log weights of the components of q, not normalised.
-    """
-
-    base: Transition
-    centre: Float[Array, " d"]
-    gradient: Float[Array, " d"]
-    log_weights: Float[Array, " k"]
-
-    def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
-        """One draw."""
-        key_pick, key_draw = jax.random.split(key)
-        single = self.base._pick(key_pick, self.log_weights)
-        return single._draw(key_draw) + single.covariance_times(self.gradient)[0]
-
-    def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
-        """Log p - log q at x."""
-        return logsumexp(self.log_weights) - self.gradient @ (x - self.centre)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Conditioned:
-    """The law q(x) ~ p(x) N(r; H (x - mean), Sigma); see `Transition.conditioned`.
-
-    Attributes:
-        base: p.
-        centre: mean of p, (d,).
-        matrix: H, (m, d).
-        residual: r, (m,).
-        noise_covariance: Sigma, (m, m).
-        noise: its factors.
-        log_weights: (K,) log weights of the components of q, not normalised.
-        shared: H V and the inverse Cholesky factor of H V H' + Sigma where all components have
-            the covariance V, else None.
-    """
-
-    base: Transition
-    centre: Float[Array, " d"]
-    matrix: Float[Array, "m d"]
-    residual: Float[Array, " m"]
-    noise_covariance: Float[Array, "m m"]
-    noise: _Noise
-    log_weights: Float[Array, " k"]
-    shared: tuple[Array, Array] | None
-
-    def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
-        """One draw.
-
-        It is Matheron's: a draw of p, moved by the gain times its own misfit, so no factor of the
-        d x d conditional covariance is needed.
+        Returns:
+            The draw and the log density of ``rows @ x`` at the values, of the rows that are used.
+            Where the transition is a Dirac the draw is the nearest point and the density is none.
         """
-        key_pick, key_draw, key_noise = jax.random.split(key, 3)
-        single = self.base._pick(key_pick, self.log_weights)
-        draw = single._draw(key_draw)
-        normals = jax.random.normal(key_noise, self.residual.shape, self.residual.dtype)
-        noise = self.noise.factor @ normals
-        misfit = self.residual - self.matrix @ (draw - self.centre) - noise
-        if self.shared is not None:
-            gain, inverse = self.shared
-        else:
-            gain = single.covariance_times(self.matrix)[0]
-            joint = gain @ self.matrix.T + self.noise_covariance
-            inverse = inverse_lower(jnp.linalg.cholesky(joint))
-        return draw + (inverse.T @ (inverse @ misfit)) @ gain
-
-    def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
-        """Log p - log q at x."""
-        left = self.noise.inverse @ (self.residual - self.matrix @ (x - self.centre))
-        constant = self.noise.log_det + 0.5 * left.shape[0] * LOG_2PI
-        return logsumexp(self.log_weights) + 0.5 * jnp.sum(left**2) + constant
+        key_pick, key_draw = jax.random.split(key)
+        rows = jnp.where(used[:, None], rows, 0.0)
+        offset = jnp.broadcast_to(self.offset, self.means.shape[1:]) @ rows.T
+        misfits = jnp.where(used, values - offset - self.means @ rows.T, 0.0)
+        gains = self.covariance_times(rows)  # (k or 1, m, d)
+        joint = jnp.einsum("kmd,nd->kmn", gains, rows)
+        # Rows that are not used become those of the identity, so that sizes are static. The others
+        # get no more than rounding on their diagonal, for the factors' sake.
+        scale = jnp.max(jnp.diagonal(joint, axis1=1, axis2=2), axis=1)
+        rounding = jnp.finfo(joint.dtype).eps * scale[:, None] + 1e-30
+        joint = joint + jax.vmap(jnp.diag)(jnp.where(used, rounding, 1.0))
+        factors = jnp.linalg.cholesky(joint)
+        inverses = jax.vmap(inverse_lower)(factors)
+        white = jnp.einsum(
+            "kmn,kn->km",
+            jnp.broadcast_to(inverses, (misfits.shape[0], *inverses.shape[1:])),
+            misfits,
+        )
+        log_dets = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)
+        log_normals = -0.5 * (jnp.sum(white**2, axis=1) + jnp.sum(used) * LOG_2PI) - log_dets
+        log_weights = self.log_weights + log_normals
+        index, single = 0, self
+        if self.means.shape[0] > 1:
+            index = jax.random.categorical(key_pick, log_weights)
+            single = self.component(index)
+        if gains.shape[0] == 1:
+            index = 0
+        draw = single.draw(key_draw)
+        misfit = jnp.where(used, values - rows @ draw, 0.0)
+        draw = draw + (inverses[index].T @ (inverses[index] @ misfit)) @ gains[index]
+        left = jnp.where(used, values - rows @ draw, 0.0)  # rounding, or all of it at a Dirac
+        return draw + left @ rows, logsumexp(log_weights)
 
 
 Change = Transition | Tilted | Conditioned

@@ -7,10 +7,11 @@ A prior is a folder with ``config.json`` (network, schedule, parameterisation, c
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from smcdiff import schedules
-from smcdiff.errors import InputError
+from smcdiff.errors import InputError, did_you_mean, first_line
+from smcdiff.files import open_npz
 from smcdiff.pixels import to_unit_range
 from smcdiff.priors import (
     DenoisingError,
@@ -156,28 +158,59 @@ def load_prior(name_or_path: str | os.PathLike) -> DiffusionPrior:
     """
     folder = prior_folder(name_or_path)
     config = read_config(folder)
-    if config.get("kind", "prior") != "prior":
+    kind = config.get("kind", "prior")
+    if kind != "prior":
         raise InputError(
-            f"{folder} holds a {config['kind']}, not a prior; use smcdiff.load_{config['kind']}"
+            f"{folder} holds a {kind}, not a prior; smcdiff.load_classifier and load_conditional"
+            " read the other kinds"
         )
-    try:
-        schedule = SCHEDULES[config["schedule"]["name"]](
-            **{k: v for k, v in config["schedule"].items() if k != "name"}
-        )
+    with entries_of(folder):
+        schedule = read_schedule(config)
         prediction = PREDICTIONS[config["prediction"]]()
-        shape = tuple(config["event_shape"])
-        variance, norm = config["data_variance"], config["data_norm"]
-    except (KeyError, TypeError) as error:
+        shape = read_shape(config["event_shape"])
+        variance, norm = float(config["data_variance"]), float(config["data_norm"])
+        if not (0.0 < variance < np.inf and 0.0 < norm < np.inf):
+            raise ValueError("data_variance and data_norm must be positive")
+        _check_terminal(folder, schedule, norm)
+        error = _denoising_error(config.get("denoising_error"))
+        classes = config["network"].get("num_class_embeds") or 1
+        denoiser = NetworkDenoiser.wrap(_network(folder, config), classes - 1)
+        return DiffusionPrior(
+            denoiser, schedule, shape, prediction, data_variance=variance, denoising_error=error
+        )
+
+
+@contextmanager
+def entries_of(folder: Path) -> Iterator[None]:
+    """Turns what goes wrong while a folder is understood into an ``InputError`` that names it."""
+    try:
+        yield
+    except InputError as error:
+        if str(folder) in str(error):
+            raise
         raise InputError(
-            f"{folder / 'config.json'}: missing or unknown entry {error}; train the prior again"
+            f"{folder}: config.json and model.safetensors do not fit each other ({error}); install"
+            " or train it again"
         ) from error
-    _check_terminal(folder, schedule, norm)
-    classes = config["network"].get("num_class_embeds") or 1
-    denoiser = NetworkDenoiser.wrap(_network(folder, config), classes - 1)
-    return DiffusionPrior(
-        denoiser, schedule, shape, prediction, data_variance=variance,
-        denoising_error=_denoising_error(config.get("denoising_error")),
-    )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise InputError(
+            f"{folder / 'config.json'}: missing or wrong entry ({first_line(error)}); install or"
+            " train it again"
+        ) from error
+
+
+def read_schedule(config: dict) -> schedules.Schedule:
+    """The noise schedule of a configuration."""
+    entry = dict(config["schedule"])
+    return SCHEDULES[entry.pop("name")](**{name: float(value) for name, value in entry.items()})
+
+
+def read_shape(entry: list[int]) -> tuple[int, ...]:
+    """A shape of a configuration."""
+    shape = tuple(entry)
+    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ValueError(f"{entry} is not a shape")
+    return shape
 
 
 def _denoising_error(table: dict[str, float] | None) -> DenoisingError | None:
@@ -204,32 +237,32 @@ def load_examples(name_or_path: str | os.PathLike) -> tuple[np.ndarray, np.ndarr
     file = prior_folder(name_or_path) / "examples.npz"
     if not file.is_file():
         raise InputError(f"{file}: this prior comes without examples; give an image of your own")
-    with np.load(file) as arrays:
+    with open_npz(file) as arrays:
         return to_unit_range(arrays["images"]), arrays["labels"]
 
 
 def prior_folder(name_or_path: str | os.PathLike) -> Path:
     """The folder of a prior, given by its path or by a name of `list_priors`."""
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        folder = zoo_folder() / str(name_or_path)
-    if not (folder / "config.json").is_file():
-        raise InputError(_unknown(str(name_or_path)))
-    return folder
-
-
-def _unknown(name: str) -> str:
-    known = [info.name for info in list_priors()]
-    close = difflib.get_close_matches(name, known, 1, 0.4)
-    hint = f"did you mean '{close[0]}'?" if close else f"known are {known}, or give a folder"
-    return f"no prior named '{name}'; {hint}"
+    given, name = Path(name_or_path), str(name_or_path)
+    for folder in (given, zoo_folder() / name):
+        if (folder / "config.json").is_file():
+            return folder
+    if given.is_dir() and name:
+        raise InputError(f"{given}: the folder has no config.json, so it is no trained prior")
+    if given.is_file():
+        raise InputError(f"{given} is a file; give the folder of a prior, or a name")
+    hint = did_you_mean(name, [info.name for info in list_priors()])
+    raise InputError(f"no prior named '{name}'; {hint}, or give a prior's folder")
 
 
 def read_config(folder: Path) -> dict:
     """The configuration of a model folder."""
     file = folder / "config.json"
     try:
-        return json.loads(file.read_text())
+        config = json.loads(file.read_text())
+        if not isinstance(config, dict):
+            raise ValueError("not a JSON object")
+        return config
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read ({error}); install or train it again") from error
 
@@ -274,6 +307,10 @@ def read_weights(folder: Path, config: dict) -> dict[str, np.ndarray]:
             " so install or train the prior again"
         )
     try:
-        return load(content)
+        weights = load(content)
     except SafetensorError as error:
-        raise InputError(f"{file}: not a safetensors file ({error})") from error
+        raise InputError(f"{file}: not a safetensors file ({error}); train it again") from error
+    for name, array in weights.items():
+        if array.dtype.kind != "f" or not np.all(np.isfinite(array)):
+            raise InputError(f"{file}: '{name}' has values that are no finite floats; train again")
+    return weights

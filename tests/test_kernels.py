@@ -23,6 +23,17 @@ def test_coefficients_of_the_ornstein_uhlenbeck_step():
         np.testing.assert_allclose(law.mean_variance, variance, rtol=1e-5)
 
 
+def test_variance_of_a_fine_grid():
+    """2 gamma keeps its digits in float32 where 1,000 steps leave alphas that are equal to five."""
+    schedule = schedules.OrnsteinUhlenbeck()
+    levels = schedules.levels(schedule, schedules.UniformLogSNR()(schedule, 1000))
+    x = jnp.zeros(2)
+    steps = [jax.tree.map(lambda a, i=i: a[i : 1000 + i], levels) for i in (0, 1)]
+    laws = jax.vmap(lambda t, s: kernels.EulerMaruyama()(None, x, x, t, s))(*steps)
+    log_alpha = -0.5 * np.log1p(np.exp(-np.asarray(levels.log_snr, np.float64)))
+    np.testing.assert_allclose(laws.eigenvalues[:, 0, 0], 2.0 * np.diff(log_alpha), rtol=1e-3)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_ancestral_sampling_finds_the_prior(weighted):
     """Many small steps; with weights on, an observation so noisy that it says nothing."""

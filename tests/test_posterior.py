@@ -68,8 +68,11 @@ def test_arviz_summarises_it(posterior):
     }  # fmt: skip
     assert tree["posterior/x"].dims == ("chain", "draw", "x_dim_0")
     assert tree["smc/ess"].shape == (2, 7)
-    summary = arviz.summary(arviz.from_datatree(tree), var_names=["x"])
-    np.testing.assert_allclose(summary["mean"], posterior.mean()["x"], atol=0.2)
+    assert tree["log_likelihood/total"].dims == ("chain", "draw")
+    # ArviZ 1.x takes the tree as it is; its summary has rounded figures, as text.
+    data = arviz.from_datatree(tree) if hasattr(arviz, "from_datatree") else tree
+    summary = arviz.summary(data, var_names=["x"])
+    np.testing.assert_allclose(summary["mean"].astype(float), posterior.mean()["x"], atol=0.2)
 
 
 def test_saved_and_loaded_is_the_same(posterior, tmp_path):

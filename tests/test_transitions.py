@@ -12,20 +12,26 @@ SIZE = 3
 NUM = 40_000
 
 
-def _make(num_components, dense, key=0):
+def _make(num_components, rank, key=0):
+    """A basis of ``rank`` columns; 0 is none."""
     keys = jax.random.split(jax.random.key(key), 4)
     weights = jax.nn.log_softmax(jax.random.normal(keys[0], (num_components,)))
     means = jax.random.normal(keys[1], (num_components, SIZE))
-    eigenvalues = jax.random.uniform(keys[2], (num_components, SIZE), minval=0.3, maxval=1.0)
+    shape = (num_components, rank or SIZE)
+    eigenvalues = jax.random.uniform(keys[2], shape, minval=0.3, maxval=1.0)
     square = jax.random.normal(keys[3], (num_components, SIZE, SIZE))
-    return Transition(weights, means, eigenvalues, jnp.linalg.qr(square)[0] if dense else None)
+    basis = jnp.linalg.qr(square)[0][..., :rank] if rank else None
+    rest = jnp.linspace(0.2, 0.5, num_components)[:, None]
+    return Transition(weights, means, eigenvalues, basis, rest=rest)
 
 
 def _covariances(transition):
     basis = transition.basis
     if basis is None:
         basis = jnp.broadcast_to(jnp.eye(SIZE), (transition.means.shape[0], SIZE, SIZE))
-    return np.einsum("kde,ke,kfe->kdf", basis, transition.eigenvalues, basis)
+    inside = np.einsum("kde,ke,kfe->kdf", basis, transition.eigenvalues, basis)
+    projections = np.einsum("kde,kfe->kdf", basis, basis)
+    return inside + transition.rest[..., None] * (np.eye(SIZE) - projections)
 
 
 def _log_prob(log_weights, means, covariances, x):
@@ -34,12 +40,12 @@ def _log_prob(log_weights, means, covariances, x):
     return np.logaddexp.reduce(np.asarray(log_weights)[:, None] + terms, axis=0)
 
 
-CASES = [(1, False), (1, True), (3, False), (3, True)]
+CASES = [(1, 0), (1, SIZE), (1, 1), (3, 0), (3, SIZE), (3, 2)]
 
 
-@pytest.mark.parametrize(("num_components", "dense"), CASES)
-def test_log_prob_and_sample(num_components, dense):
-    transition = _make(num_components, dense)
+@pytest.mark.parametrize(("num_components", "rank"), CASES)
+def test_log_prob_and_sample(num_components, rank):
+    transition = _make(num_components, rank)
     x = jax.vmap(transition.sample)(jax.random.split(jax.random.key(1), NUM))
     expected = _log_prob(transition.log_weights, transition.means, _covariances(transition), x)
     np.testing.assert_allclose(jax.vmap(transition.log_prob)(x), expected, rtol=1e-3, atol=1e-4)
@@ -47,10 +53,10 @@ def test_log_prob_and_sample(num_components, dense):
     assert jnp.all(jnp.abs(x.mean(0) - transition.mean) < 4 * standard_error)
 
 
-@pytest.mark.parametrize(("num_components", "dense"), CASES)
-def test_tilted_draws_and_ratio(num_components, dense):
+@pytest.mark.parametrize(("num_components", "rank"), CASES)
+def test_tilted_draws_and_ratio(num_components, rank):
     """q is the mixture with means mu + V g and weights w exp(g.mu + g.V g / 2), normalised."""
-    transition, gradient = _make(num_components, dense), jnp.array([0.5, -1.0, 0.8])
+    transition, gradient = _make(num_components, rank), jnp.array([0.5, -1.0, 0.8])
     keys = jax.random.split(jax.random.key(2), NUM)
     law = transition.tilted(gradient)
     x = jax.vmap(law.sample)(keys)
@@ -65,9 +71,9 @@ def test_tilted_draws_and_ratio(num_components, dense):
     assert jnp.all(jnp.abs(x.mean(0) - expected) < 4 * jnp.std(x, axis=0) / NUM**0.5)
 
 
-@pytest.mark.parametrize(("num_components", "dense"), CASES)
-def test_conditioned_draws_and_ratio(num_components, dense):
-    transition = _make(num_components, dense)
+@pytest.mark.parametrize(("num_components", "rank"), CASES)
+def test_conditioned_draws_and_ratio(num_components, rank):
+    transition = _make(num_components, rank)
     matrix = jax.random.normal(jax.random.key(3), (2, SIZE))
     residual, noise = jnp.array([0.7, -0.4]), jnp.array([[0.5, 0.1], [0.1, 0.3]])
     keys = jax.random.split(jax.random.key(4), NUM)
@@ -90,10 +96,10 @@ def test_conditioned_draws_and_ratio(num_components, dense):
     assert jnp.all(jnp.abs(x.mean(0) - expected) < 4 * jnp.std(x, axis=0) / NUM**0.5)
 
 
-@pytest.mark.parametrize(("num_components", "dense"), CASES)
-def test_fixed_coordinates(num_components, dense):
+@pytest.mark.parametrize(("num_components", "rank"), CASES)
+def test_fixed_coordinates(num_components, rank):
     """The rest follows its conditional law; the log density is that of the fixed coordinates."""
-    transition = _make(num_components, dense)
+    transition = _make(num_components, rank)
     fixed, values = jnp.array([True, False, True]), jnp.array([0.3, 0.0, -0.5])
     keys = jax.random.split(jax.random.key(5), NUM)
     x, log_density = jax.vmap(lambda key: transition.sample_fixed(key, fixed, values))(keys)
@@ -111,6 +117,37 @@ def test_fixed_coordinates(num_components, dense):
     density = np.exp(_log_prob(transition.log_weights, transition.means, covariances, points))
     mean = np.sum(axis * density) / np.sum(density)
     assert abs(x[:, 1].mean() - mean) < 4 * x[:, 1].std() / NUM**0.5
+
+
+@pytest.mark.parametrize(("num_components", "dense"), CASES)
+def test_pinned_directions(num_components, dense):
+    """x given Q x = v for the two used rows of three: the limit of conditioning, and N(v; ...)."""
+    transition = _make(num_components, dense)
+    rows = jnp.linalg.qr(jax.random.normal(jax.random.key(6), (SIZE, SIZE)))[0]
+    used, values = jnp.array([True, False, True]), jnp.array([0.3, jnp.nan, -0.5])
+    keys = jax.random.split(jax.random.key(7), NUM)
+    x, log_density = jax.vmap(lambda key: transition.sample_pinned(key, rows, used, values))(keys)
+    small, target = np.asarray(rows[used], np.float64), np.asarray(values[used], np.float64)
+    np.testing.assert_allclose(x @ small.T, np.broadcast_to(target, (NUM, 2)), atol=1e-5)
+    covariances = _covariances(transition)
+    joint = np.einsum("md,kde,ne->kmn", small, covariances, small)
+    means = np.asarray(transition.means, np.float64) @ small.T
+    marginal = _log_prob(transition.log_weights, means, joint, target[None])
+    np.testing.assert_allclose(log_density, np.broadcast_to(marginal, (NUM,)), rtol=1e-3)
+    # The free direction against the quadrature of p on the line that the others leave.
+    axis, free = np.linspace(-8, 8, 4001), np.asarray(rows[1], np.float64)
+    points = target @ small + axis[:, None] * free
+    density = np.exp(_log_prob(transition.log_weights, transition.means, covariances, points))
+    moments = np.array([axis, axis**2]) @ density / np.sum(density)
+    found = np.stack([x @ free, (x @ free) ** 2])
+    assert np.all(np.abs(found.mean(1) - moments) < 4 * found.std(1) / NUM**0.5)
+
+
+def test_pinned_dirac_goes_to_the_nearest_point():
+    transition = Transition(jnp.zeros(1), jnp.ones((1, SIZE)), jnp.zeros((1, 1)))
+    rows = jnp.array([[0.6, 0.8, 0.0]])
+    x, _ = transition.sample_pinned(jax.random.key(0), rows, jnp.array([True]), jnp.array([3.0]))
+    np.testing.assert_allclose(x, 1.0 + 1.6 * rows[0], rtol=1e-6)  # rows @ 1 is 1.4
 
 
 def test_changes_are_finite_at_a_dirac():

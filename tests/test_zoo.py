@@ -7,7 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from smcdiff import InputError, list_priors, load_examples, load_prior
+from smcdiff import (
+    InputError,
+    list_priors,
+    load_classifier,
+    load_conditional,
+    load_examples,
+    load_prior,
+)
 from smcdiff.zoo import zoo_folder
 
 
@@ -61,7 +68,7 @@ def test_denoiser_denoises_digits():
 def test_unknown_names():
     with pytest.raises(InputError, match="did you mean 'mnist'"):
         load_prior("mnits")
-    with pytest.raises(InputError, match="known are"):
+    with pytest.raises(InputError, match="choose from mnist"):
         load_prior("galaxies")
 
 
@@ -81,11 +88,22 @@ def test_damaged_weights(copy):
 
 def test_damaged_configuration(copy):
     edit(copy, prediction="w")
-    with pytest.raises(InputError, match="missing or unknown entry 'w'"):
+    with pytest.raises(InputError, match=r"missing or wrong entry \(KeyError: 'w'\)"):
         load_prior(copy)
     (copy / "config.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
         load_prior(copy)
+
+
+@pytest.mark.parametrize(("kind", "load"), [("classifier", load_classifier),
+                                            ("conditional", load_conditional)])  # fmt: skip
+def test_damaged_configuration_of_other_kinds(tmp_path, kind, load):
+    (tmp_path / "config.json").write_text(json.dumps({"kind": kind, "network": {}}))
+    with pytest.raises(InputError, match=r"config\.json: missing or wrong entry"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(InputError, match="not a JSON object"):
+        load(tmp_path)
 
 
 def test_schedule_that_ends_too_early(copy):

@@ -33,17 +33,16 @@ def synthetic(size: int = 12) -> tuple[np.ndarray, np.ndarray]:
 def fit(images: np.ndarray, labels: np.ndarray, factors: int = FACTORS) -> priors.GaussianMixture:
     """The mixture: one factor analyser a class, weights the classes' shares."""
     flat = to_unit_range(images).reshape(len(images), -1).astype(np.float64)
-    means, covariances, shares = [], [], []
+    means, loadings, noises, shares = [], [], [], []
     for label in range(labels.max() + 1):
         mine = flat[labels == label]
         values, vectors = np.linalg.eigh(np.cov(mine.T))
-        values, psi = values.copy(), values[:-factors].mean()
-        values[:-factors] = psi
+        psi = values[:-factors].mean()
         means.append(mine.mean(axis=0))
-        covariances.append((vectors * values) @ vectors.T)
+        loadings.append(vectors[:, -factors:] * np.sqrt(values[-factors:] - psi))
+        noises.append(psi)
         shares.append(np.mean(labels == label))
-    arrays = (jnp.asarray(np.array(a), jnp.float32) for a in (shares, means, covariances))
-    return priors.GaussianMixture(*arrays)
+    return priors.GaussianMixture.of_factors(*map(np.array, (shares, means, loadings, noises)))
 
 
 def mnist_prior() -> priors.GaussianMixture:

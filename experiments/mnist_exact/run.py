@@ -30,7 +30,8 @@ import numpyro.distributions as dist
 from smcdiff import SMC, SamplingError, exact, kernels, priors, proposals
 
 HERE = Path(__file__).parent
-KRYLOV = proposals.KrylovMomentMatched(size=12, floor=0.0)
+LANCZOS = proposals.LanczosMomentMatched(size=45)
+DECIDED = 0.0  # the log-SNR above which the class is clear, and a Gaussian twist right
 PROPOSALS = {
     "Bootstrap": proposals.Bootstrap(),
     "Replacement": proposals.Replacement(),
@@ -39,12 +40,14 @@ PROPOSALS = {
     "DPS": proposals.DPS(),
     "PiGDM": proposals.PiGDM(),
     "Twisted": proposals.Twisted(),
-    "KrylovMomentMatched": KRYLOV,
+    "KrylovMomentMatched": proposals.KrylovMomentMatched(size=12, floor=0.0),
+    "LanczosMomentMatched": LANCZOS,
     "MCGDiff": proposals.MCGDiff(),
     "FPS": proposals.FPS(),
     "DDRM": proposals.DDRM(),
     "DAPS": proposals.DAPS(),
-    "Rejuvenated Krylov": proposals.Rejuvenated(KRYLOV, jump=5, every=10),
+    "LanczosMomentMatched, late": LANCZOS,
+    "Rejuvenated Lanczos, late": proposals.Rejuvenated(LANCZOS, jump=5, every=5, above=DECIDED),
 }
 MASKS = ("half", "box")
 COLUMNS = ("mean", "std", "classes", "dlogZ", "ess", "coverage", "seconds")
@@ -93,11 +96,15 @@ class Reference:
         return float(jnp.mean((self.truth >= low) & (self.truth <= high)))
 
 
+def _late(log_snr):
+    """Resampling thresholds that wait until the class is decided."""
+    return 0.5 * (log_snr > DECIDED)
+
+
 def _classes(prior: priors.GaussianMixture, x):
     """Probability of each component given x_0 = x."""
-    centred = jnp.einsum("kde,kd->ke", prior.basis, x - prior.means)
-    terms = centred**2 / prior.eigenvalues + jnp.log(prior.eigenvalues)
-    return jax.nn.softmax(prior.log_weights - 0.5 * jnp.sum(terms, axis=1))
+    distances, log_dets = prior.components().mahalanobis(x)
+    return jax.nn.softmax(prior.log_weights - 0.5 * (distances + log_dets))
 
 
 def row(smc: SMC, reference: Reference, prior, matrix, key) -> dict:
@@ -147,14 +154,16 @@ def run(options, prior, matrices) -> dict:
                 if proposal.masks_only and task not in MASKS:
                     continue
                 for weighted in options.weights:
-                    if method.startswith("Rejuvenated") and not weighted:
-                        continue  # without weights every move is accepted: no sampler of its own
+                    late = method.endswith("late")
+                    if late and not weighted:
+                        continue  # they differ by resampling, and by moves that need weights
                     # Fixing pixels under an exact kernel: a d x d Cholesky factor a particle.
                     exact_kernel = weighted and not proposal.masks_only
                     smc = SMC(
                         model, proposal, num_particles=particles, num_steps=options.steps,
-                        weighted=weighted, linear=True, progress_bar=False,
+                        weighted=weighted, linear=True, progress_bar=False, batch_size=64,
                         kernel=kernels.Exact() if exact_kernel else kernels.DDIM(),
+                        ess_threshold=_late if late else 0.5,
                     )  # fmt: skip
                     rows = [
                         row(smc, r, prior, matrices[task], jax.random.key(3)) for r in references
@@ -177,7 +186,8 @@ def write(records: dict, options, arguments: str) -> None:
         "deviation are over those of as many exact draws (1 is perfect); classes: total variation",
         "of the class weights; coverage: share of the pixels in their 90 % intervals; seconds:",
         "median of the problems. nan: every weight was zero. Weights on: exact reverse kernel;",
-        "off, and for the replacement family: DDPM's kernel.", "",
+        "off, and for the replacement family: DDPM's kernel. late: no resampling before log-SNR 0.",
+        "",
     ]  # fmt: skip
     for task in dict.fromkeys(name.split(" | ")[0] for name in records):
         lines += [f"## {task}", ""]

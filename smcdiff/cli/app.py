@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -10,8 +12,11 @@ from smcdiff.cli import priors, report, sample, solve, train
 from smcdiff.errors import InputError, SamplingError
 from smcdiff.version import __version__
 
+# Typer keeps its base class of usage errors to itself, under a name that changes with its versions.
+_UsageError: type[Exception] = typer.BadParameter.mro()[1]
+_INTERRUPTED = 130
+
 app = typer.Typer(
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Bayesian inverse problems with diffusion priors, by Sequential Monte Carlo.",
@@ -39,9 +44,51 @@ def _options(
 
 
 def main() -> None:
-    """Runs the command line; bad input ends with one line on standard error and exit code 2."""
+    """Runs the command line.
+
+    Bad input ends with one line on standard error and exit code 2, Ctrl-C with exit code 130.
+    """
     try:
-        app()
+        code = app(sys.argv[1:] or ["--help"], prog_name="smcdiff", standalone_mode=False)
     except (InputError, SamplingError) as error:
-        print(f"smcdiff: {error}", file=sys.stderr)
-        sys.exit(2)
+        _stop(str(error))
+    except _UsageError as error:
+        _stop(_usage(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _stop(f"{where}{error.strerror or error}; make room or choose another --output")
+    except (KeyboardInterrupt, typer.Abort):
+        _interrupted()
+    except Exception as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _stop(
+            "out of memory; fewer particles, chains or draws need less, or a smaller --batch-size"
+        )
+    if code == _INTERRUPTED:  # newer versions of Typer hand Ctrl-C on as a code
+        _interrupted()
+    sys.exit(code)
+
+
+def _stop(message: str) -> NoReturn:
+    print(f"smcdiff: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _usage(error) -> str:
+    """What is wrong with the words of the command line, and where its manual is."""
+    context = getattr(error, "ctx", None)
+    command = "smcdiff" if context is None else context.command_path
+    message = error.format_message().rstrip(".")
+    joint = " See" if message.endswith("?") else "; see"
+    return f"{message}{joint} `{command} --help`"
+
+
+def _interrupted() -> NoReturn:
+    """Ends the process, and with it compiled code that still runs in another thread."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")  # a progress bar that was cut off has hidden the cursor
+    print("smcdiff: interrupted", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_INTERRUPTED)

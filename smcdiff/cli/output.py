@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from smcdiff.errors import InputError
+from smcdiff.files import made_folder
+
+_REMEDY = "choose another --output"
 
 
 @contextmanager
@@ -22,20 +25,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         InputError: something is there already, or the folder cannot be made or written.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} exists; nothing is overwritten: choose another --output")
-    made = not path.exists()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose another --output"
-        ) from error
-    try:
-        yield path
-    finally:
-        if made and not any(path.iterdir()):
-            path.rmdir()
+    with made_folder(path, _REMEDY) as folder:
+        if any(folder.iterdir()):
+            raise InputError(f"{path} exists; nothing is overwritten: {_REMEDY}")
+        yield folder

@@ -3,82 +3,352 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from smcdiff.errors import InputError
+import numpy as np
 
+from smcdiff.cli import images
+from smcdiff.errors import InputError, did_you_mean
 
-class Problem(enum.StrEnum):
-    """The problems that the command line knows."""
+if TYPE_CHECKING:
+    from jaxtyping import PRNGKeyArray
 
-    INPAINT = "inpaint"
-    DEBLUR = "deblur"
-    SUPER_RESOLVE = "super-resolve"
-    COLOURISE = "colourise"
-    FOURIER = "fourier"
+    from smcdiff.operators import LinearOperator
+
+OPTIONS = {
+    "inpaint": ("mask", "hide", "box", "hide_channels", "keep"),
+    "deblur": ("width", "kernel", "wrap", "motion", "angle"),
+    "super-resolve": ("factor", "bicubic"),
+    "colourise": ("mix",),
+    "fourier": ("mask", "keep"),
+    "separable": ("rows", "columns"),
+    "dense": ("matrix",),
+}
+"""The problems, and the options of each."""
+
+_NO_IMAGES = ("inpaint", "fourier", "dense")
+"""The problems whose observations are no images; only `dense` takes anything."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Degradation:
-    """The options of ``smcdiff solve`` that say how the observation arises."""
+    """The options of ``smcdiff solve`` that say how the observation arises; None is not given."""
 
-    mask: Path | None
-    hide: str
-    keep: float
-    width: float
-    motion: float | None
-    angle: float
-    factor: int
-    bicubic: bool
+    mask: Path | None = None
+    hide: str | None = None
+    box: tuple[int, int, int, int] | None = None
+    hide_channels: str | None = None
+    keep: float | None = None
+    width: float | None = None
+    kernel: Path | None = None
+    wrap: bool | None = None
+    motion: float | None = None
+    angle: float | None = None
+    factor: int | None = None
+    bicubic: bool | None = None
+    mix: Path | None = None
+    rows: Path | None = None
+    columns: Path | None = None
+    matrix: Path | None = None
 
-    def operator(self, problem: Problem, shape: tuple[int, ...], key):
-        """The linear operator.
+    def given(self) -> list[str]:
+        """The names of the options that were given."""
+        return [f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None]
+
+    def one_of(self, *names: str) -> str | None:
+        """Which of several options that exclude each other was given, if any.
+
+        Raises:
+            InputError: more than one.
+        """
+        found = [name for name in names if name in self.given()]
+        if len(found) > 1:
+            options = " and ".join(_option(name) for name in found)
+            raise InputError(f"{options} exclude each other; leave one out")
+        return found[0] if found else None
+
+    def need(self, name: str, *others: str) -> None:
+        """Raises ``InputError`` where ``name`` was given, and none of the others."""
+        if name in self.given() and not set(others) & set(self.given()):
+            needed = " or ".join(_option(other) for other in others)
+            raise InputError(f"{_option(name)} does nothing without {needed}; add it")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """An operator of the chain.
+
+    Attributes:
+        operator: the operator.
+        reach: largest absolute value of an observation of an image in [-1, 1].
+        numbers: whether observations are plain numbers: black and white mean nothing in them.
+        seen: flat indices of the pixels or coefficients that it picks, where it does.
+    """
+
+    operator: LinearOperator
+    reach: float = 1.0
+    numbers: bool = False
+    seen: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """How the observation arises.
+
+    Attributes:
+        name: the problem as the user wrote it.
+        kind: the name of the operator that is applied last.
+        last: that operator, and what it picks.
+        operator: all of them, composed.
+        reach: largest absolute value of an observation of an image in [-1, 1].
+        numbers: whether observations are plain numbers, not images with black and white.
+    """
+
+    name: str
+    kind: str
+    last: Part
+    operator: LinearOperator
+    reach: float
+    numbers: bool
+
+    @classmethod
+    def of(
+        cls, name: str, options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray
+    ) -> Measurement:
+        """From the command line.
 
         Args:
-            problem: which.
-            shape: of the prior's images.
+            name: a problem, or several joined by "+": the first is applied first.
+            options: what the user said about them.
+            shape: (h, w, c) of the prior's images.
             key: random key, for what is hidden at random.
 
         Raises:
-            InputError: options that do not fit the problem or the images.
+            InputError: an unknown problem, or options that fit neither it nor the images.
         """
-        from smcdiff import operators
+        kinds = _kinds(name)
+        for option in options.given():
+            owners = [kind for kind, names in OPTIONS.items() if option in names]
+            if not set(owners) & set(kinds):
+                raise InputError(
+                    f"{_option(option)} goes with {' or '.join(owners)}, not with {name}; leave it"
+                    " out"
+                )
+        parts: list[Part] = []
+        for previous, kind in zip([None, *kinds], kinds, strict=False):
+            if previous in _NO_IMAGES and kind != "dense":
+                raise InputError(
+                    f"{name}: {previous} leaves no image, and {kind} takes one; put {previous} last"
+                )
+            parts.append(_MAKERS[kind](options, shape, key))
+            shape = parts[-1].operator.out_shape
+        operator = parts[0].operator
+        for part in parts[1:]:
+            operator = part.operator @ operator
+        reach = float(np.prod([part.reach for part in parts]))
+        numbers = any(part.numbers for part in parts)
+        return cls(name, kinds[-1], parts[-1], operator, reach, numbers)
 
-        if self.mask is not None and problem is not Problem.INPAINT:
-            raise InputError(f"--mask goes with inpaint, not with {problem}")
-        if self.motion is not None and problem is not Problem.DEBLUR:
-            raise InputError(f"--motion goes with deblur, not with {problem}")
-        if self.bicubic and problem is not Problem.SUPER_RESOLVE:
-            raise InputError(f"--bicubic goes with super-resolve, not with {problem}")
-        if problem is Problem.DEBLUR and self.motion is not None:
-            return operators.MotionBlur(shape, self.motion, self.angle)
-        if problem is Problem.DEBLUR:
-            return operators.GaussianBlur(shape, self.width)
-        if problem is Problem.SUPER_RESOLVE:
-            make = operators.BicubicDownsample if self.bicubic else operators.BlockDownsample
-            return make(shape, self.factor)
-        if problem is Problem.COLOURISE:
-            return operators.ColourMix.grey(shape)
-        return self._chosen(problem, shape, key)
+    def read(self, file: Path, value_range, noise: float) -> np.ndarray:
+        """The user's observation.
 
-    def _chosen(self, problem: Problem, shape: tuple[int, ...], key):
-        """Some of the pixels, or of the Fourier coefficients."""
-        import numpy as np
+        Args:
+            file: an image of the size that the operator returns (inpaint: that it takes); or
+                numbers in an .npy file, where the operator returns no image.
+            value_range: as for `images.read_image`.
+            noise: standard deviation of the noise.
 
-        from smcdiff import operators
-        from smcdiff.cli.images import read_mask, standard_mask
+        Raises:
+            InputError: what `images.read_image` raises, or a range for plain numbers.
+        """
+        last = self.last.operator
+        shape = last.out_shape if self.last.seen is None else last.in_shape
+        if self.kind != "fourier" and not self.numbers:
+            margin = 6 * noise + self.reach - 1
+            image = images.fit_shape(images.read_image(file, value_range, margin), shape, file)
+        elif value_range is not None:
+            raise InputError(
+                f"--range does not apply to the observations of {self.name}: give the numbers that"
+                " it makes of an image whose black is -1 and white 1"
+            )
+        elif self.kind == "fourier":
+            return self._coefficients(file, shape)
+        else:
+            image = images.read_numbers(file, shape)
+        return image if self.last.seen is None else image.ravel()[self.last.seen]
 
-        if self.mask is not None:
-            return operators.Mask.of(read_mask(self.mask, shape))
-        if problem is Problem.INPAINT and self.hide != "random":
-            return operators.Mask.of(standard_mask(self.hide, shape))
-        if not 0.0 < self.keep <= 1.0:
-            raise InputError(f"--keep is {self.keep:g}; it must lie in (0, 1]")
-        if problem is Problem.INPAINT:
-            return operators.Mask.random(key, shape, self.keep)
-        kept = np.zeros(shape[:2], bool)
-        kept.flat[np.asarray(operators.Mask.random(key, shape[:2], self.keep).indices)] = True
-        # The lowest frequencies are always measured: they hold most of an image.
-        kept[np.ix_([0, 1, -1], [0, 1, -1])] = True
-        return operators.MaskedFourier.of(kept, shape)
+    def _coefficients(self, file: Path, shape: tuple[int, ...]) -> np.ndarray:
+        """Real and imaginary parts of the coefficients that are observed."""
+        values = images.read_complex(file, shape).reshape(-1, *shape[2:])[self.last.seen]
+        if not np.all(np.isfinite(values)):
+            raise InputError(
+                f"{file}: coefficients that are observed are NaN or infinite; hide them with --mask"
+            )
+        return np.stack([np.real(values), np.imag(values)]).astype(np.float32)
+
+    def picture(self, y: np.ndarray) -> np.ndarray:
+        """The observation as an image: NaN where nothing is seen; or A'y, where y is no image."""
+        import jax.numpy as jnp
+
+        seen = np.asarray(y, np.float32)
+        if self.kind == "inpaint" and self.last.seen is not None:
+            pixels = np.full(self.last.operator.in_shape, np.nan, np.float32)
+            pixels.flat[self.last.seen] = seen
+            seen = pixels
+        elif self.kind in ("fourier", "dense"):
+            seen = np.asarray(self.operator.adjoint(jnp.asarray(seen)))
+        if self.numbers:  # of any size
+            seen = seen / max(float(np.nanmax(np.abs(seen))), 1e-12)
+        return seen if seen.shape[-1] in (1, 3) else seen.mean(axis=-1)
+
+
+def _kinds(name: str) -> list[str]:
+    kinds = name.split("+")
+    for kind in kinds:
+        if kind not in OPTIONS:
+            hint = did_you_mean(kind, OPTIONS)
+            raise InputError(f"no problem named '{kind}'; {hint} (join several with +)")
+        if kinds.count(kind) > 1:
+            raise InputError(
+                f"{name}: {kind} twice, but its options can be given only once; in Python operators"
+                " are joined freely, outer @ inner"
+            )
+    return kinds
+
+
+def _inpaint(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
+    from smcdiff import operators
+
+    part = options.one_of("mask", "hide", "box")
+    if options.keep is not None and options.hide != "random":
+        raise InputError("--keep does nothing without --hide random; add it")
+    observed = np.ones(shape, bool)
+    if options.mask is not None:
+        observed = images.read_mask(options.mask, shape)
+    elif options.box is not None:
+        observed = images.box_mask(options.box, shape)
+    elif options.hide == "random":
+        chosen = operators.Mask.random(key, shape, _kept(options))
+        observed = np.isin(np.arange(observed.size), chosen.indices).reshape(shape)
+    elif part is not None or options.hide_channels is None:
+        observed = images.standard_mask(options.hide or "right", shape)
+    if options.hide_channels is not None:
+        observed = observed & images.read_channels(options.hide_channels, shape[-1])
+    if not observed.any():
+        raise InputError(
+            "inpaint: every pixel is masked; leave at least one observed in --mask, --box or"
+            " --hide-channels"
+        )
+    return Part(operators.Mask.of(observed), seen=np.flatnonzero(observed))
+
+
+def _kept(options: Degradation) -> float:
+    keep = 0.3 if options.keep is None else options.keep
+    if not 0.0 < keep <= 1.0:
+        raise InputError(f"--keep is {keep:g}; it must lie in (0, 1]")
+    return keep
+
+
+def _deblur(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
+    from smcdiff import operators
+
+    options.one_of("width", "kernel", "motion")
+    options.need("angle", "motion")
+    options.need("wrap", "kernel")
+    if options.kernel is not None:
+        kernel = images.read_filter(options.kernel)
+        operator = operators.Convolution(shape, kernel, bool(options.wrap))
+        return Part(operator, float(np.abs(kernel).sum()), not np.isclose(kernel.sum(), 1, 0, 1e-3))
+    if options.motion is not None:
+        angle = 45.0 if options.angle is None else options.angle
+        return Part(operators.MotionBlur(shape, options.motion, angle))
+    return Part(operators.GaussianBlur(shape, 2.0 if options.width is None else options.width))
+
+
+def _super_resolve(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
+    from smcdiff import operators
+
+    factor = 4 if options.factor is None else options.factor
+    if not options.bicubic:
+        return Part(operators.BlockDownsample(shape, factor))
+    operator = operators.BicubicDownsample(shape, factor)
+    return Part(operator, _largest_sum(operator.rows) * _largest_sum(operator.columns))
+
+
+def _largest_sum(matrix) -> float:
+    """How far a matrix takes vectors in [-1, 1]."""
+    return float(np.abs(np.asarray(matrix)).sum(axis=1).max())
+
+
+def _averages(matrix) -> bool:
+    """Whether each row sums to one, so that black stays black and white white."""
+    return bool(np.allclose(np.asarray(matrix).sum(axis=1), 1, rtol=0, atol=1e-3))
+
+
+def _colourise(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
+    import jax.numpy as jnp
+
+    from smcdiff import operators
+
+    if options.mix is None:
+        return Part(operators.ColourMix.grey(shape))
+    weights = images.read_numbers(options.mix, (None, shape[-1]))
+    operator = operators.ColourMix(jnp.asarray(weights), shape)
+    return Part(operator, _largest_sum(weights), not _averages(weights))
+
+
+def _fourier(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
+    from smcdiff import operators
+
+    options.one_of("mask", "keep")
+    if options.mask is not None:
+        kept = images.read_mask(options.mask, (*shape[:2], 1))[..., 0]
+        return Part(operators.MaskedFourier.of(kept, shape), seen=np.flatnonzero(kept))
+    kept = np.zeros(shape[:2], bool)
+    chosen = operators.Mask.random(key, shape[:2], _kept(options))
+    kept.flat[np.asarray(chosen.indices)] = True
+    # The lowest frequencies are always measured: they hold most of an image.
+    kept[np.ix_([0, 1, -1], [0, 1, -1])] = True
+    return Part(operators.MaskedFourier.of(kept, shape), seen=np.flatnonzero(kept))
+
+
+def _separable(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
+    from smcdiff import operators
+
+    if options.rows is None or options.columns is None:
+        raise InputError("separable needs --rows and --columns, a matrix in an .npy file each")
+    rows = images.read_numbers(options.rows, (None, shape[0]))
+    columns = images.read_numbers(options.columns, (None, shape[1]))
+    operator = operators.Separable(shape, rows, columns)
+    averages = _averages(rows) and _averages(columns)
+    return Part(operator, _largest_sum(rows) * _largest_sum(columns), not averages)
+
+
+def _dense(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
+    import jax.numpy as jnp
+
+    from smcdiff import operators
+
+    if options.matrix is None:
+        raise InputError("dense needs --matrix, an .npy file of shape (observations, pixels)")
+    size = int(np.prod(shape))
+    matrix = images.read_numbers(options.matrix, (None, size))
+    operator = operators.Dense(jnp.asarray(matrix)) @ operators.Reshape(shape, (size,))
+    return Part(operator, numbers=True)
+
+
+_MAKERS: dict[str, Callable[..., Part]] = {
+    "inpaint": _inpaint,
+    "deblur": _deblur,
+    "super-resolve": _super_resolve,
+    "colourise": _colourise,
+    "fourier": _fourier,
+    "separable": _separable,
+    "dense": _dense,
+}

@@ -11,7 +11,10 @@ import typer
 def report(
     file: Annotated[Path, typer.Argument(help="A posterior.nc written by smcdiff.")],
 ) -> None:
-    """Say in plain language how far a saved posterior can be trusted."""
+    """Say in plain language how far a saved posterior can be trusted.
+
+    Example: `smcdiff report smcdiff-inpaint/posterior.nc`.
+    """
     from smcdiff.posterior import Posterior
 
     posterior = Posterior.load(file)

@@ -1,149 +1,326 @@
-"""``smcdiff solve inpaint | deblur | super-resolve``."""
+"""``smcdiff solve``: an imaging problem, from the user's files to a posterior."""
 
 from __future__ import annotations
 
 import re
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from smcdiff.cli.problems import Degradation, Problem
-from smcdiff.errors import InputError
+from smcdiff.cli.problems import Degradation, Measurement
+from smcdiff.errors import InputError, did_you_mean
+
+_LEAST_NOISE = 1e-6
+"""Below this float32 does not tell an observation in [-1, 1] from its neighbours."""
+
+_FILES, _HIDING, _BLUR = "The images", "Parts: inpaint and fourier", "Blur: deblur"
+_OTHER, _SAMPLER, _RESULT = "Other operators", "The sampler", "The result"
 
 
 def solve(
     problem: Annotated[
-        Problem,
+        str,
         typer.Argument(
-            help="inpaint: part of the image is hidden; deblur: it is blurred; super-resolve: it"
-            " is averaged over blocks; colourise: only the mean of its channels is seen; fourier:"
-            " only some of its Fourier coefficients are (MRI, interferometry)."
+            help="inpaint, deblur, super-resolve, colourise, fourier, separable or dense; or"
+            " several, joined by +, of which the first is applied first: deblur+super-resolve.",
+            show_default=False,
         ),
     ],
     image: Annotated[
         Path | None,
         typer.Argument(
-            help="The observation, a PNG or .npy file; with --simulate a clean image, which is"
-            " degraded first. Left out: a real digit that no training has seen, degraded."
+            help="The observation; with --simulate a clean image, which is degraded first. Left"
+            " out: a real digit that no training has seen, degraded."
         ),
     ] = None,
     simulate: Annotated[
-        bool, typer.Option("--simulate", help="IMAGE is the truth: degrade it, then solve.")
+        bool,
+        typer.Option(
+            "--simulate",
+            help="IMAGE is the truth: degrade it, then solve.",
+            rich_help_panel=_FILES,
+        ),
     ] = False,
-    truth: Annotated[Path | None, typer.Option(help="The true image, to compare with.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="The true image, to compare with.", rich_help_panel=_FILES)
+    ] = None,
     digit: Annotated[
-        int, typer.Option(help="Where IMAGE is left out: which digit, 0 to 9.", min=0, max=9)
-    ] = 3,
-    mask: Annotated[
-        Path | None,
-        typer.Option(help="inpaint: PNG or .npy; white (1) is observed, black (0) is hidden."),
-    ] = None,
-    hide: Annotated[
-        str,
-        typer.Option(help="inpaint without --mask: left, right, top, bottom, centre or random."),
-    ] = "right",
-    keep: Annotated[
-        float,
-        typer.Option(help="inpaint --hide random, fourier: the observed part, in (0, 1]."),
-    ] = 0.3,
-    width: Annotated[
-        float, typer.Option(help="deblur: standard deviation of the Gaussian, in pixels.")
-    ] = 2.0,
-    motion: Annotated[
-        float | None,
-        typer.Option(help="deblur: length of a motion blur in pixels, instead of the Gaussian."),
-    ] = None,
-    angle: Annotated[
-        float, typer.Option(help="deblur --motion: its direction, degrees from the horizontal.")
-    ] = 45.0,
-    factor: Annotated[int, typer.Option(help="super-resolve: side of a block, in pixels.")] = 4,
-    bicubic: Annotated[
-        bool, typer.Option("--bicubic", help="super-resolve: bicubic instead of block means.")
-    ] = False,
-    noise: Annotated[
-        float,
-        typer.Option(help="Standard deviation of the observation's noise; black is -1, white 1."),
-    ] = 0.1,
+        int,
+        typer.Option(
+            help="Where IMAGE is left out: which digit, 0 to 9.",
+            min=0,
+            max=9,
+            rich_help_panel=_FILES,
+        ),
+    ] = 3,  # fmt: skip
     value_range: Annotated[
         tuple[float, float] | None,
         typer.Option(
-            "--range", help="Black and white in the files; else 0 255 for 8 bit, -1 1 for floats."
+            "--range",
+            help="Black and white in the files; else 0 255 for 8 bit, -1 1 for floats.",
+            rich_help_panel=_FILES,
         ),
     ] = None,
-    prior: Annotated[str, typer.Option(help="Name of a shipped prior, or a prior's folder.")] = (
-        "mnist"
-    ),
+    noise: Annotated[
+        float,
+        typer.Option(
+            help="Standard deviation of the observation's noise; black is -1, white 1.",
+            rich_help_panel=_FILES,
+        ),
+    ] = 0.1,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="PNG or .npy; white (1) is observed, black (0) hidden. (h, w) masks all channels"
+            " alike, (h, w, c) and a picture in colours each on its own. fourier: which"
+            " coefficients, in the order of numpy.fft.fft2, frequency zero at the top left.",
+            rich_help_panel=_HIDING,
+        ),
+    ] = None,
+    hide: Annotated[
+        str | None,
+        typer.Option(
+            help="left, right (the default), top, bottom, centre or random.",
+            rich_help_panel=_HIDING,
+        ),
+    ] = None,
+    box: Annotated[
+        tuple[int, int, int, int] | None,
+        typer.Option(
+            help="Hide a box: its first row, first column, height and width, in pixels from 0.",
+            rich_help_panel=_HIDING,
+        ),
+    ] = None,
+    hide_channels: Annotated[
+        str | None,
+        typer.Option(
+            help="Hide whole channels, by number from 0: 0,2. Alone, or besides one of the above.",
+            rich_help_panel=_HIDING,
+        ),
+    ] = None,
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            help="--hide random, and fourier: the share that is observed, in (0, 1]; else 0.3.",
+            rich_help_panel=_HIDING,
+        ),
+    ] = None,
+    width: Annotated[
+        float | None,
+        typer.Option(
+            help="Standard deviation of a Gaussian, in pixels; else 2.", rich_help_panel=_BLUR
+        ),
+    ] = None,
+    motion: Annotated[
+        float | None,
+        typer.Option(
+            help="Motion blur of this length in pixels, instead of the Gaussian.",
+            rich_help_panel=_BLUR,
+        ),
+    ] = None,
+    angle: Annotated[
+        float | None,
+        typer.Option(
+            help="--motion: its direction, in degrees from the horizontal; else 45.",
+            rich_help_panel=_BLUR,
+        ),
+    ] = None,
+    kernel: Annotated[
+        Path | None,
+        typer.Option(
+            help="Any 2-D filter, of odd height and width: an .npy array, taken as it is, or a"
+            " grey PNG, divided by its sum.",
+            rich_help_panel=_BLUR,
+        ),
+    ] = None,
+    wrap: Annotated[
+        bool | None,
+        typer.Option(
+            "--wrap",
+            help="--kernel: wrap around the borders; else outside the image is mid-grey.",
+            rich_help_panel=_BLUR,
+        ),
+    ] = None,
+    factor: Annotated[
+        int | None,
+        typer.Option(
+            help="super-resolve: how many pixels become one, each way; else 4.",
+            rich_help_panel=_OTHER,
+        ),
+    ] = None,
+    bicubic: Annotated[
+        bool | None,
+        typer.Option(
+            "--bicubic",
+            help="super-resolve: bicubic instead of block means.",
+            rich_help_panel=_OTHER,
+        ),
+    ] = None,  # fmt: skip
+    mix: Annotated[
+        Path | None,
+        typer.Option(
+            help="colourise: an .npy matrix (channels seen, channels); else their mean is seen.",
+            rich_help_panel=_OTHER,
+        ),
+    ] = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option(
+            help="separable: an .npy matrix (any, height), applied to each column.",
+            rich_help_panel=_OTHER,
+        ),
+    ] = None,
+    columns: Annotated[
+        Path | None,
+        typer.Option(
+            help="separable: an .npy matrix (any, width), applied to each row.",
+            rich_help_panel=_OTHER,
+        ),
+    ] = None,
+    matrix: Annotated[
+        Path | None,
+        typer.Option(
+            help="dense: an .npy matrix (observations, pixels), applied to the image's values row"
+            " by row, channels last.",
+            rich_help_panel=_OTHER,
+        ),
+    ] = None,
+    prior: Annotated[
+        str,
+        typer.Option(
+            help="Name of a shipped prior, or a prior's folder.", rich_help_panel=_SAMPLER
+        ),
+    ] = "mnist",
     proposal: Annotated[
         str,
         typer.Option(
-            help="auto chooses from the problem's structure and says why; or a sampler's name, for"
-            " example bootstrap, twisted, krylov-moment-matched, mcgdiff, repaint, dps or ddrm."
+            help="auto chooses from the problem's structure and says why; or a sampler's name:"
+            " bootstrap, replacement, smcdiff, repaint, dps, pigdm, twisted, moment-matched,"
+            " krylov-moment-matched, mcgdiff, fps, ddrm, daps or rejuvenated.",
+            rich_help_panel=_SAMPLER,
         ),
     ] = "auto",
     unweighted: Annotated[
-        bool, typer.Option("--unweighted", help="Switch the weights off: the plain heuristic.")
+        bool,
+        typer.Option(
+            "--unweighted",
+            help="Switch the weights off: the plain heuristic.",
+            rich_help_panel=_SAMPLER,
+        ),
     ] = False,
-    particles: Annotated[int, typer.Option("--particles", "-n", help="Particles a chain.")] = 64,
-    steps: Annotated[int, typer.Option(help="Reverse diffusion steps.")] = 100,
+    particles: Annotated[
+        int,
+        typer.Option("--particles", "-n", help="Particles a chain.", rich_help_panel=_SAMPLER),
+    ] = 64,
+    steps: Annotated[
+        int, typer.Option(help="Reverse diffusion steps.", rich_help_panel=_SAMPLER)
+    ] = 100,
     chains: Annotated[
-        int, typer.Option(help="Independent runs; their spread is the Monte-Carlo error.")
+        int,
+        typer.Option(
+            help="Independent runs; their spread is the Monte-Carlo error.",
+            rich_help_panel=_SAMPLER,
+        ),
     ] = 2,
-    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Particles in the network at once, over all chains; else all. Fewer need less"
+            " memory.",
+            rich_help_panel=_SAMPLER,
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(help="Of the random numbers.", min=0, max=2**32 - 1, rich_help_panel=_SAMPLER),
+    ] = 0,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
             help="New folder for posterior.nc and solution.png; else smcdiff-PROBLEM.",
+            rich_help_panel=_RESULT,
         ),
     ] = None,
 ) -> None:
     """Solve an imaging problem: a weighted posterior, its evidence, and a picture.
 
+    What is seen of the image: inpaint, all but a hidden part; deblur, it blurred; super-resolve,
+    means over blocks; colourise, the mean of its channels; fourier, some Fourier coefficients (MRI,
+    interferometry); separable, a matrix times its columns and another times its rows; dense, a
+    matrix times all of its values. Gaussian noise is added to that.
+
+    IMAGE is a PNG or an .npy array, (h, w) or (h, w, c). inpaint takes it in the size of the
+    prior's images (28 x 28 for mnist); what is hidden may hold anything but NaN. The others take
+    what their operator returns: super-resolve a smaller image, dense an .npy vector, fourier a
+    complex .npy array of the image's size, as numpy.fft.fft2 with norm="ortho" makes it. Nothing is
+    resized; colours become grey where the prior is grey. Where filters or matrices of your own
+    do not sum to one, the observation has no black and white: give the numbers, in .npy, that they
+    make of an image from -1 to 1.
+
     Writes posterior.nc (open it with smcdiff.Posterior.load or xarray.open_datatree) and
-    solution.png, and prints a summary. Images have the size of the prior's: 28 x 28 for mnist.
+    solution.png into a new folder, and prints a summary. Bad input ends with one line and exit code
+    2 before the run starts, Ctrl-C with exit code 130 and nothing written.
+
+    Examples: `smcdiff solve inpaint` (a shipped digit, its right half hidden);
+    `smcdiff solve inpaint photo.png --mask mask.png --prior my-prior --noise 0.05`;
+    `smcdiff solve deblur+super-resolve clean.png --simulate --width 1 --factor 2`;
+    `smcdiff solve dense y.npy --matrix A.npy`.
     """
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from smcdiff import SMC
+    from smcdiff import SMC, plots
+    from smcdiff.cli.interrupt import interruptible
     from smcdiff.cli.output import new_folder
+    from smcdiff.cli.summary import draw, summarise
     from smcdiff.zoo import load_prior
 
-    if not (noise > 0 and np.isfinite(noise)):
-        raise InputError(f"--noise is {noise:g}; it must be positive")
+    if not (noise >= _LEAST_NOISE and np.isfinite(noise)):
+        raise InputError(f"--noise is {noise:g}; it must be positive, at least {_LEAST_NOISE:g}")
     if truth is not None and (image is None or simulate):
         raise InputError("--truth goes with an IMAGE that is an observation, not with --simulate")
+    if simulate and image is None:
+        raise InputError("--simulate needs a clean IMAGE; name one, or leave --simulate out")
+    options = Degradation(
+        mask, hide, box, hide_channels, keep, width, kernel, wrap, motion, angle, factor, bicubic,
+        mix, rows, columns, matrix,
+    )  # fmt: skip
+    sampler = _proposal(proposal)
     distribution = load_prior(prior)
+    shape = distribution.event_shape
     key_noise, key_run = jax.random.split(jax.random.key(seed))
-    key_mask = jax.random.fold_in(key_noise, 1)
-    degraded = Degradation(mask, hide, keep, width, motion, angle, factor, bicubic)
-    operator = degraded.operator(problem, distribution.event_shape, key_mask)
-    if image is not None and not simulate:
-        y = _observation(image, problem, operator, value_range, 6 * noise)
-        clean = None if truth is None else _read(truth, operator.in_shape, value_range)
-    else:
-        clean = (
-            _bundled(prior, digit)
-            if image is None
-            else _read(image, operator.in_shape, value_range)
+    measured = Measurement.of(problem, options, shape, jax.random.fold_in(key_noise, 1))
+    if noise > 2 and not measured.numbers:
+        raise InputError(
+            f"--noise is {noise:g}, more than white is from black (2): nothing is left to see; give"
+            f" it for images from -1 to 1, so {noise / 127.5:.3g} for {noise:g} of 255 grey levels"
         )
-        y = operator(jnp.asarray(clean))
+    if image is not None and not simulate:
+        y = measured.read(image, value_range, noise)
+        clean = None if truth is None else _read(truth, shape, value_range)
+    else:
+        clean = _bundled(prior, shape, digit) if image is None else _read(image, shape, value_range)
+        y = measured.operator(jnp.asarray(clean))
         y = np.asarray(y + noise * jax.random.normal(key_noise, y.shape))
     smc = SMC(
-        _model, _proposal(proposal), num_particles=particles, num_steps=steps, num_chains=chains,
-        weighted=not unweighted,
+        _model, sampler, num_particles=particles, num_steps=steps, num_chains=chains,
+        weighted=not unweighted, batch_size=batch_size,
     )  # fmt: skip
     with new_folder(output or Path(f"smcdiff-{problem}")) as folder:
         start = time.perf_counter()
-        posterior = smc.run(key_run, distribution, operator, noise, y=y)
+        posterior = interruptible(
+            lambda: smc.run(key_run, distribution, measured.operator, noise, y=jnp.asarray(y))
+        )
         seconds = time.perf_counter() - start
-        posterior.save(folder / "posterior.nc")
-        _draw(problem, operator, posterior, y, clean, folder / "solution.png")
-    _summarise(posterior, clean, seconds, folder)
+        files = [posterior.save(folder / "posterior.nc")]
+        if plots.is_image(shape):
+            files.append(draw(measured, posterior, y, clean, folder / "solution.png"))
+    summarise(posterior, clean, seconds, files)
 
 
 def _model(prior, operator, noise, y):
@@ -156,99 +333,47 @@ def _model(prior, operator, noise, y):
 
 
 def _proposal(name: str):
-    """A proposal with its defaults, by its class's name in lower case with hyphens."""
+    """A proposal with its defaults, by its class's name; case and hyphens do not matter."""
     from smcdiff import proposals
 
     if name == "auto":
         return None
     known = {_hyphened(sampler.__name__): sampler for sampler in proposals.SAMPLERS}
-    if name not in known:
-        raise InputError(f"--proposal {name}: choose from auto, {', '.join(known)}")
-    return known[name]()
+    for spelling, sampler in known.items():
+        if name.lower().replace("-", "") == spelling.replace("-", ""):
+            return sampler()
+    if name.lower() in {_hyphened(sampler.__name__) for sampler in proposals.CONDITIONAL_SAMPLERS}:
+        raise InputError(
+            f"--proposal {name}: it needs a learned conditional model, so it runs from Python only:"
+            " proposals of smcdiff.SMC"
+        )
+    raise InputError(f"--proposal {name}: {did_you_mean(name, ['auto', *known])}")
 
 
 def _hyphened(word: str) -> str:
-    """MomentMatched is moment-matched, and DPS dps."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "-", word).lower()
+    """MomentMatched is moment-matched, RePaint repaint, and DPS dps."""
+    return re.sub(r"(?<=[a-z]{3})(?=[A-Z][a-z])", "-", word).lower()
 
 
-def _read(file: Path, shape, value_range, margin: float = 1e-3):
+def _read(file: Path, shape, value_range):
     from smcdiff.cli.images import fit_shape, read_image
 
-    return fit_shape(read_image(file, value_range, margin), shape, file)
+    return fit_shape(read_image(file, value_range, 1e-3), shape, file)
 
 
-def _observation(file: Path, problem: Problem, operator, value_range, margin: float):
-    """y, from an image of what was observed."""
-    import jax.numpy as jnp
-
-    if problem is Problem.FOURIER:
-        raise InputError(
-            f"{file}: fourier takes a clean image, with --simulate; solve measured coefficients in"
-            " Python with smcdiff.operators.MaskedFourier"
-        )
-    if problem is not Problem.INPAINT:
-        return _read(file, operator.out_shape, value_range, margin)
-    return operator(jnp.asarray(_read(file, operator.in_shape, value_range, margin)))
-
-
-def _bundled(prior: str, digit: int):
+def _bundled(prior: str, shape: tuple[int, ...], digit: int):
     import numpy as np
 
     from smcdiff.zoo import load_examples
 
     images, labels = load_examples(prior)
-    return images[np.flatnonzero(labels == digit)[0]]
-
-
-def _draw(problem: Problem, operator, posterior, y, clean, file: Path) -> None:
-    import numpy as np
-
-    from smcdiff.plots import plot_solution
-
-    seen = np.asarray(y)
-    if problem is Problem.INPAINT:
-        seen = np.full(operator.in_shape, np.nan, np.float32)
-        seen.flat[np.asarray(operator.indices)] = y
-    if problem is Problem.FOURIER:  # shown as the image of the coefficients that are there
-        seen = np.asarray(operator.adjoint(y))
-    title = f"{problem}: log evidence {_evidence(posterior)}"
-    plot_solution(posterior, seen, clean, title=title).savefig(file, dpi=130)
-
-
-def _evidence(posterior) -> str:
-    if not posterior.weighted:
-        return "none, weights off"
-    from smcdiff.posterior import log_mean_evidence
-
-    spread = ""
-    if posterior.log_evidence.size > 1:
-        spread = f" (spread over chains {posterior.log_evidence.std(ddof=1):.2f})"
-    return f"{log_mean_evidence(posterior.log_evidence):.2f}{spread}"
-
-
-def _summarise(posterior, clean, seconds: float, folder: Path) -> None:
-    """The table at the end, and what is wrong, if anything is."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from smcdiff.diagnostics.degeneracy import diagnose
-    from smcdiff.diagnostics.metrics import psnr
-
-    rows: dict[str, Any] = {
-        "proposal": f"{posterior.attrs['proposal']}: {posterior.attrs['proposal_reason']}",
-        "log evidence": _evidence(posterior),
-        "ESS at the end": ", ".join(f"{v:.1f}" for v in posterior.ess[:, -1])
-        + f" of {posterior.log_weights.shape[1]}",
-    }
-    if clean is not None:
-        rows["PSNR of the mean"] = f"{float(psnr(posterior.mean()['x'], clean)):.1f} dB"
-    rows["seconds"] = f"{seconds:.0f}"
-    rows["written"] = f"{folder / 'posterior.nc'}, {folder / 'solution.png'}"
-    table = Table(show_header=False)
-    for name, value in rows.items():
-        table.add_row(name, str(value))
-    console = Console()
-    console.print(table)
-    for finding in diagnose(posterior).findings:
-        console.print(f"[yellow]note:[/yellow] {finding}", soft_wrap=True)
+    if images.shape[1:] != shape:
+        raise InputError(
+            f"the examples of {prior} have shape {images.shape[1:]}, its prior {shape}; give an"
+            " IMAGE"
+        )
+    found = np.flatnonzero(labels == digit)
+    if not len(found):
+        known = sorted({int(label) for label in labels})
+        raise InputError(f"--digit {digit}: the examples of {prior} are {known}; choose from them")
+    return images[found[0]]

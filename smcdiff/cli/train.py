@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from smcdiff.errors import InputError
+from smcdiff.files import made_folder
 
 
 def _channels(text: str) -> tuple[int, ...]:
@@ -18,19 +20,28 @@ def _channels(text: str) -> tuple[int, ...]:
         raise InputError(f"--channels {text}: give whole numbers, for example 32,64") from error
 
 
+def _listening(output: Path, run: Callable[[], Path]) -> Path:
+    """Runs a training so that Ctrl-C ends it at once; no empty folder is left."""
+    from smcdiff.cli.interrupt import interruptible
+
+    with made_folder(output, "choose another --output"):
+        return interruptible(run)
+
+
 class _PriorByDefault(TyperGroup):
     """``smcdiff train DATA`` trains a prior, ``smcdiff train --model ...`` an amortised network."""
 
     def parse_args(self, ctx, args: list[str]) -> list[str]:
-        """Puts the command before arguments that begin with none."""
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
-            args = ["amortized" if "--model" in args else "prior", *args]
+        """Puts the command before arguments that begin with none; no arguments ask for help."""
+        args = args or ["--help"]
+        if args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            named = any(word.split("=")[0] == "--model" for word in args)
+            args = ["amortized" if named else "prior", *args]
         return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
     cls=_PriorByDefault,
-    no_args_is_help=True,
     help="Learn a model from images: `smcdiff train DATA` learns a prior, with the options of"
     " `smcdiff train prior --help`, and `smcdiff train --model FILE:FUNCTION` an amortised"
     " network.",
@@ -88,8 +99,17 @@ def prior(
 ) -> None:
     """Learn a diffusion prior from images, by denoising score matching.
 
-    The folder holds config.json, model.safetensors, card.md and samples.png, and is what
-    ``smcdiff solve --prior`` and ``smcdiff.load_prior`` take.
+    The folder holds config.json, model.safetensors, card.md and samples.png, and is what `smcdiff
+    solve --prior` and smcdiff.load_prior take. While it trains there is a checkpoint: the same
+    command goes on from it after Ctrl-C or a crash, to the same weights. A folder with a finished
+    model or with other files is left alone.
+
+    DATA: an .npz with an array images (or x_train; with --labels also labels or y_train, classes
+    from 0), an .npy, an idx file as MNIST's, or a folder of PNG files, all of one size; 8 bit, (n,
+    h, w) or (n, h, w, c). Height and width divide by --patch times 2 for each of the --channels
+    after the first.
+
+    Example: `smcdiff train digits.npz -o my-prior --steps 4000 --channels 32,64`.
     """
     from smcdiff.training import TrainConfig
     from smcdiff.training import train as run
@@ -102,7 +122,8 @@ def prior(
         checkpoint_every=checkpoint_every, sample_every=sample_every, labels=labels,
         label_dropout=label_dropout, init=init, description=description, licence=licence,
     )  # fmt: skip
-    typer.echo(f"The prior is in {run(data, output, config)}")
+    folder = _listening(output, lambda: run(data, output, config))
+    typer.echo(f"The prior is in {folder}")
 
 
 @app.command("classifier")
@@ -126,8 +147,10 @@ def classifier(
 ) -> None:
     """Learn a classifier of noisy images, for classifier guidance.
 
-    The folder holds config.json, model.safetensors and card.md, and is what
-    ``smcdiff.load_classifier`` takes.
+    The folder holds config.json, model.safetensors and card.md, and is what smcdiff.load_classifier
+    takes. After Ctrl-C or a crash the same command goes on from the last checkpoint.
+
+    Example: `smcdiff train classifier digits.npz -o my-classifier`, with arrays images and labels.
     """
     from smcdiff.training import TrainConfig, train_classifier
 
@@ -136,7 +159,8 @@ def classifier(
         channels=_channels(channels), layers=layers, patch=patch,
         checkpoint_every=checkpoint_every, description=description, licence=licence,
     )  # fmt: skip
-    typer.echo(f"The classifier is in {train_classifier(data, output, config)}")
+    folder = _listening(output, lambda: train_classifier(data, output, config))
+    typer.echo(f"The classifier is in {folder}")
 
 
 @app.command("amortized")
@@ -166,7 +190,11 @@ def amortized(
     """Learn to sample a model's posterior for any observation, from simulated pairs.
 
     The folder holds config.json, model.safetensors and card.md, and is what
-    ``smcdiff.load_conditional`` takes.
+    smcdiff.load_conditional takes. After Ctrl-C or a crash the same command goes on from the last
+    checkpoint.
+
+    Example: `smcdiff train --model blur.py:model -o my-network`, where blur.py defines a NumPyro
+    model with one diffusion prior and one site to simulate, callable without arguments.
     """
     import shlex
     import sys
@@ -180,5 +208,8 @@ def amortized(
         checkpoint_every=checkpoint_every, description=description, licence=licence,
     )  # fmt: skip
     command = shlex.join(["smcdiff", *sys.argv[1:]])
-    folder = train_amortized(load_model(model), output, config, data=data, command=command)
+    function = load_model(model)
+    folder = _listening(
+        output, lambda: train_amortized(function, output, config, data=data, command=command)
+    )
     typer.echo(f"The network is in {folder}")

@@ -129,7 +129,8 @@ def _findings(posterior: Posterior, numbers: dict, particles: int):
             f" {posterior.log_snr[step]:.1f}): the proposal misses the target there; try more"
             " steps, more particles, or a better informed proposal (MomentMatched, Twisted)"
         )
-    last = posterior.ess[:, -1] / posterior.ess[:, -2]
+    before = np.where(posterior.resampled[:, -1], particles, posterior.ess[:, -2])
+    last = posterior.ess[:, -1] / before
     if last.min() < _COLLAPSE:
         yield (
             f"the last step cut the ESS to {last.min():.1%} of what it was: the likelihood is"

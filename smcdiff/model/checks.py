@@ -9,17 +9,11 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from smcdiff.errors import InputError
+from smcdiff.errors import InputError, first_line
 from smcdiff.model import sites
 from smcdiff.model.linearity import probe_points
 from smcdiff.model.problem import Problem
 from smcdiff.model.sites import Site
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, after its type."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
 def diffusion_site(trace: dict[str, Site]) -> str:
@@ -197,7 +191,7 @@ def check_plausible(problem: Problem) -> None:
     at most sqrt(d v) |a|, whatever its correlations. Data beyond 100 of those are in other units.
 
     Args:
-        problem: a problem whose observation is linear-Gaussian.
+        problem: a problem whose observation is linear, Gaussian or exact.
 
     Raises:
         InputError: observed values far outside; names the site.
@@ -223,7 +217,11 @@ def _excess(problem: Problem, points: Float[Array, "n *event"]) -> dict[str, Arr
 
     def largest(misfit):
         reach = jnp.sqrt(points[0].size) * jnp.std(misfit, axis=0)
-        return jnp.max(jnp.abs(jnp.mean(misfit, axis=0)) / (1.0 + reach), initial=0.0)
+        noise = jnp.ones(())
+        if problem.noise_free:  # what rows that hardly see x miss by is left to `noise_free`
+            best = jnp.max(reach, initial=0.0)
+            noise = jnp.where(best > 0.0, 1e-4 * best, jnp.inf)
+        return jnp.max(jnp.abs(jnp.mean(misfit, axis=0)) / (noise + reach), initial=0.0)
 
     return jax.tree.map(largest, jax.vmap(misfits)(points))
 
@@ -232,8 +230,11 @@ _REMEDIES = {
     "finite": "the observed value has NaN or infinite entries; mask them with"
     " numpyro.handlers.mask",
     "inside": "observed values lie outside the support of its distribution; check their range",
-    "positive": "its scale is not positive and finite; noise must be > 0",
+    "positive": "its scale is not positive and finite; noise must be > 0, and an exact observation"
+    " of a linear mean is dist.Delta(mean)",
     "definite": "its covariance is not positive definite; add a small multiple of the identity",
+    "defined": "its Delta is NaN or infinite at a random x; check the operator",
+    "plain": "the log_density of its Delta is not 0; leave it out",
 }
 
 
@@ -251,13 +252,17 @@ def _examine(site: Site) -> dict[str, Array]:
     used = sites.mask(site["fn"], value)
     yes = jnp.asarray(True)
     result = {"finite": jnp.all(jnp.isfinite(value) | ~used), "used": jnp.any(used)}
-    result |= {"inside": yes, "positive": yes, "definite": yes}
+    result |= dict.fromkeys(_REMEDIES.keys() - result.keys(), yes)
     support = type(base).support
     if isinstance(support, constraints.Constraint) and not constraints.is_dependent(support):
         inside = jnp.asarray(support(value))
         inside = inside.reshape(inside.shape + (1,) * (used.ndim - inside.ndim))
         result["inside"] = jnp.all(inside | ~used)
-    if isinstance(base, dist.MultivariateNormal):
+    if sites.is_exact(site):
+        location = jnp.broadcast_to(sites.mean(site), value.shape)
+        result["defined"] = jnp.all(jnp.isfinite(location) | ~used)
+        result["plain"] = jnp.all(jnp.asarray(base.log_density) == 0.0)
+    elif isinstance(base, dist.MultivariateNormal):
         diagonal = jnp.diagonal(sites.gaussian_scale(site), axis1=-2, axis2=-1)
         result["definite"] = jnp.all((diagonal > 0) & jnp.isfinite(diagonal))
     elif getattr(base, "scale", None) is not None:

@@ -37,7 +37,7 @@ def probe_points(prior: DiffusionDistribution, count: int) -> Float[Array, "coun
 
 
 def is_linear_gaussian(problem: Problem) -> bool:
-    """Whether Gaussian sites have means affine in x, and all else independent of x.
+    """Whether Gaussian or exact sites have means affine in x, and all else independent of x.
 
     Two tests of the means, each of which some nonlinear functions pass, but hardly both: the
     tangent must not depend on x (``round`` and ``stop_gradient`` pass), and must agree with finite
@@ -45,7 +45,7 @@ def is_linear_gaussian(problem: Problem) -> bool:
     that hide it, an iterative solver or terms that cancel, fail: a declaration is for them.
 
     Args:
-        problem: a problem whose observed sites are all Gaussian.
+        problem: a problem whose observed sites are all Gaussian or exact.
 
     Returns:
         Whether the observation is linear.
@@ -66,7 +66,7 @@ def is_linear_gaussian(problem: Problem) -> bool:
 
 
 def _means(problem: Problem, x) -> list[Array]:
-    return [sites.unwrap(site["fn"]).loc for site in problem.observed(x).values()]
+    return [sites.mean(site) for site in problem.observed(x).values()]
 
 
 def _other_parameters(problem: Problem, x) -> list[Array]:
@@ -75,7 +75,9 @@ def _other_parameters(problem: Problem, x) -> list[Array]:
     for site in problem.observed(x).values():
         weight = 1.0 if site["scale"] is None else site["scale"]
         masked = sites.mask(site["fn"], site["value"])
-        parameters = (sites.gaussian_scale(site), masked, weight, site["value"])
+        exact = sites.is_exact(site)
+        scale = sites.unwrap(site["fn"]).log_density if exact else sites.gaussian_scale(site)
+        parameters = (scale, masked, weight, site["value"])
         result += [jnp.asarray(parameter) for parameter in parameters]
     return result
 

@@ -28,8 +28,10 @@ class Problem:
         site: name of the diffusion site.
         observed_sites: names of the observed sites, ``numpyro.factor`` sites included.
         num_observations: number of observed scalars d_y (factors excluded, masked ones included).
-        linear: whether every observed site is Gaussian with a mean affine in the diffusion site
-            and a scale that does not depend on it.
+        linear: whether every observed site is Gaussian or exact with a mean affine in the
+            diffusion site and a scale that does not depend on it.
+        noise_free: whether the observed sites are exact (Delta); all are or none is.
+        fingerprint: of what the model reads besides its arguments; see `smcdiff.model.fingerprint`.
     """
 
     prior: DiffusionDistribution
@@ -40,6 +42,8 @@ class Problem:
     observed_sites: tuple[str, ...] = dataclasses.field(metadata={"static": True})
     num_observations: int = dataclasses.field(metadata={"static": True})
     linear: bool = dataclasses.field(metadata={"static": True})
+    noise_free: bool = dataclasses.field(metadata={"static": True})
+    fingerprint: str = dataclasses.field(default="", metadata={"static": True})
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -53,9 +57,25 @@ class Problem:
         return {name: trace[name] for name in self.observed_sites}
 
     def log_likelihood(self, x: Float[Array, "*event"]) -> Float[Array, ""]:
-        """Log p(y given x): all observed sites and factors, with their scales and masks."""
+        """Log p(y given x): all observed sites and factors, with their scales and masks.
+
+        An exact observation has no density to give. It is 0, on the understanding that x satisfies
+        it, to which the samplers that take one hold their particles.
+        """
+        if self.noise_free:
+            return jnp.zeros(())
         terms = self.pointwise_log_likelihood(x).values()
         return sum((jnp.sum(term) for term in terms), jnp.zeros(()))
+
+    def log_twist(self, x: Float[Array, "*event"]) -> Float[Array, ""]:
+        """The log likelihood at a guess of x_0: terms of minus infinity count as -10.
+
+        That the guess is impossible does not make x_0 so: a twist of zero would be wrong, and its
+        ratio to a later one NaN.
+        """
+        terms = self.pointwise_log_likelihood(x).values()
+        finite = (jnp.where(jnp.isneginf(term), -10.0, term) for term in terms)
+        return sum((jnp.sum(term) for term in finite), jnp.zeros(()))
 
     def pointwise_log_likelihood(self, x: Float[Array, "*event"]) -> dict[str, Array]:
         """The log likelihood of each observed site, of the site's batch shape."""
@@ -100,13 +120,14 @@ class Problem:
         return {n: jnp.asarray(s["value"]) for n, s in found if not sites.is_factor(s)}
 
     def misfit(self, x: Float[Array, "*event"]) -> Float[Array, " m"]:
-        """Misfit y - mean(x) of Gaussian observations, flat, in the units of y; masked ones are 0.
+        """Misfit y - mean(x) of Gaussian or exact observations, flat; masked ones are 0.
 
         Raises:
-            InputError: an observed site that is not Normal or MultivariateNormal.
+            InputError: an observed site that is not Normal, MultivariateNormal or Delta.
         """
         found = self.observed(x)
-        others = [name for name, site in found.items() if not sites.is_gaussian(site)]
+        known = {n for n, s in found.items() if sites.is_gaussian(s) or sites.is_exact(s)}
+        others = [name for name in found if name not in known]
         if others:
             raise InputError(
                 f"sites {others} are not Normal or MultivariateNormal, so there is no misfit to"
@@ -117,7 +138,8 @@ class Problem:
     def residual(self, x: Float[Array, "*event"]) -> Float[Array, " m"]:
         """Whitened residual of a linear-Gaussian observation.
 
-        log_likelihood(x) = const - |residual(x)|^2 / 2; entries that are masked are 0.
+        log_likelihood(x) = const - |residual(x)|^2 / 2; entries that are masked are 0. Of an exact
+        observation it is y - A x itself: its whitened noise has the standard deviation 0, not 1.
 
         Args:
             x: one event.
@@ -141,5 +163,5 @@ class Problem:
         return all(sites.is_gaussian(site) for site in self.observed().values())
 
     def whitened(self, x: Float[Array, "*event"]) -> Float[Array, " m"]:
-        """Whitened misfit of Gaussian observations, flat; see `residual` for affine means."""
+        """Whitened misfit of Gaussian or exact observations, flat; see `residual`."""
         return jnp.concatenate([sites.whiten(site) for site in self.observed(x).values()])

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpyro
 
-from smcdiff.errors import InputError
-from smcdiff.model import arguments, checks, sites
+from smcdiff.errors import InputError, first_line
+from smcdiff.model import arguments, checks, noise_free, sites
+from smcdiff.model.fingerprint import fingerprint
 from smcdiff.model.linearity import is_linear_gaussian
 from smcdiff.model.problem import Problem
 
@@ -44,11 +45,17 @@ def read(
         observed = {name: trace[name] for name in names}
         checks.check_observed_shapes(observed)
         count = sum(jnp.size(s["value"]) for s in observed.values() if not sites.is_factor(s))
-        problem = Problem(prior, arrays, model, static, site, names, count, False)
+        exact = noise_free.is_noise_free(observed)
+        problem = Problem(prior, arrays, model, static, site, names, count, False, exact)
+        problem = dataclasses.replace(problem, fingerprint=fingerprint(problem))
         checks.check_likelihood(problem)
         problem = dataclasses.replace(problem, linear=_is_linear(problem, observed, linear))
+        if exact:
+            noise_free.check_linear(problem)
         if problem.linear:
             checks.check_plausible(problem)
+        if exact:
+            noise_free.check_consistent(problem)
         return problem
 
 
@@ -59,13 +66,16 @@ def _run(model: Callable, args: tuple, kwargs: dict) -> dict[str, sites.Site]:
         raise
     except Exception as error:
         raise InputError(
-            f"the model fails on these arguments ({checks.first_line(error)}); run it under"
+            f"the model fails on these arguments ({first_line(error)}); run it under"
             " numpyro.handlers.seed to see where"
         ) from error
 
 
 def _is_linear(problem: Problem, observed: dict[str, sites.Site], declared: bool | None) -> bool:
-    others = [name for name, site in observed.items() if not sites.is_gaussian(site)]
+    others = [
+        name for name, site in observed.items()
+        if not (sites.is_gaussian(site) or sites.is_exact(site))
+    ]  # fmt: skip
     if declared and others:
         raise InputError(
             f"linear=True, but sites {others} are not Normal or MultivariateNormal; drop"

@@ -126,6 +126,17 @@ def is_gaussian(site: Site) -> bool:
     return type(unwrap(site["fn"])) in (dist.Normal, dist.MultivariateNormal)
 
 
+def is_exact(site: Site) -> bool:
+    """Whether a site is a Delta: its value is observed without noise."""
+    return type(unwrap(site["fn"])) is dist.Delta
+
+
+def mean(site: Site) -> Array:
+    """Mean of a Gaussian or exact site."""
+    base = unwrap(site["fn"])
+    return jnp.asarray(base.v if is_exact(site) else base.loc)
+
+
 def gaussian_scale(site: Site) -> Array:
     """Standard deviation of a Normal site, Cholesky factor of a MultivariateNormal one."""
     base = unwrap(site["fn"])
@@ -134,21 +145,27 @@ def gaussian_scale(site: Site) -> Array:
 
 
 def misfit(site: Site) -> Array:
-    """Misfit y - mean of a Gaussian site, in the units of y; masked entries are 0."""
+    """Misfit y - mean of a Gaussian or exact site, in the units of y; masked entries are 0."""
     value = jnp.asarray(site["value"])
-    difference = value - jnp.broadcast_to(unwrap(site["fn"]).loc, value.shape)
+    difference = value - jnp.broadcast_to(mean(site), value.shape)
     return jnp.where(mask(site["fn"], value), difference, 0.0)
 
 
 def whiten(site: Site) -> Float[Array, " m"]:
-    """Whitened misfit L^{-1} (y - mean) of a Gaussian site, flat; masked entries are 0."""
+    """Whitened misfit L^{-1} (y - mean) of a Gaussian site, flat; masked entries are 0.
+
+    Of an exact site it is the misfit itself.
+    """
     base, difference = unwrap(site["fn"]), misfit(site)
+    if is_exact(site):
+        return jnp.ravel(difference)
     if isinstance(base, dist.MultivariateNormal):
         size = difference.shape[-1]
         factor = jnp.broadcast_to(gaussian_scale(site), (*difference.shape, size))
         white = jax.scipy.linalg.solve_triangular(factor, difference[..., None], lower=True)[..., 0]
     else:
         white = difference / base.scale
-    if site["scale"] is not None:
-        white = jnp.sqrt(site["scale"]) * white
+    if site["scale"] is not None:  # of the batch shape, as the log density is
+        scale = jnp.sqrt(jnp.asarray(site["scale"]))
+        white = scale.reshape(scale.shape + (1,) * len(site["fn"].event_shape)) * white
     return jnp.ravel(white)

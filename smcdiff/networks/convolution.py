@@ -57,16 +57,20 @@ def _backward(strides, padding, saved, cotangent):
 convolve.defvjp(_forward, _backward)
 
 
+def _as_flax(x, kernel, strides, pads, **_):
+    """`convolve` in the place of ``lax.conv_general_dilated``.
+
+    One function for all layers: a network's structure is part of the key of compiled programs.
+    """
+    return convolve(x, kernel, tuple(strides), tuple(tuple(pad) for pad in pads))
+
+
 class Conv(nnx.Conv):
     """Flax's convolution of images, with ``padding`` pixels of zeros on each side."""
 
     def __init__(self, size: int, out: int, width: int, *, padding: int = 0, **options: Any):
         """``width`` x ``width`` kernels; options are those of ``flax.nnx.Conv``."""
-
-        def apply(x, kernel, strides, pads, **_):
-            return convolve(x, kernel, tuple(strides), tuple(tuple(pad) for pad in pads))
-
         pads = ((padding, padding), (padding, padding))
         super().__init__(
-            size, out, (width, width), padding=pads, conv_general_dilated=apply, **options
+            size, out, (width, width), padding=pads, conv_general_dilated=_as_flax, **options
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
@@ -35,7 +36,12 @@ class Convolution(ImageOperator):
         if self.kernel.ndim != 2 or not all(size % 2 for size in sizes):
             raise InputError(f"{name}: the filter has shape {sizes}; give (a, b), both odd")
         if sizes[0] > self._event[0] or sizes[1] > self._event[1]:
-            raise InputError(f"{name}: a filter of {sizes} is larger than the image {shape}")
+            raise InputError(
+                f"{name}: a filter of {sizes} is larger than the image {tuple(shape)}; give a"
+                " smaller one"
+            )
+        if not isinstance(self.kernel, Tracer) and not np.all(np.isfinite(self.kernel)):
+            raise InputError(f"{name}: the filter has NaN or infinite values; write finite ones")
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -82,6 +88,11 @@ class MotionBlur(Convolution):
     """
 
     def __init__(self, shape: tuple[int, ...], length: float, angle: float = 0.0):
-        if not length > 0:
-            raise InputError(f"MotionBlur: length is {length}; it must be positive, in pixels")
+        if not 0 < length <= max(shape):
+            raise InputError(
+                f"MotionBlur: length is {length}; it must be positive, in pixels, and fit into the"
+                f" image {tuple(shape)}"
+            )
+        if not np.isfinite(angle):
+            raise InputError(f"MotionBlur: angle is {angle}; give it in degrees, for example 45")
         super().__init__(shape, _streak(length, angle))

@@ -86,7 +86,7 @@ class GaussianBlur(Separable):
 
     def __init__(self, shape: tuple[int, ...], width: float):
         shape = check_image("GaussianBlur", shape)
-        if not width > 0:
+        if not 0 < width < np.inf:
             raise InputError(f"GaussianBlur: width is {width}; it must be positive, in pixels")
         super().__init__(shape, _gaussian(shape[0], width), _gaussian(shape[1], width))
 
@@ -96,7 +96,7 @@ def _check_factor(name: str, shape: tuple[int, ...], factor: int) -> tuple[int, 
     if factor < 1:
         raise InputError(f"{name}: factor is {factor}; it must be at least 1")
     if shape[0] % factor or shape[1] % factor:
-        raise InputError(f"{name}: {shape} does not divide by {factor}")
+        raise InputError(f"{name}: {shape} does not divide by {factor}; give a factor that does")
     return shape
 
 

@@ -10,10 +10,15 @@ x_0 given x_t is a mixture with responsibilities r_k(x_t), means and covariances
     C_k = U_k diag(v_k sigma^2 / (alpha^2 v_k + sigma^2)) U_k',
 
 and x_s given x_t is that mixture pushed through the bridge of `smcdiff.kernels`. Eigenvalues are
-taken once, at construction; all the rest is diagonal.
+taken once, at construction; all the rest is diagonal. A factor analyser, S_k = W_k W_k' + psi_k I
+(`GaussianMixture.of_factors`), needs its q leading eigenvectors only.
 """
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,34 +37,47 @@ def _is_concrete(*arrays) -> bool:
     return not any(isinstance(array, Tracer) for array in arrays)
 
 
-def _eigen(covariances: Array, shape: tuple[int, int]) -> tuple[Array, Array | None]:
-    """Eigenvalues (K, d), or (1, d) where components share them, and eigenvectors or None."""
-    size = shape[1]
+class _Spectrum(NamedTuple):
+    """Covariances as `Transition` has them.
+
+    Eigenvalues are (K, q), or (1, q) where components share them; q is d without a basis.
+    """
+
+    eigenvalues: Float[Array, "#k q"]
+    basis: Float[Array, "k d q"] | None
+    rest: Float[Array, "#k 1"]
+
+
+def _eigen(covariances: Array, size: int) -> _Spectrum:
+    """The spectrum of variances or dense covariances; nothing is left orthogonal to their basis."""
+    basis, unused = None, jnp.ones((1, 1), covariances.dtype)
     if covariances.ndim == 3:
-        return jnp.linalg.eigh(covariances)
-    if covariances.ndim < 2:
+        covariances, basis = jnp.linalg.eigh(covariances)
+    elif covariances.ndim < 2:
         covariances = covariances.reshape(-1, 1)
-    return jnp.broadcast_to(covariances, (covariances.shape[0], size)), None
+    return _Spectrum(jnp.broadcast_to(covariances, (covariances.shape[0], size)), basis, unused)
 
 
 class AnalyticPrior(DiffusionDistribution):
     """What `Gaussian` and `GaussianMixture` share."""
 
-    pytree_data_fields = ("log_weights", "means", "eigenvalues", "basis")
+    pytree_data_fields = ("log_weights", "means", "eigenvalues", "basis", "rest")
     log_weights: Float[Array, " k"]
     means: Float[Array, "k d"]
-    eigenvalues: Float[Array, "#k d"]
-    basis: Float[Array, "k d d"] | None
+    eigenvalues: Float[Array, "#k q"]
+    basis: Float[Array, "k d q"] | None
+    rest: Float[Array, "#k 1"]
 
-    def _setup(self, log_weights, means, covariances, schedule: Schedule | None):
+    def _setup(self, log_weights, means, spectrum: _Spectrum, schedule: Schedule | None):
         self.log_weights = log_weights
         self.means = means
-        self.eigenvalues, self.basis = _eigen(covariances, means.shape)
+        self.eigenvalues, self.basis, self.rest = spectrum
         name = type(self).__name__
-        if _is_concrete(means, covariances) and not np.all(np.asarray(self.eigenvalues) > 0):
-            raise InputError(
-                f"{name}: a covariance is not positive definite; every variance must be > 0"
-            )
+        for variances in (self.eigenvalues, self.rest):
+            if _is_concrete(variances) and not np.all(np.asarray(variances) > 0):
+                raise InputError(
+                    f"{name}: a covariance is not positive definite; every variance must be > 0"
+                )
         if schedule is None:
             schedule = self._fitting_schedule()
         super().__init__(schedule, means.shape[1:])
@@ -68,58 +86,87 @@ class AnalyticPrior(DiffusionDistribution):
         """An OU schedule from where the components merge to where the finest scale is resolved."""
         centred = self.means - jnp.exp(self.log_weights) @ self.means
         squared_radius = jnp.max(jnp.sum(centred**2, axis=-1) + jnp.max(self.eigenvalues, axis=-1))
+        finest = jnp.min(self.eigenvalues)
+        if self._low_rank:
+            finest = jnp.minimum(finest, jnp.min(self.rest))
         base = schedules.OrnsteinUhlenbeck()
         return schedules.OrnsteinUhlenbeck(
-            t_min=base.time(-jnp.log(jnp.min(self.eigenvalues)) - 2.0 * jnp.log(0.05)),
+            t_min=base.time(-jnp.log(finest) - 2.0 * jnp.log(0.05)),
             t_max=base.time(-jnp.log(squared_radius) + 2.0 * jnp.log(0.3)),
         )
 
-    def _rotated(self, vectors: Float[Array, "k d"], inverse: bool = False) -> Array:
-        if self.basis is None:
-            return vectors
-        equation = "kde,ke->kd" if inverse else "kde,kd->ke"
-        return jnp.einsum(equation, self.basis, vectors)
+    @property
+    def _low_rank(self) -> bool:
+        """Whether there are directions orthogonal to the basis."""
+        return self.basis is not None and self.basis.shape[-1] < self.basis.shape[-2]
 
-    def _responsibilities(self, x: Float[Array, " d"], level: Level) -> Float[Array, " k"]:
+    def _spread(self, change: Callable[[Array], Array], scale: Array | float = 1.0) -> Transition:
+        """Components at ``scale means``, each variance v of theirs changed to ``change(v)``."""
+        variances, rest = change(self.eigenvalues), change(self.rest)
+        return Transition(self.log_weights, scale * self.means, variances, self.basis, rest=rest)
+
+    def _inside(self, x: Float[Array, " d"], level: Level) -> Float[Array, "k q"]:
+        """x_t in the basis of each component, from its mean: one matrix product a particle."""
+        means = jnp.einsum("kde,kd->ke", self.basis, self.means)
+        return jnp.einsum("kde,d->ke", self.basis, x) - level.alpha * means
+
+    def _responsibilities(self, x: Float[Array, " d"], level: Level, inside) -> Float[Array, " k"]:
         """Log responsibilities of the components for x_t = x, (K,)."""
         variances = level.alpha**2 * self.eigenvalues + level.sigma**2
         log_det = jnp.sum(jnp.log(variances), axis=-1)
-        if self.basis is not None:
-            centred = self._rotated(x - level.alpha * self.means)
-            quadratic = jnp.sum(centred**2 / variances, axis=-1)
-        else:
-            # Matrix products instead of a (K, d) table a particle; centred, since the expanded
-            # square loses the digits that the distance from the origin takes.
-            centre = jnp.mean(self.means, axis=0)
-            means, x = level.alpha * (self.means - centre), x - level.alpha * centre
+        # Matrix products instead of a (K, d) table a particle; centred, since the expanded square
+        # loses the digits that the distance from the origin takes.
+        centre = jnp.mean(self.means, axis=0)
+        means, x = level.alpha * (self.means - centre), x - level.alpha * centre
+        if self.basis is None:
             quadratic = (1.0 / variances) @ x**2 - 2.0 * (means / variances) @ x
             quadratic = quadratic + jnp.sum(means**2 / variances, axis=-1)
+        else:
+            quadratic = jnp.sum(inside**2 / variances, axis=-1)
+        if self._low_rank:
+            size, rank = x.shape[0], inside.shape[1]
+            rest = level.alpha**2 * self.rest[:, 0] + level.sigma**2
+            squares = jnp.sum(x**2) - 2.0 * means @ x + jnp.sum(means**2, axis=-1)
+            quadratic += jnp.maximum(squares - jnp.sum(inside**2, axis=-1), 0.0) / rest
+            log_det += (size - rank) * jnp.log(rest)
         return jax.nn.log_softmax(self.log_weights - 0.5 * (quadratic + log_det))
 
-    def _gains(self, level: Level) -> tuple[Float[Array, "#k d"], Float[Array, "#k d"]]:
-        """Eigenvalues of the gain from x_t to m_k, and of the covariance C_k."""
-        variances = level.alpha**2 * self.eigenvalues + level.sigma**2
-        gains = level.alpha * self.eigenvalues / variances
-        return gains, self.eigenvalues * level.sigma**2 / variances
+    @staticmethod
+    def _gain(variances: Array, level: Level) -> Array:
+        """Of prior variances v, the gain from x_t to m_k: alpha v / (alpha^2 v + sigma^2)."""
+        return level.alpha * variances / (level.alpha**2 * variances + level.sigma**2)
 
-    def _component_means(self, x: Float[Array, " d"], level: Level, gains) -> Float[Array, "k d"]:
-        centred = self._rotated(x - level.alpha * self.means)
-        return self.means + self._rotated(gains * centred, inverse=True)
+    @staticmethod
+    def _remaining(variances: Array, level: Level) -> Array:
+        """Of prior variances v, those of x_0 given x_t: v sigma^2 / (alpha^2 v + sigma^2)."""
+        return variances * level.sigma**2 / (level.alpha**2 * variances + level.sigma**2)
+
+    def _gains(self, level: Level) -> tuple[Float[Array, "#k q"], Float[Array, "#k 1"]]:
+        """The gains along the eigenvectors, and orthogonal to the basis (nothing is, if full)."""
+        rest = self._gain(self.rest, level)
+        return self._gain(self.eigenvalues, level), rest if self._low_rank else jnp.zeros_like(rest)
+
+    def _evaluate(self, x: Float[Array, " d"], level: Level):
+        """Log responsibilities, and x_t in the components' bases where they have some."""
+        inside = None if self.basis is None else self._inside(x, level)
+        return self._responsibilities(x, level, inside), inside
 
     def denoise(self, x: Float[Array, " d"], t: Float[Array, ""]) -> Float[Array, " d"]:
         """The exact denoiser E[x_0 given x_t = x]."""
         level = schedules.levels(self.schedule, t)
-        weights = jnp.exp(self._responsibilities(x, level))
-        gains, _ = self._gains(level)
-        if self.basis is not None:
-            return weights @ self._component_means(x, level, gains)
+        log_weights, inside = self._evaluate(x, level)
+        weights = jnp.exp(log_weights)
+        gains, rest = self._gains(level)
+        if inside is not None:
+            moved = weights[:, None] * (gains - rest) * inside
+            gains = jnp.broadcast_to(rest, (weights.shape[0], 1))
         slope = gains[0] if gains.shape[0] == 1 else weights @ gains
-        return weights @ ((1.0 - level.alpha * gains) * self.means) + slope * x
+        mean = weights @ ((1.0 - level.alpha * gains) * self.means) + slope * x
+        return mean if inside is None else mean + jnp.einsum("kde,ke->d", self.basis, moved)
 
     def marginal(self, level: Level) -> Transition:
         """The exact law p_t of x_t; its ``log_prob`` and ``sample`` are exact at every t."""
-        variances = level.alpha**2 * self.eigenvalues + level.sigma**2
-        return Transition(self.log_weights, level.alpha * self.means, variances, self.basis)
+        return self._spread(lambda v: level.alpha**2 * v + level.sigma**2, level.alpha)
 
     def terminal(self) -> Transition:
         """The exact law of x_T: components do not merge exactly where alpha_T > 0."""
@@ -128,15 +175,21 @@ class AnalyticPrior(DiffusionDistribution):
     def reverse(self, x: Float[Array, " d"], t: Level, s: Level) -> Transition:
         """The exact law of x_s given x_t = x."""
         from_noise, from_signal, tau2 = kernels.bridge(t, s)
-        gains, variances = self._gains(t)
-        if self.basis is None and gains.shape[0] == 1:
-            offset = (from_noise + from_signal * gains[0]) * x
-            means = from_signal * (1.0 - t.alpha * gains) * self.means
+        log_weights, inside = self._evaluate(x, t)
+        gains, rest = self._gains(t)
+        offset = from_noise * x
+        if inside is not None:
+            moved = jnp.einsum("kde,ke->kd", self.basis, (gains - rest) * inside)
+            means = self.means + rest * (x - t.alpha * self.means) + moved
+        elif gains.shape[0] == 1:  # the table of means stays one for all particles
+            offset += from_signal * gains[0] * x
+            means = (1.0 - t.alpha * gains) * self.means
         else:
-            offset = from_noise * x
-            means = from_signal * self._component_means(x, t, gains)
-        eigenvalues = tau2 + from_signal**2 * variances
-        return Transition(self._responsibilities(x, t), means, eigenvalues, self.basis, offset)
+            means = self.means + gains * (x - t.alpha * self.means)
+        spread = self._spread(lambda v: tau2 + from_signal**2 * self._remaining(v, t))
+        return dataclasses.replace(
+            spread, log_weights=log_weights, means=from_signal * means, offset=offset
+        )
 
     def default_kernel(self) -> kernels.Kernel:
         """The exact reverse kernel."""
@@ -156,14 +209,20 @@ class AnalyticPrior(DiffusionDistribution):
         """Dense covariances, (K, d, d)."""
         if self.basis is None:
             return jax.vmap(jnp.diag)(jnp.broadcast_to(self.eigenvalues, self.means.shape))
-        return jnp.einsum("kde,ke,kfe->kdf", self.basis, self.eigenvalues, self.basis)
+        identity = jnp.eye(self.means.shape[1], dtype=self.means.dtype)
+        return self.components().covariance_times(identity)
+
+    def components(self) -> Transition:
+        """The distribution itself, as a `Transition`."""
+        return self._spread(lambda v: v)
 
     @property
     def variance(self) -> Float[Array, " d"]:
         """Variance of each coordinate, (d,)."""
         diagonals = self.eigenvalues
         if self.basis is not None:
-            diagonals = jnp.einsum("kde,ke->kd", self.basis**2, self.eigenvalues)
+            rest = self.rest if self._low_rank else 0.0
+            diagonals = rest + jnp.einsum("kde,ke->kd", self.basis**2, self.eigenvalues - rest)
         return jnp.exp(self.log_weights) @ (diagonals + (self.means - self.mean) ** 2)
 
     def covariance_matrix(self) -> Float[Array, "d d"]:
@@ -173,17 +232,13 @@ class AnalyticPrior(DiffusionDistribution):
         between = jnp.einsum("k,kd,ke->de", weights, centred, centred)
         return between + jnp.einsum("k,kde->de", weights, self.component_covariances())
 
-    def _noise_free(self) -> Transition:
-        zero, one = jnp.zeros(()), jnp.ones(())
-        return self.marginal(Level(zero, one, zero, jnp.inf * one))
-
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
         """Exact draws, ``sample_shape + (d,)``."""
-        return self._sample_many(self._noise_free().sample, key, sample_shape)
+        return self._sample_many(self.components().sample, key, sample_shape)
 
     def log_prob(self, value: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         """Exact log density."""
-        return jnp.vectorize(self._noise_free().log_prob, signature="(d)->()")(value)
+        return jnp.vectorize(self.components().log_prob, signature="(d)->()")(value)
 
 
 class Gaussian(AnalyticPrior):
@@ -210,16 +265,14 @@ class Gaussian(AnalyticPrior):
                 f" give a scalar, {(size,)} variances or a {(size, size)} matrix"
             )
         covariances = covariance if covariance.ndim == 0 else covariance[None]
-        self._setup(jnp.zeros((1,), mean.dtype), mean[None], covariances, schedule)
+        spectrum = _eigen(covariances, size)
+        self._setup(jnp.zeros((1,), mean.dtype), mean[None], spectrum, schedule)
 
     def posterior_covariance_times(
         self, rows: Float[Array, "m d"], level: Level
     ) -> Float[Array, "m d"]:
         """Each row times the covariance of x_0 given x_t, which does not depend on x_t."""
-        noise = level.sigma**2
-        variances = self.eigenvalues * noise / (level.alpha**2 * self.eigenvalues + noise)
-        transition = Transition(self.log_weights, self.means, variances, self.basis)
-        return transition.covariance_times(rows)[0]
+        return self._spread(lambda v: self._remaining(v, level)).covariance_times(rows)[0]
 
 
 class GaussianMixture(AnalyticPrior):
@@ -252,6 +305,53 @@ class GaussianMixture(AnalyticPrior):
                 f"GaussianMixture: covariances have shape {covariances.shape} for {num} components"
                 f" of size {size}; give a scalar, {(num,)}, {(num, size)} or {(num, size, size)}"
             )
-        if _is_concrete(weights) and not (np.all(weights >= 0) and np.isfinite(weights.sum())):
-            raise InputError("GaussianMixture: weights must be non-negative and finite")
-        self._setup(jnp.log(weights / jnp.sum(weights)), means, covariances, schedule)
+        self._setup(_log_normalised(weights), means, _eigen(covariances, size), schedule)
+
+    @classmethod
+    def of_factors(
+        cls, weights, means, factors, variances, schedule: Schedule | None = None
+    ) -> GaussianMixture:
+        """A mixture of factor analysers: component k has covariance W_k W_k' + v_k I.
+
+        Everything costs q / d of what it does with dense (K, d, d) covariances.
+
+        Args:
+            weights: (K,) positive weights; they are normalised.
+            means: (K, d).
+            factors: W, (K, d, q) with q < d.
+            variances: v, (K,) or a scalar, > 0.
+            schedule: noise schedule; None fits an Ornstein-Uhlenbeck one to the prior's scales.
+
+        Raises:
+            InputError: shapes that do not fit, negative weights, or variances that are not
+                positive.
+        """
+        dtype = jnp.result_type(float)
+        arrays = (jnp.asarray(a, dtype) for a in (weights, means, factors, variances))
+        weights, means, factors, variances = arrays
+        num = means.shape[0]
+        if (
+            factors.ndim != 3
+            or factors.shape[:2] != means.shape
+            or weights.shape != (num,)
+            or variances.shape not in {(), (num,)}
+            or not 0 < factors.shape[2] < factors.shape[1]
+        ):
+            raise InputError(
+                f"GaussianMixture.of_factors: weights {weights.shape}, means {means.shape}, factors"
+                f" {factors.shape} and variances {variances.shape} do not fit; they must be (K,),"
+                " (K, d), (K, d, q) with q < d, and (K,) or a scalar"
+            )
+        rest = jnp.broadcast_to(variances, (num,))[:, None]
+        basis, values, _ = jnp.linalg.svd(factors, full_matrices=False)
+        self = cls.__new__(cls)
+        spectrum = _Spectrum(values**2 + rest, basis, rest)
+        self._setup(_log_normalised(weights), means, spectrum, schedule)
+        return self
+
+
+def _log_normalised(weights: Float[Array, " k"]) -> Float[Array, " k"]:
+    """Log weights of a mixture that sum to one."""
+    if _is_concrete(weights) and not (np.all(weights >= 0) and np.isfinite(weights.sum())):
+        raise InputError("GaussianMixture: weights must be non-negative and finite")
+    return jnp.log(weights / jnp.sum(weights))

@@ -56,6 +56,14 @@ class DiffusionDistribution(dist.Distribution):
         """A scalar guess of the variance of x_0 given x_t, a coordinate; in squared data units."""
         raise NotImplementedError(f"{type(self).__name__} must define spread")
 
+    def average_spread(self, level: Level) -> Float[Array, ""]:
+        """The variance of x_0 given x_t, averaged over coordinates; `spread` where not known.
+
+        `spread` may be that of the most variable direction, which keeps a twist from being too
+        sure; a draw of x_0 wants this one.
+        """
+        return self.spread(level)
+
     def posterior_covariance_times(
         self, matrix: Float[Array, "m d"], level: Level
     ) -> Float[Array, "m d"] | None:

@@ -183,6 +183,12 @@ class DiffusionPrior(DiffusionDistribution):
         noise, signal = level.sigma**2, level.alpha**2 * self.data_variance
         return self.data_variance * noise / (signal + noise)
 
+    def average_spread(self, level: Level) -> Float[Array, ""]:
+        """The denoising error, where it is known."""
+        if self.denoising_error is None:
+            return self.spread(level)
+        return self.denoising_error.at(level)
+
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws by ancestral sampling on the log-SNR grid, ``sample_shape + event_shape``."""
         grid = schedules.UniformLogSNR()(self.schedule, self.num_steps)

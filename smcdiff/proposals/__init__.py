@@ -3,6 +3,7 @@
 from smcdiff.proposals.amortized import Amortized as Amortized
 from smcdiff.proposals.base import Proposal as Proposal
 from smcdiff.proposals.base import ReverseModel as ReverseModel
+from smcdiff.proposals.base import check_fits as check_fits
 from smcdiff.proposals.bootstrap import Bootstrap as Bootstrap
 from smcdiff.proposals.choice import choose as choose
 from smcdiff.proposals.daps import DAPS as DAPS
@@ -11,6 +12,7 @@ from smcdiff.proposals.fps import FPS as FPS
 from smcdiff.proposals.guidance import DPS as DPS
 from smcdiff.proposals.guidance import PiGDM as PiGDM
 from smcdiff.proposals.krylov import KrylovMomentMatched as KrylovMomentMatched
+from smcdiff.proposals.lanczos import LanczosMomentMatched as LanczosMomentMatched
 from smcdiff.proposals.learned_guidance import ClassifierFree as ClassifierFree
 from smcdiff.proposals.learned_guidance import ClassifierGuidance as ClassifierGuidance
 from smcdiff.proposals.mcgdiff import MCGDiff as MCGDiff
@@ -23,7 +25,7 @@ from smcdiff.proposals.twisted import Twisted as Twisted
 
 SAMPLERS: tuple[type[Proposal], ...] = (
     Bootstrap, Replacement, SMCDiff, RePaint, DPS, PiGDM, Twisted, MomentMatched,
-    KrylovMomentMatched, MCGDiff, FPS, DDRM, DAPS, Rejuvenated,
+    KrylovMomentMatched, LanczosMomentMatched, MCGDiff, FPS, DDRM, DAPS, Rejuvenated,
 )  # fmt: skip
 """The samplers that need nothing but the NumPyro model, from the simplest to the most involved."""
 

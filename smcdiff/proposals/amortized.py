@@ -12,7 +12,7 @@ from jaxtyping import Array
 from smcdiff.errors import InputError
 from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.proposals.base import ReverseModel
-from smcdiff.proposals.learned_guidance import GuidedMean, Means
+from smcdiff.proposals.learned_guidance import GuidedMean, Means, require_same_process
 
 
 class Conditional(Protocol):
@@ -43,13 +43,8 @@ class Amortized(GuidedMean):
     network: Conditional
 
     def check(self, model):
-        """Raises ``InputError`` unless there is one observation of the network's shapes."""
-        conditional = self.prepare(jax.random.key(0), model)
-        if conditional.event_shape != model.problem.event_shape:
-            raise InputError(
-                f"Amortized: the network was trained on events of shape {conditional.event_shape},"
-                f" site '{model.problem.site}' has {model.problem.event_shape}"
-            )
+        """Raises ``InputError`` unless observation, event and noise schedule are the network's."""
+        require_same_process("Amortized", self.prepare(jax.random.key(0), model), model)
 
     def prepare(self, key, model):
         """The network, given the observation."""

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from smcdiff.errors import InputError
 from smcdiff.kernels import Kernel
 from smcdiff.model import Problem
 from smcdiff.schedules import Level
@@ -108,6 +109,10 @@ class Proposal:
     path_weighted: ClassVar[bool] = False
     masks_only: ClassVar[bool] = False
 
+    def takes_exact(self, weighted: bool) -> bool:
+        """Whether an observation without noise can be used, with weights on or off."""
+        return False
+
     def check(self, model: ReverseModel) -> None:
         """Raises ``InputError``, before the run, where this proposal does not fit the problem."""
 
@@ -158,3 +163,32 @@ class Proposal:
     def final(self, model: ReverseModel, shared: Any, x: Float[Array, " d"]) -> Float[Array, ""]:
         """Log psi_0(x): the log likelihood, unless the proposal has accounted for it already."""
         return model.log_likelihood(x)
+
+
+def check_fits(proposal: Proposal, model: ReverseModel) -> None:
+    """Raises ``InputError``, before the run, where a proposal does not fit the problem.
+
+    Args:
+        proposal: the proposal, of which this is `Proposal.check` and what holds for all of them.
+        model: the reverse model.
+
+    Raises:
+        InputError: an observation that the proposal cannot use, an exact one that it divides by the
+            noise of, or one whose last step has no density to weigh.
+    """
+    if model.problem.noise_free:
+        name, site = type(proposal).__name__, model.problem.observed_sites[0]
+        if not proposal.takes_exact(model.weighted):
+            weights = " or weighted=False" if proposal.takes_exact(False) else ""
+            raise InputError(
+                f"{name}: site '{site}' is observed without noise (Delta), by which {name} divides;"
+                f" use proposals.FPS(), MCGDiff(){weights}, or give the site noise (dist.Normal)"
+            )
+        if model.weighted and model.kernel.ends_in_dirac:
+            raise InputError(
+                f"{name}: site '{site}' is observed without noise (Delta), so that weights need a"
+                f" density at the last step, and {type(model.kernel).__name__} ends in a Dirac; use"
+                " kernels.AnalyticDPM(), for Gaussians and mixtures kernels.Exact(), or"
+                " weighted=False"
+            )
+    proposal.check(model)

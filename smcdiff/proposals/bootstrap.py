@@ -35,7 +35,7 @@ class Bootstrap(Proposal):
         if self.temper == 0.0:
             return jnp.zeros(()), model.denoise_for_kernel(x, model.level(step))
         denoised = model.denoise(x, model.level(step))
-        return self.temper * model.log_likelihood(denoised), denoised
+        return self.temper * model.problem.log_twist(model.event(denoised)), denoised
 
     def law(self, model, shared, x, guide, step):
         """The reverse kernel."""

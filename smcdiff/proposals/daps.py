@@ -21,11 +21,11 @@ from smcdiff.proposals.singular import (
 class DAPS(SingularDraw):
     """Draw a clean x_0 given x_t and y, then noise it to the next level.
 
-    x_0 given x_t is taken for N(m(x_t), r_t^2 I), r_t^2 the prior's ``spread`` (at low noise
-    sigma_t^2 / alpha_t^2, the paper's choice; at high noise the paper's would exceed the data's own
-    variance), so that with a linear-Gaussian observation the draw given y is exact and needs none
-    of the paper's Langevin steps (Zhang et al. 2024, algorithm 1 and eq. 6); m stands for their
-    few-step ODE solution. Since x_s forgets x_t but for m(x_t), early errors are undone.
+    x_0 given x_t is taken for N(m(x_t), r_t^2 I), r_t^2 the prior's ``average_spread`` (at low
+    noise sigma_t^2 / alpha_t^2, the paper's choice; at high noise the paper's would exceed the
+    data's own variance), so that with a linear-Gaussian observation the draw given y is exact and
+    needs none of the paper's Langevin steps (Zhang et al. 2024, algorithm 1 and eq. 6); m stands
+    for their few-step ODE solution. Since x_s forgets x_t but for m(x_t), early errors are undone.
 
     Heuristic with weights off. With weights on, as for `DDRM`, the draws are far wider than a fine
     grid's reverse steps: a coarse grid and many particles.
@@ -44,7 +44,7 @@ class DAPS(SingularDraw):
 
     def _next(self, model: ReverseModel, system: SingularSystem, x, denoised, step):
         s = model.level(step + 1)
-        spread = model.problem.prior.spread(model.level(step))
+        spread = model.problem.prior.average_spread(model.level(step))
         shrink = 1.0 + spread * system.values**2
         misfit = system.observed - system.project(denoised)
         mean = denoised + system.right.T @ (spread * system.values * misfit / shrink)

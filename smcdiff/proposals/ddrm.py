@@ -41,7 +41,8 @@ def coefficients(sigma_t, sigma_s, noise: Float[Array, "*r"], eta, eta_b) -> Coe
             singular value of zero) are allowed.
         eta: stochasticity of coordinates that are seen less well than the level, in [0, 1].
         eta_b: weight of the observation in the others; None is 2 sigma_s^2 / (sigma_s^2 + noise^2),
-            with which eta = 1 is trained like a DDPM (their theorem 3.2).
+            with which eta = 1 is trained like a DDPM (their theorem 3.2). Where both noises are 0
+            the datum is x_0 itself and is taken whatever eta_b.
 
     Returns:
         The coefficients; for every eta and eta_b that is allowed the law of x_s given x_0 is
@@ -49,10 +50,10 @@ def coefficients(sigma_t, sigma_s, noise: Float[Array, "*r"], eta, eta_b) -> Coe
     """
     seen = jnp.isfinite(noise)
     finite = jnp.where(seen, noise, 1.0)
+    total = sigma_s**2 + finite**2
     if eta_b is None:
-        total = sigma_s**2 + finite**2
         eta_b = 2.0 * sigma_s**2 / jnp.where(total > 0, total, 1.0)
-        eta_b = jnp.where(total > 0, eta_b, 1.0)
+    eta_b = jnp.where(total > 0, eta_b, 1.0)
     kept = jnp.sqrt(1.0 - eta**2) * sigma_s
     sharp = seen & (sigma_s >= finite)
     positive = jnp.where(finite > 0, finite, 1.0)
@@ -69,9 +70,12 @@ class DDRM(SingularDraw):
 
     With weights off it is the published sampler (Kawar et al. 2022, eq. 7 and 8) on the noise
     levels sigma / alpha. The published law takes the denoised mean for x_0; with weights on it is
-    averaged over x_0 given x_t, N(m(x_t), spread I), or its tails would be too light to weigh
-    against the reverse kernel, and it is steered by `MCGDiff`'s twist. The draws are far wider than
-    a fine grid's reverse steps, so the weights want a coarse grid and many particles.
+    averaged over x_0 given x_t, N(m(x_t), spread I), and no narrower than the noise of y or of the
+    level, whichever is less, or its tails would be too light to weigh against the reverse kernel;
+    it is steered by `MCGDiff`'s twist. The draws are far wider than a fine grid's reverse steps, so
+    the weights want a coarse grid and many particles. An exact observation is the published
+    sigma_y = 0; the last step then takes A x_0 = y whatever eta_b, and with weights on draws the
+    reverse kernel given it.
 
     Cost: one network evaluation a particle and step; one decomposition of the operator a run.
 
@@ -89,6 +93,10 @@ class DDRM(SingularDraw):
             if value is not None and not 0.0 <= value <= 1.0:
                 raise InputError(f"DDRM: {name} is {value}; it must lie in [0, 1]")
 
+    def takes_exact(self, weighted):
+        """Always."""
+        return True
+
     def check(self, model):
         """Raises ``InputError`` unless the observation is linear and the draws have a density."""
         require_singular(model, "DDRM")
@@ -100,21 +108,20 @@ class DDRM(SingularDraw):
 
     @staticmethod
     def _noise(system: SingularSystem) -> Float[Array, " r"]:
-        seen = system.values > 0
-        return jnp.where(seen, 1.0 / jnp.where(seen, system.values, 1.0), jnp.inf)
-
-    @staticmethod
-    def _data(system: SingularSystem) -> Float[Array, " r"]:
-        seen = system.values > 0
-        return jnp.where(seen, system.observed / jnp.where(seen, system.values, 1.0), 0.0)
+        seen = system.seen
+        noise = jnp.sqrt(system.noise) / jnp.where(seen, system.values, 1.0)
+        return jnp.where(seen, noise, jnp.inf)
 
     def _first(self, model, system):
         """Observed coordinates around the data with variance sigma_T^2 - noise^2."""
         level = model.level(0)
         sigma, noise = level.sigma / level.alpha, self._noise(system)
         sharp = noise <= sigma
-        scales = jnp.where(sharp, jnp.sqrt(jnp.maximum(sigma**2 - noise**2, 0.0)), sigma)
-        mean = system.right.T @ jnp.where(sharp, self._data(system), 0.0)
+        variances = jnp.where(sharp, sigma**2 - noise**2, sigma**2)
+        if model.weighted:
+            variances = jnp.maximum(variances, jnp.minimum(noise, sigma) ** 2)
+        scales = jnp.sqrt(jnp.maximum(variances, 0.0))
+        mean = system.right.T @ jnp.where(sharp, system.data, 0.0)
         return SingularGaussian(level.alpha * mean, level.alpha * scales, level.sigma)
 
     def _next(self, model: ReverseModel, system, x, denoised, step):
@@ -125,11 +132,14 @@ class DDRM(SingularDraw):
         kept = jnp.sqrt(1.0 - self.eta**2) * sigma_s / sigma_t
         outward = x / t.alpha - denoised
         shift = (law.on_state - kept) * (system.right @ outward)
-        shift += law.on_data * (self._data(system) - system.right @ denoised)
+        shift += law.on_data * (system.data - system.right @ denoised)
         mean = denoised + kept * outward + system.right.T @ shift
         variances, outer = law.variance, (self.eta * sigma_s) ** 2
         if model.weighted:
-            spread = model.problem.prior.spread(t)
+            spread = model.problem.prior.average_spread(t)
+            # sigma^2 - noise^2 vanishes where the noise is that of the level; the posterior's does
+            # not, and the weights would have no variance.
+            variances = jnp.maximum(variances, jnp.minimum(self._noise(system), sigma_s) ** 2)
             variances += (1.0 - law.on_state - law.on_data) ** 2 * spread
             outer += (1.0 - kept) ** 2 * spread
         return SingularGaussian(

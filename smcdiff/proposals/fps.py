@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smcdiff.gaussian import LOG_2PI
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.replacement import forward_noise
 from smcdiff.proposals.singular import SingularSystem, require_singular, singular_system
-from smcdiff.transitions import LOG_2PI, Transition
+from smcdiff.transitions import Transition
 
 
 class _Path(NamedTuple):
@@ -20,13 +21,11 @@ class _Path(NamedTuple):
 
     Attributes:
         system: the singular system.
-        seen: (r,) which coordinates the operator sees at all.
         noise: (num_steps + 1, r) the noise of V' x_t along the path; y_t = alpha_t y + s noise.
         log_forward: (num_steps,) log density of the path's level n given level n + 1.
     """
 
     system: SingularSystem
-    seen: Array
     noise: Float[Array, "levels r"]
     log_forward: Float[Array, " steps"]
 
@@ -45,12 +44,17 @@ class FPS(Proposal):
     noise, and so counts the likelihood once a level. With weights on, each particle instead draws
     its n once and keeps it: A x_s = y_s - alpha_s n exactly, and the weights are the density that
     the reverse kernel gives it; this is `SMCDiff` for any linear operator. Consistent for an ideal
-    reverse kernel (`smcdiff.kernels.Exact`).
+    reverse kernel (`smcdiff.kernels.Exact`). An exact observation has n = 0, and the two draws are
+    the same; it is then held at every step.
 
     Cost: one network evaluation a particle and step; one decomposition of the operator a run.
     """
 
     path_weighted: ClassVar[bool] = True
+
+    def takes_exact(self, weighted):
+        """Always."""
+        return True
 
     def check(self, model):
         """Raises ``InputError`` unless the observation is linear-Gaussian."""
@@ -59,26 +63,15 @@ class FPS(Proposal):
     def prepare(self, key, model):
         """The singular system, and one path from clean to noisy."""
         system = singular_system(model)
-        seen = system.values > 0
-        return _Path(system, seen, *forward_noise(key, model, seen))
+        return _Path(system, *forward_noise(key, model, system.seen))
 
     @staticmethod
     def _on_path(key, shared: _Path, transition: Transition, level, path, own_noise):
         """A draw whose seen coordinates are on the path, and the log density that p gives them."""
-        system, seen = shared.system, shared.seen
-        values = jnp.where(seen, system.values, 1.0)
-        target = level.alpha * (system.observed - own_noise) / values + path
-        rows = jnp.where(seen[:, None], system.right, 0.0)
-        residual = jnp.where(seen, target - rows @ transition.mean, 0.0)
-        # Not exactly zero, for the factors' sake; coordinates that are not seen are free.
-        jitter = 1e-6 * transition.mean_variance
-        noise = jnp.where(seen, jitter, 1.0)
-        law = transition.conditioned(rows, residual, jnp.diag(noise))
-        x = law.sample(key)
-        left = jnp.where(seen, target - rows @ x, 0.0)
-        # The marginal density of what was conditioned on is the ratio times the likelihood of x.
-        terms = -0.5 * (left**2 / noise + jnp.log(noise) + LOG_2PI)
-        return x + rows.T @ left, law.log_ratio(x) + jnp.sum(terms)
+        system = shared.system
+        scaled = own_noise / jnp.where(system.seen, system.values, 1.0)
+        target = level.alpha * (system.data - scaled) + path
+        return transition.sample_pinned(key, system.right, system.seen, target)
 
     def start(self, key, model, shared):
         """x_T on the path, for a noise of its own; weighed by the terminal density."""
@@ -86,13 +79,12 @@ class FPS(Proposal):
         if not model.weighted:
             return self._smoothed(key, model, shared, terminal, 0), jnp.zeros(())
         key_noise, key_draw = jax.random.split(key)
-        own = jax.random.normal(key_noise, shared.system.values.shape)
+        system = shared.system
+        own = jnp.sqrt(system.noise) * jax.random.normal(key_noise, system.noise.shape)
         x, log_p = self._on_path(key_draw, shared, terminal, level, shared.noise[0], own)
         # The density of y is that of V' x over the singular values; unseen rows are noise alone.
-        system, seen = shared.system, shared.seen
-        unseen = -0.5 * (system.observed**2 + LOG_2PI)
-        log_p += jnp.sum(jnp.where(seen, -jnp.log(jnp.where(seen, system.values, 1.0)), unseen))
-        return x, log_p + system.log_constant + 0.5 * system.values.shape[0] * LOG_2PI
+        unseen = jnp.sum(jnp.where(system.seen, LOG_2PI, -(system.observed**2)))
+        return x, log_p - system.log_volume + system.log_constant + 0.5 * unseen
 
     def guide(self, model, shared, x, step):
         """No twist; one network evaluation."""
@@ -104,18 +96,23 @@ class FPS(Proposal):
         if not model.weighted:
             return self._smoothed(key, model, shared, transition, step + 1), jnp.zeros(())
         system, t, s = shared.system, model.level(step), model.level(step + 1)
-        misfit = t.alpha * system.observed + system.values * shared.noise[step] - system.project(x)
-        own = misfit / t.alpha
+        own = jnp.zeros_like(system.observed)
+        if not model.problem.noise_free:
+            noisy = t.alpha * system.observed + system.values * shared.noise[step]
+            own = (noisy - system.project(x)) / t.alpha
         moved, log_p = self._on_path(key, shared, transition, s, shared.noise[step + 1], own)
         free = model.no_density(step)
         # As for SMCDiff: what is left at a Dirac is the change of variables from alpha y to y.
-        jacobian = jnp.sum(shared.seen) * jnp.log(t.alpha)
+        jacobian = jnp.sum(system.seen) * jnp.log(t.alpha)
         log_ratio = jnp.where(free, jacobian, log_p - shared.log_forward[step])
         return jnp.where(free, transition.sample(key), moved), log_ratio
 
     def _smoothed(self, key, model, shared: _Path, transition: Transition, step):
         """The published draw: y_s observes x_s with noise alpha_s (whitened)."""
         system, level = shared.system, model.level(step)
+        if model.problem.noise_free:
+            own = jnp.zeros_like(system.observed)
+            return self._on_path(key, shared, transition, level, shared.noise[step], own)[0]
         rows = system.values[:, None] * system.right
         y = level.alpha * system.observed + system.values * shared.noise[step]
         noise = level.alpha**2 * jnp.eye(system.values.shape[0])

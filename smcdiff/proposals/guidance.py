@@ -6,6 +6,7 @@ Both translate the draw of the reverse kernel by a multiple of a gradient throug
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,12 @@ from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.proposals.singular import PseudoObservation, require_singular, singular_system
+from smcdiff.proposals.singular import (
+    PseudoObservation,
+    end_exactly,
+    require_singular,
+    singular_system,
+)  # fmt: skip
 from smcdiff.proposals.twists import log_twist, widening
 
 
@@ -46,7 +52,8 @@ class DPS(_Translated):
     the paper's step zeta_t = scale / |y - A m(x_t)| on the squared norm. The noise of y does not
     enter. The paper's appendix D takes scale = 1 for FFHQ inpainting, super-resolution and
     deblurring, its code 0.3 to 0.5, both for data in [-1, 1] and 1,000 ancestral steps (eta = 1);
-    fewer steps want a larger one. A may be any differentiable mean of a Gaussian observation.
+    fewer steps want a larger one. A may be any differentiable mean of a Gaussian observation. An
+    exact observation is followed with weights off, and met only nearly.
 
     Heuristic with weights off. With weights on the target is the posterior: the twist is
     `Twisted`'s, and the translation is weighed.
@@ -62,6 +69,10 @@ class DPS(_Translated):
     def __post_init__(self):
         if not self.scale > 0.0:
             raise InputError(f"DPS: scale is {self.scale}; it must be positive")
+
+    def takes_exact(self, weighted):
+        """With weights off."""
+        return not weighted
 
     def check(self, model):
         """Raises ``InputError`` where an observed site is not Gaussian."""
@@ -93,7 +104,8 @@ class PiGDM(_Translated):
     x_s <- x_s + alpha_t r_t^2 g, where g is the gradient of log N(y; A m(x_t), r_t^2 A A' +
     sigma_y^2 I) with the covariance held fixed, and r_t^2 = sigma_t^2 / (alpha_t^2 + sigma_t^2):
     the variance of x_0 given x_t for data of unit variance, which is what the paper assumes (its
-    sigma_t is ours over alpha_t). As sigma_y goes to zero r_t^2 g becomes the pseudo-inverse form.
+    sigma_t is ours over alpha_t). As sigma_y goes to zero r_t^2 g becomes the pseudo-inverse form,
+    and for an exact observation the last step draws the reverse kernel given A x_0 = y instead.
     The paper takes DDIM steps with eta = 1 or less: pass ``kernel=kernels.DDIM(eta)``.
 
     Heuristic with weights off. With weights on the twist is the guiding density.
@@ -101,6 +113,10 @@ class PiGDM(_Translated):
     Cost: one network evaluation and one vector-Jacobian product a particle and step; one
     decomposition of the operator a run.
     """
+
+    def takes_exact(self, weighted):
+        """Always."""
+        return True
 
     def check(self, model):
         """Raises ``InputError`` unless the observation is linear-Gaussian."""
@@ -115,9 +131,15 @@ class PiGDM(_Translated):
         t = model.level(step)
         spread = t.sigma**2 / (t.alpha**2 + t.sigma**2)
         one = jnp.ones(())
-        guiding = PseudoObservation(shared.observed, one, 1.0 + spread * shared.values**2)
+        variances = shared.noise + spread * shared.values**2
+        guiding = PseudoObservation(shared.observed, one, variances)
         denoised, pullback = jax.vjp(lambda x: model.denoise(x, t), x)
         misfit = shared.observed - shared.project(denoised)
-        (gradient,) = pullback(shared.right.T @ (shared.values * misfit / guiding.variances))
+        (gradient,) = pullback(shared.right.T @ (shared.values * misfit / variances))
         value = guiding.log_density(shared, denoised)
         return value, _Guide(denoised, t.alpha * spread * gradient)
+
+    def propose(self, key, model, shared, x, guide: _Guide, step):
+        """The translated draw."""
+        move = partial(super().propose, key, model, shared, x, guide, step)
+        return end_exactly(key, model, shared, x, guide.denoised, step, move)

@@ -78,6 +78,25 @@ class ClassifierGuidance(Proposal):
         return model.transition(x, denoised, step).tilted(gradient)
 
 
+def require_same_process(
+    name: str, conditional: DiffusionDistribution, model: ReverseModel
+) -> None:
+    """Raises ``InputError`` unless the conditional prior has the site's shape and schedule."""
+    problem = model.problem
+    if conditional.event_shape != problem.event_shape:
+        raise InputError(
+            f"{name}: the conditional prior has events of shape {conditional.event_shape}, site"
+            f" '{problem.site}' of shape {problem.event_shape}"
+        )
+    times = model.levels.time[:-1]
+    levels = [p.schedule.log_snr(times) for p in (conditional, problem.prior)]
+    if not jnp.allclose(levels[0], levels[1], rtol=1e-3, atol=1e-3):
+        raise InputError(
+            f"{name}: the conditional prior has another noise schedule than site '{problem.site}';"
+            " both must share one"
+        )
+
+
 class Means(NamedTuple):
     """The denoised mean without the condition, and with it at the given strength."""
 
@@ -134,19 +153,7 @@ class ClassifierFree(GuidedMean):
 
     def check(self, model):
         """Raises ``InputError`` where the conditional prior does not fit the model's."""
-        if self.conditional.event_shape != model.problem.event_shape:
-            raise InputError(
-                f"ClassifierFree: the conditional prior has events of shape"
-                f" {self.conditional.event_shape}, site '{model.problem.site}' of shape"
-                f" {model.problem.event_shape}"
-            )
-        times = model.levels.time[:-1]
-        levels = [p.schedule.log_snr(times) for p in (self.conditional, model.problem.prior)]
-        if not jnp.allclose(levels[0], levels[1], rtol=1e-3, atol=1e-3):
-            raise InputError(
-                "ClassifierFree: the conditional prior has another noise schedule than site"
-                f" '{model.problem.site}'; both must share one"
-            )
+        require_same_process("ClassifierFree", self.conditional, model)
         if self.log_prob is not None:
             _check_log_prob("ClassifierFree", self.log_prob, model)
 

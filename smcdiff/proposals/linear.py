@@ -2,7 +2,7 @@
 
 The whitened residual r(x) = Gamma^{-1/2} (y - A x) is all that is known of the observation; here
 are the quantities derived from it. In whitened coordinates the noise is N(0, I), and a masked entry
-is a row of zeros.
+is a row of zeros. Of an exact observation the residual is y - A x and the noise is 0.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from smcdiff.errors import InputError
+from smcdiff.gaussian import LOG_2PI
 from smcdiff.model import Problem
 from smcdiff.proposals.base import ReverseModel
 
@@ -72,23 +73,27 @@ def near_solution(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """An observation of single coordinates: y_i = x[index_i] + scale_i * noise.
+    """An observation of single coordinates: y_i = gain_i (x[index_i] + scale_i * noise).
 
     Attributes:
         observed: (d,) which coordinates are observed.
-        values: (d,) their observed values; 0 elsewhere.
-        scale: (d,) their noise standard deviations, in data units; 1 elsewhere.
+        values: (d,) y over the gain, for them; 0 elsewhere.
+        scale: (d,) their noise standard deviations, in the units of x, 0 where the observation is
+            exact; 1 elsewhere.
+        log_constant: log of p(y given x) over the density of N(values, scale^2) at x, which does
+            not depend on x; of an exact observation, of the change of variables from x to y.
     """
 
     observed: Bool[Array, " d"]
     values: Float[Array, " d"]
     scale: Float[Array, " d"]
+    log_constant: Float[Array, ""]
 
 
 def _probe(residual, size: int) -> tuple[Array, Array, Array]:
     """Candidate indices, inverse noise scales, and r(0)."""
     at_zero = residual(jnp.zeros((size,)))
-    inverse_scale = at_zero - residual(jnp.ones((size,)))
+    inverse_scale = at_zero - residual(jnp.ones((size,)))  # the gain, of an exact observation
     weighted = at_zero - residual(jnp.arange(size, dtype=at_zero.dtype))
     safe = jnp.where(inverse_scale == 0.0, 1.0, inverse_scale)
     index = jnp.clip(jnp.round(weighted / safe), 0, size - 1).astype(jnp.int32)
@@ -97,17 +102,22 @@ def _probe(residual, size: int) -> tuple[Array, Array, Array]:
 
 def selection(model: ReverseModel) -> Selection:
     """Reads which coordinates are observed, their values and noise, from the residual."""
-    size = model.size
+    size, exact = model.size, model.problem.noise_free
     index, inverse_scale, at_zero = _probe(model.residual, size)
     seen = inverse_scale > 0.0
-    scale = jnp.where(seen, 1.0 / jnp.where(seen, inverse_scale, 1.0), 1.0)
+    unit = jnp.where(seen, 1.0 / jnp.where(seen, inverse_scale, 1.0), 1.0)
     # Masked entries are written to a slot behind the last coordinate and cut off.
     slot = jnp.where(seen, index, size)
 
     def scatter(fill, values):
         return jnp.full((size + 1,), fill).at[slot].set(values)[:size]
 
-    return Selection(scatter(False, seen), scatter(0.0, at_zero * scale), scatter(1.0, scale))
+    values = scatter(0.0, at_zero * unit)
+    # At the values the law of x is at its mode, and whatever sees no x counts as it is.
+    law = jnp.log(unit) + (0.0 if exact else 0.5 * LOG_2PI)
+    log_constant = model.log_likelihood(values) + jnp.sum(jnp.where(seen, law, 0.0))
+    scale = scatter(1.0, jnp.zeros_like(unit) if exact else unit)
+    return Selection(scatter(False, seen), values, scale, log_constant)
 
 
 def require_selection(problem: Problem, name: str) -> None:
@@ -126,8 +136,14 @@ def require_selection(problem: Problem, name: str) -> None:
     is_selection = bool(jnp.all(jnp.abs(predicted - actual) <= tolerance))
     used: Int[np.ndarray, " n"] = np.asarray(index)[np.asarray(inverse_scale) > 0]
     if not is_selection or bool(jnp.any(inverse_scale < 0)) or len(np.unique(used)) != len(used):
+        others = "FPS()" if problem.noise_free else "Twisted() or proposals.MomentMatched()"
         raise InputError(
             f"{name} needs an observation of single entries of site '{problem.site}' (a mask, each"
-            " entry at most once); for other linear operators use proposals.Twisted() or"
-            " proposals.MomentMatched()"
+            f" entry at most once); for other linear operators use proposals.{others}"
+        )
+    unseen = jnp.where(inverse_scale > 0, 0.0, jnp.abs(at_zero))
+    if problem.noise_free and bool(jnp.max(unseen, initial=0.0) > tolerance):
+        raise InputError(
+            f"{name}: no '{problem.site}' satisfies the exact observation, which has entries that"
+            " are no entry of it; check the mask and the observed values"
         )

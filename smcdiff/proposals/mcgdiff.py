@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from smcdiff.proposals.base import Proposal
-from smcdiff.proposals.singular import noised_observation, require_singular, singular_system
+from smcdiff.proposals.singular import (
+    end_exactly,
+    noised_observation,
+    require_singular,
+    singular_system,
+)  # fmt: skip
 
 
 @jax.tree_util.register_dataclass
@@ -18,16 +24,21 @@ class MCGDiff(Proposal):
 
     In singular coordinates and as if the prior were flat, y observes x_t / alpha_t with noise
     1 + s^2 sigma_t^2 / alpha_t^2 (whitened); twist and draw use that Gaussian. As the noise of y
-    goes to zero this is the published algorithm 1 (Cardoso et al. 2023, section 2, kappa = 0). With
-    noise, the paper instead lets y stand for x_tau at the level tau whose noise is that of y, and
-    leaves the reverse kernel alone below it, which is right only for an ideal reverse kernel; here
-    the noise of y is added at every level and the last twist is the likelihood, so that the weights
-    are consistent for any kernel.
+    goes to zero this is the published algorithm 1 (Cardoso et al. 2023, section 2, kappa = 0), and
+    for an exact observation the last step draws the reverse kernel given A x_0 = y. With noise, the
+    paper instead lets y stand for x_tau at the level tau whose noise is that of y, and leaves the
+    reverse kernel alone below it, which is right only for an ideal reverse kernel; here the noise
+    of y is added at every level and the last twist is the likelihood, so that the weights are
+    consistent for any kernel.
 
     Consistent. With weights off it is guidance by the noised observation.
 
     Cost: one network evaluation a particle and step; one decomposition of the operator a run.
     """
+
+    def takes_exact(self, weighted):
+        """Always."""
+        return True
 
     def check(self, model):
         """Raises ``InputError`` unless the observation is linear-Gaussian."""
@@ -59,5 +70,10 @@ class MCGDiff(Proposal):
         return log_twist, model.denoise_for_kernel(x, level)
 
     def law(self, model, shared, x, guide, step):
-        """The reverse kernel, conditioned."""
+        """The reverse kernel, conditioned; not that of the last step to an exact observation."""
         return self._condition(shared, model.transition(x, guide, step), model.level(step + 1))
+
+    def propose(self, key, model, shared, x, guide, step):
+        """A draw of the conditioned kernel."""
+        move = partial(super().propose, key, model, shared, x, guide, step)
+        return end_exactly(key, model, shared, x, guide, step, move)

@@ -26,10 +26,10 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
+from smcdiff.gaussian import LOG_2PI, inverse_lower, log_normal_cholesky
 from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import log_normaliser, near_solution, require_linear
-from smcdiff.transitions import LOG_2PI, inverse_lower, log_normal_cholesky
 
 
 class _Shared(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -37,18 +38,25 @@ class Rejuvenated(Proposal):
         moves: moves a step.
         jump: levels to go up.
         every: steps from one step with moves to the next.
+        above: moves are made at levels of higher log-SNR only; the moves of noisier levels follow
+            a twist that may be wrong there.
     """
 
     proposal: Proposal = dataclasses.field(default_factory=Bootstrap)
     moves: int = dataclasses.field(default=1, metadata={"static": True})
     jump: int = dataclasses.field(default=1, metadata={"static": True})
     every: int = dataclasses.field(default=1, metadata={"static": True})
+    above: float = dataclasses.field(default=-math.inf, metadata={"static": True})
 
     def __post_init__(self):
         for name in ("moves", "jump", "every"):
             value = getattr(self, name)
             if value < 1:
                 raise InputError(f"Rejuvenated: {name} is {value}; it must be at least 1")
+
+    def takes_exact(self, weighted):
+        """As the proposal."""
+        return self.proposal.takes_exact(weighted)
 
     def check(self, model):
         """Raises ``InputError`` where the proposal does not fit, or follows a path of its own."""
@@ -97,6 +105,7 @@ class Rejuvenated(Proposal):
 
         top = step + 1 - self.jump
         possible = (step < model.num_steps - 1) & (top >= 0) & ((step + 1) % self.every == 0)
+        possible &= model.level(step + 1).log_snr > self.above
         moved, change = jax.lax.cond(
             possible, rejuvenate, lambda x: (x, jnp.zeros_like(log_ratio)), drawn
         )
@@ -107,6 +116,9 @@ class Rejuvenated(Proposal):
 
     def _move(self, key, model: ReverseModel, shared, state, step):
         x, log_twist = state
+        # A true dependence on the twist at x: two evaluations that do not wait for each other may
+        # each hold a pool thread that the batched LAPACK calls of the other one wait for (CPU).
+        key = jax.random.fold_in(key, jnp.isnan(log_twist))
         key_up, key_down, key_accept = jax.random.split(key, 3)
         s, t = model.level(step), model.level(step - self.jump)
         noisy = renoise(key_up, x, s, t)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
+from smcdiff.proposals.linear import require_selection
 from smcdiff.proposals.replacement import Replacement, SMCDiff
 from smcdiff.schedules import Level
 
@@ -61,9 +62,13 @@ class RePaint(Proposal):
     def _base(model: ReverseModel) -> Replacement | SMCDiff:
         return SMCDiff() if model.weighted else Replacement()
 
+    def takes_exact(self, weighted):
+        """Always."""
+        return True
+
     def check(self, model):
         """Raises ``InputError`` unless single entries are observed and the jump fits the grid."""
-        self._base(model).check(model)
+        require_selection(model.problem, "RePaint")
         if self.jump >= model.num_steps:
             raise InputError(
                 f"RePaint: jump is {self.jump}; it must be below num_steps = {model.num_steps}"

@@ -1,7 +1,8 @@
 """Replacement and SMC-Diff: put a noised copy of the observed entries into the particles.
 
 Both observe single entries of x (a mask). The imputed clean entries are y + noise of the
-observation's own size: the law of the observed part of x_0 given y under a flat prior.
+observation's own size: the law of the observed part of x_0 given y under a flat prior; y itself
+where it is observed exactly.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from smcdiff.gaussian import LOG_2PI
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import Selection, require_selection, selection
-from smcdiff.transitions import LOG_2PI
 
 
 def _log_normal(x, mean, scale, where) -> Float[Array, ""]:
@@ -33,6 +34,10 @@ class _Masked(Proposal):
 
     path_weighted: ClassVar[bool] = True
     masks_only: ClassVar[bool] = True
+
+    def takes_exact(self, weighted):
+        """Always."""
+        return True
 
     def check(self, model):
         """Raises ``InputError`` unless single entries are observed."""
@@ -58,7 +63,7 @@ class Replacement(_Masked):
     rest from the reverse kernel (Song et al. 2021, appendix I.2, where sigma_y = 0). A heuristic
     with weights off: the rest never learns whether it fits the observed part. With weights on the
     engine's importance weights make it consistent, with a large variance; `SMCDiff` is the
-    same idea with a shared path, and better.
+    same idea with a shared path, and better. An exact observation is what it was published for.
 
     Cost: one network evaluation a particle and step.
     """
@@ -72,7 +77,10 @@ class Replacement(_Masked):
         scale = jnp.sqrt(level.sigma**2 + (level.alpha * chosen.scale) ** 2)
         mean = level.alpha * chosen.values
         values = mean + scale * jax.random.normal(key, mean.shape, mean.dtype)
-        return values, _log_normal(values, mean, scale, chosen.observed)
+        # Clean entries of an exact observation are what they are.
+        random = scale > 0.0
+        scale = jnp.where(random, scale, 1.0)
+        return values, _log_normal(values, mean, scale, chosen.observed & random)
 
     def start(self, key, model, shared):
         """The observed entries noised to the first level, the rest from the terminal law."""
@@ -87,6 +95,10 @@ class Replacement(_Masked):
         values, log_q = self._impute(key_impute, shared, model.level(step + 1))
         x, log_p = self._step(key_rest, model, shared, x, guide, step, values)
         return x, log_p - jnp.where(model.no_density(step), 0.0, log_q)
+
+    def final(self, model, shared, x):
+        """The log likelihood; of an exact observation the change of variables from x to y."""
+        return shared.log_constant if model.problem.noise_free else model.log_likelihood(x)
 
 
 def forward_noise(
@@ -141,9 +153,9 @@ class SMCDiff(_Masked):
 
     The noise of one forward path of the observed entries is drawn for each chain and shared by its
     particles; they are weighted by how well they predict the path. Consistent for an ideal reverse
-    kernel (`smcdiff.kernels.Exact`), in the noise-free case as published. With observation noise
-    each particle imputes clean entries y + noise of its own once and keeps them. With weights off
-    it is `Replacement` along a path.
+    kernel (`smcdiff.kernels.Exact`), as published where the observation is exact. With observation
+    noise each particle imputes clean entries y + noise of its own once and keeps them. With weights
+    off it is `Replacement` along a path.
 
     Cost: one network evaluation a particle and step.
     """
@@ -165,7 +177,9 @@ class SMCDiff(_Masked):
     @staticmethod
     def along_path(model: ReverseModel, shared: _Path, x, step, other) -> Float[Array, " d"]:
         """Where the observed entries of a particle that is at x after ``step`` are at ``other``."""
-        clean = (x - shared.noise[step]) / model.level(step).alpha
+        clean = shared.chosen.values
+        if not model.problem.noise_free:
+            clean = (x - shared.noise[step]) / model.level(step).alpha
         return model.level(other).alpha * clean + shared.noise[other]
 
     def propose(self, key, model, shared, x, guide, step):
@@ -179,5 +193,5 @@ class SMCDiff(_Masked):
         return x, log_p - log_q
 
     def final(self, model, shared, x):
-        """Zero: the likelihood of y cancels against the imputation of the clean entries."""
-        return jnp.zeros(())
+        """A constant: the likelihood of y over the law that imputed the clean entries."""
+        return shared.chosen.log_constant

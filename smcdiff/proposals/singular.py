@@ -1,7 +1,10 @@
 """Singular coordinates of a linear-Gaussian observation, and Gaussian draws in them.
 
 The whitened operator is U diag(s) V'. In coordinates z = U' r the observation is z_i = s_i (V' x)_i
-plus standard normal noise; rows of the observation outside the range of U tell nothing of x.
+plus standard normal noise; rows of the observation outside the range of U tell nothing of x. An
+exact observation has no noise, and then z_i with s_i = 0 is not there: the evidence is the density
+of U' A x_0 in the coordinates with s_i > 0, at U' y; that is, with respect to Lebesgue measure on
+the range of A, and for a full-row-rank A the Lebesgue density of y.
 
 A NumPyro model shows its mean and not the operator in it, so the decomposition is taken here, of
 the whitened residual, and not from `smcdiff.operators`.
@@ -10,20 +13,19 @@ the whitened residual, and not from `smcdiff.operators`.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smcdiff.errors import InputError
+from smcdiff.gaussian import LOG_2PI
+from smcdiff.operators.base import LARGEST_DENSE
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import log_normaliser, require_linear
 from smcdiff.schedules import Level
-from smcdiff.transitions import LOG_2PI
-
-LARGEST = 4096
-"""Observations or event entries, whichever are fewer, whose dense decomposition is affordable."""
 
 
 class SingularSystem(NamedTuple):
@@ -34,28 +36,55 @@ class SingularSystem(NamedTuple):
         values: (r,) singular values, largest first; tiny ones are zero.
         right: (r, d) rows of V'.
         observed: (r,) the whitened observation, U' r(0).
-        log_constant: c in log p(y given x) = c - |observed - s V' x|^2 / 2.
+        noise: (r,) variances of its noise: 1; of an exact observation 0, but 1 where s is zero, for
+            there is nothing to be divided.
+        log_constant: c in log p(y given x) = c - |observed - s V' x|^2 / 2; of an exact observation
+            the constant of as many normal densities as there are s > 0.
     """
 
     left: Float[Array, "m r"]
     values: Float[Array, " r"]
     right: Float[Array, "r d"]
     observed: Float[Array, " r"]
+    noise: Float[Array, " r"]
     log_constant: Float[Array, ""]
+
+    @property
+    def seen(self) -> Bool[Array, " r"]:
+        """Which coordinates the operator sees at all."""
+        return self.values > 0.0
+
+    @property
+    def data(self) -> Float[Array, " r"]:
+        """What the observation says of V' x; 0 in coordinates that are not seen."""
+        seen = self.seen
+        return jnp.where(seen, self.observed / jnp.where(seen, self.values, 1.0), 0.0)
+
+    @property
+    def log_volume(self) -> Float[Array, ""]:
+        """Log of the product of the singular values that are not zero."""
+        return jnp.sum(jnp.log(jnp.where(self.seen, self.values, 1.0)))
 
     def project(self, x: Float[Array, " d"]) -> Float[Array, " r"]:
         """What the operator sees of x: s V' x."""
         return self.values * (self.right @ x)
+
+    def adjoint(self, z: Float[Array, " r"]) -> Float[Array, " d"]:
+        """The adjoint of `project`: V s z."""
+        return (self.values * z) @ self.right
 
 
 def require_singular(model: ReverseModel, name: str) -> None:
     """Raises ``InputError`` unless the observation is linear-Gaussian and its SVD affordable."""
     require_linear(model.problem, name)
     fewer = min(model.size, model.problem.num_observations)
-    if fewer > LARGEST:
+    if fewer > LARGEST_DENSE:
+        remedy = "use proposals.KrylovMomentMatched() or proposals.Twisted()"
+        if model.problem.noise_free:
+            remedy = "use proposals.SMCDiff() for a mask, or give the observation noise"
         raise InputError(
-            f"{name} decomposes the operator, which is affordable up to {LARGEST} observations, not"
-            f" {fewer}; use proposals.KrylovMomentMatched() or proposals.Twisted()"
+            f"{name} decomposes the operator, which is affordable up to {LARGEST_DENSE}"
+            f" observations, not {fewer}; {remedy}"
         )
 
 
@@ -68,12 +97,16 @@ def singular_system(model: ReverseModel) -> SingularSystem:
     kept = values > cutoff
     values = jnp.where(kept, values, 0.0)
     observed = left.T @ model.residual(origin)
+    if model.problem.noise_free:
+        # Observed values that the operator cannot reach were refused by the reader.
+        observed, noise = jnp.where(kept, observed, 0.0), jnp.where(kept, 0.0, 1.0)
+        return SingularSystem(left, values, right, observed, noise, -0.5 * jnp.sum(kept) * LOG_2PI)
     # At a solution the residual is small, and what is left of it is outside the range of U.
     solution = right.T @ jnp.where(kept, observed / jnp.where(kept, values, 1.0), 0.0)
     rest = model.residual(solution)
     outside = rest - left @ (left.T @ rest)
     constant = log_normaliser(model, solution) - 0.5 * jnp.sum(outside**2)
-    return SingularSystem(left, values, right, observed, constant)
+    return SingularSystem(left, values, right, observed, jnp.ones_like(values), constant)
 
 
 class PseudoObservation(NamedTuple):
@@ -98,8 +131,36 @@ class PseudoObservation(NamedTuple):
 
 def noised_observation(system: SingularSystem, level: Level) -> PseudoObservation:
     """The observation as one of x_t / alpha_t, as if the prior were flat."""
-    variances = 1.0 + (system.values * level.sigma / level.alpha) ** 2
+    variances = system.noise + (system.values * level.sigma / level.alpha) ** 2
     return PseudoObservation(system.observed, 1.0 / level.alpha, variances)
+
+
+Draw = tuple[Float[Array, " d"], Float[Array, ""]]
+"""A draw, and log p - log q there."""
+
+
+def end_exactly(
+    key: PRNGKeyArray,
+    model: ReverseModel,
+    system: SingularSystem,
+    x: Float[Array, " d"],
+    denoised: Float[Array, " d"] | None,
+    step: Array,
+    move: Callable[[], Draw],
+) -> Draw:
+    """``move()``, but the last step to an exact observation is the reverse kernel given it.
+
+    The log ratio of that step is the log density of A x_0 at y under the reverse kernel.
+    """
+    if not model.problem.noise_free:
+        return move()
+
+    def last() -> Draw:
+        transition = model.transition(x, denoised, step)
+        draw, log_density = transition.sample_pinned(key, system.right, system.seen, system.data)
+        return draw, log_density - system.log_volume
+
+    return jax.lax.cond(step == model.num_steps - 1, last, move)
 
 
 class SingularGaussian(NamedTuple):
@@ -133,7 +194,7 @@ class SingularDraw(Proposal):
     """A Gaussian draw in singular coordinates, whatever the reverse kernel.
 
     With weights on the draws are weighed against the reverse kernel, with the noised observation
-    as twist; the last step is the reverse kernel's own.
+    as twist; the last step is the reverse kernel's own, given the observation where that is exact.
     """
 
     @abstractmethod
@@ -171,4 +232,5 @@ class SingularDraw(Proposal):
         transition = model.transition(x, guide, step)
         is_last = step == model.num_steps - 1
         log_ratio = jnp.where(is_last, 0.0, transition.log_prob(moved) - log_q)
-        return jnp.where(is_last, transition.sample(key), moved), log_ratio
+        moved = jnp.where(is_last, transition.sample(key), moved)
+        return end_exactly(key, model, shared, x, guide, step, lambda: (moved, log_ratio))

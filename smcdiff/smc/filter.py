@@ -64,7 +64,7 @@ class _Settings:
     num_steps: int
     num_chains: int | None
     resampler: schemes.Resampler
-    ess_threshold: float
+    ess_threshold: float | Array
     weighted: bool
     batch_size: int | None
     collect: Callable | None
@@ -108,7 +108,7 @@ def particle_filter(
     *,
     num_chains: int | None = None,
     resampling: str | schemes.Resampler = schemes.systematic,
-    ess_threshold: float = 0.5,
+    ess_threshold: float | Float[Array, " steps"] = 0.5,
     weighted: bool = True,
     batch_size: int | None = None,
     collect: Callable[[StepInfo, PyTree, Float[Array, " n"]], PyTree] | None = None,
@@ -128,6 +128,8 @@ def particle_filter(
         resampling: a function ``(rng_key, weights, num_samples) -> int32 indices`` or the name of
             one in `smcdiff.smc.resampling`.
         ess_threshold: resample when the ESS is below this fraction of N; 0 never does, 1 always.
+            An array (num_steps + 1,) has one fraction for each move, the first unused: evidence is
+            unbiased for any fractions that do not depend on the particles.
         weighted: False takes every weight as one: the model's moves alone, no resampling and no
             evidence.
         batch_size: at most this many particles (over all chains) are mapped at once.
@@ -151,7 +153,7 @@ def particle_filter(
         num_steps=num_steps,
         num_chains=num_chains,
         resampler=schemes.get(resampling),
-        ess_threshold=float(ess_threshold),
+        ess_threshold=ess_threshold,
         weighted=weighted,
         batch_size=batch_size,
         collect=collect,
@@ -268,9 +270,13 @@ def _resample(settings: _Settings, key, state: _State, t):
         return state, ancestors
 
     resample, keep = settings.over_chains(resample), settings.over_chains(keep)
-    if not settings.weighted or threshold == 0.0:
+    if jnp.ndim(threshold) > 0:
+        threshold = jnp.asarray(threshold)[t]
+    never = isinstance(threshold, float | int) and threshold == 0
+    if not settings.weighted or never:
         return *keep(key, state), jnp.zeros(state.ess.shape, bool)
-    if threshold == 1.0 and not settings.from_blank:
+    always = isinstance(threshold, float | int) and threshold == 1
+    if always and not settings.from_blank:
         return *resample(key, state), jnp.ones(state.ess.shape, bool)
     low = (state.ess < threshold * n) | (threshold == 1.0)
     if settings.from_blank:
@@ -378,7 +384,13 @@ def _check_settings(num_particles, num_steps, num_chains, ess_threshold, batch_s
             raise InputError(f"particle_filter: {name} is {value}; it must be at least 1")
     if num_steps < 0:
         raise InputError(f"particle_filter: num_steps is {num_steps}; it must be at least 0")
-    if not 0.0 <= ess_threshold <= 1.0:
+    if jnp.ndim(ess_threshold) > 0:
+        if jnp.shape(ess_threshold) != (num_steps + 1,):
+            raise InputError(
+                f"particle_filter: ess_threshold has shape {jnp.shape(ess_threshold)}; give one"
+                f" number, or one for each of the {num_steps + 1} weightings"
+            )
+    elif not 0.0 <= ess_threshold <= 1.0:
         raise InputError(
             f"particle_filter: ess_threshold is {ess_threshold}; it must lie in [0, 1]"
         )

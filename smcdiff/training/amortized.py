@@ -8,7 +8,6 @@ gives the score of p(x_t given y).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 from collections.abc import Callable
@@ -21,19 +20,25 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 from numpyro import handlers
-from safetensors.numpy import save_file
 
 from smcdiff import flow, schedules
 from smcdiff.conditional import ConditionalNetwork
-from smcdiff.errors import InputError
+from smcdiff.errors import InputError, first_line
 from smcdiff.model import sites
 from smcdiff.networks.conditional import ConditionalUNet, observation_channels
 from smcdiff.networks.unet import state_dict
 from smcdiff.pixels import to_unit_range
 from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.training.config import TrainConfig
-from smcdiff.training.data import batch_indices, load_images, split
-from smcdiff.training.folder import largest_variance, schedule_entry
+from smcdiff.training.data import batch_indices, check_count, load_images, split
+from smcdiff.training.folder import (
+    CHECKPOINT,
+    largest_variance,
+    schedule_entry,
+    training_folder,
+    write_weights,
+    write_whole,
+)  # fmt: skip
 from smcdiff.training.loop import Loss, minimise
 from smcdiff.training.noise import SAMPLED, TRAINED, noisy
 from smcdiff.zoo import PREDICTIONS
@@ -71,6 +76,13 @@ class Simulator:
             raise InputError(
                 f"the model must be callable without arguments, like `def model(y=None)`: {error}"
             ) from error
+        except InputError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise InputError(
+                f"the model fails when it is called without arguments ({first_line(error)}); run it"
+                " under numpyro.handlers.seed to see where"
+            ) from error
         found = {n: s for n, s in trace.items() if s["type"] == "sample"}
         diffusion = [n for n, s in found.items() if sites.is_diffusion(s["fn"])]
         others = [n for n, s in found.items() if n not in diffusion and not sites.is_factor(s)]
@@ -105,9 +117,16 @@ def load_model(spec: str) -> Callable:
     if not name or not path.is_file():
         raise InputError(f"--model {spec}: give a Python file and a function, FILE:FUNCTION")
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert module_spec is not None and module_spec.loader is not None
+    if module_spec is None or module_spec.loader is None:
+        raise InputError(f"--model {spec}: {path} is no Python file; give FILE.py:FUNCTION")
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(
+            f"--model {spec}: {path} fails when it is imported ({first_line(error)}); run it with"
+            " python to see where"
+        ) from error
     if not callable(getattr(module, name, None)):
         raise InputError(f"--model {spec}: {path} has no function '{name}'")
     return getattr(module, name)
@@ -140,15 +159,23 @@ def train_amortized(
     """
     config = TrainConfig() if config is None else config
     simulator = Simulator.of(model)
-    folder = Path(output)
-    if (folder / "config.json").exists():
-        raise InputError(f"{folder} holds a finished model; choose another folder")
-    events = _events(simulator, data, config)
+    images = None if data is None else _images(simulator, data, config)
+    with training_folder(output) as folder:
+        events = _draws(simulator, config) if images is None else images
+        _train(simulator, events, folder, config, command)
+    return folder
+
+
+def _train(
+    simulator: Simulator, events: np.ndarray, folder: Path, config: TrainConfig, command: str
+) -> None:
+    """`train_amortized`, on events that were checked and in a folder that is there."""
     shape = simulator.prior.event_shape
-    folder.mkdir(parents=True, exist_ok=True)
     simulate = jax.jit(jax.vmap(simulator))
-    keys = jax.random.split(jax.random.key(config.seed), min(256, len(events)))
-    pairs = simulate(keys, _clean(events[: len(keys)]))
+    some = np.sort(np.random.default_rng(0).permutation(len(events))[:2000])
+    # A stream of its own: the loop folds the step's number into the seed's key.
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 2**31), len(some[:256]))
+    pairs = simulate(keys, _clean(events[np.random.default_rng(1).permutation(some)[:256]]))
     mean, std = float(pairs.mean()), float(pairs.std())
     if not std > 0.0:
         raise InputError(f"site '{simulator.observed}' is the same for every event: nothing to do")
@@ -177,34 +204,35 @@ def train_amortized(
         y = jax.vmap(simulator)(jax.random.split(key_y, len(clean)), clean)
         return error(params, clean, y, key)
 
-    checkpoint = folder / "checkpoint.safetensors"
+    checkpoint = folder / CHECKPOINT
     state = minimise(Loss(loss, batch), params, config, checkpoint)
     fresh = _clean(events[held_out])
     held_out_loss = float(jax.jit(loss)(state.ema, fresh, jax.random.key(1)))
     learned = ConditionalNetwork(
         state.ema, mean, std, prediction, SAMPLED, graph, shape, pairs.shape[1:],
-        largest_variance(np.asarray(_clean(events[:2000]))),
+        largest_variance(np.asarray(_clean(events[some]))),
     )  # fmt: skip
     _write(folder, learned, network, config, held_out_loss, float(state.seconds), command)
     checkpoint.unlink()
-    return folder
 
 
-def _events(simulator: Simulator, data, config: TrainConfig) -> np.ndarray:
-    """uint8 images of the data, or float draws of the prior."""
-    shape = simulator.prior.event_shape
-    if data is None:
-        keys = jax.random.split(jax.random.key(config.seed), _POOL // 64)
-        draw = jax.jit(lambda prior, key: flow.sample(prior, key, (64,)))
-        return np.concatenate([np.asarray(draw(simulator.prior, key)) for key in keys])
-    images = load_images(data)
+def _images(simulator: Simulator, data: str | Path, config: TrainConfig) -> np.ndarray:
+    """uint8 images of the data, of the prior's shape."""
+    images, shape = load_images(data), simulator.prior.event_shape
     if images.shape[1:] != shape:
         raise InputError(
-            f"{data}: images of shape {images.shape[1:]}, but site '{simulator.site}' has {shape}"
+            f"{data}: images of shape {images.shape[1:]}, but site '{simulator.site}' has {shape};"
+            " resize them, or take the prior of such images"
         )
-    if len(images) < 2 * config.batch:
-        raise InputError(f"{data}: {len(images)} images are too few for batches of {config.batch}")
+    check_count(data, len(images), config.batch)
     return images
+
+
+def _draws(simulator: Simulator, config: TrainConfig) -> np.ndarray:
+    """Float draws of the prior."""
+    keys = jax.random.split(jax.random.key(config.seed), _POOL // 64)
+    draw = jax.jit(lambda prior, key: flow.sample(prior, key, (64,)))
+    return np.concatenate([np.asarray(draw(simulator.prior, key)) for key in keys])
 
 
 def _clean(events: np.ndarray) -> Array:
@@ -222,16 +250,16 @@ def _with_observation(config: TrainConfig, shape, observation):
 def _write(
     folder: Path, learned: ConditionalNetwork, network, config, error, seconds, command
 ) -> None:
-    weights = folder / "model.safetensors"
     arrays = state_dict(nnx.merge(learned.graph, learned.state))
-    save_file(arrays, weights)
+    checksum = write_weights(folder, arrays)
     size = sum(array.size for array in arrays.values())
-    (folder / "card.md").write_text(
+    write_whole(
+        folder / "card.md",
         f"# {folder.name}\n\n{config.description}\n\n"
         f"Conditional network of {size:,} parameters for observations of shape"
         f" {learned.observation_shape}. Licence of the data: {config.licence}\n\n"
         f"Trained on {jax.devices()[0].device_kind}, with\n\n    {command}\n\n"
-        f"({seconds / 60:.0f} minutes; held-out loss {error:.4f})\n"
+        f"({seconds / 60:.0f} minutes; held-out loss {error:.4f})\n",
     )
     description: dict[str, Any] = {
         "kind": "conditional",
@@ -247,6 +275,6 @@ def _write(
         "schedule": schedule_entry(SAMPLED),
         "data_variance": learned.data_variance,
         "history": [{"command": command, "seconds": seconds}],
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "sha256": checksum,
     }
-    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+    write_whole(folder / "config.json", json.dumps(description, indent=2) + "\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,17 +10,27 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from safetensors.numpy import save_file
 
 from smcdiff import schedules
 from smcdiff.conditional import NetworkClassifier
-from smcdiff.errors import InputError
 from smcdiff.networks.classifier import NoisyClassifier
 from smcdiff.networks.unet import state_dict
 from smcdiff.pixels import to_unit_range
 from smcdiff.training.config import TrainConfig
-from smcdiff.training.data import LabelledImages, load_images, load_labels, split
-from smcdiff.training.folder import schedule_entry
+from smcdiff.training.data import (
+    LabelledImages,
+    check_count,
+    load_images,
+    load_labels,
+    split,
+)  # fmt: skip
+from smcdiff.training.folder import (
+    CHECKPOINT,
+    schedule_entry,
+    training_folder,
+    write_weights,
+    write_whole,
+)  # fmt: skip
 from smcdiff.training.loop import Loss, minimise
 from smcdiff.training.noise import SAMPLED, TRAINED, noisy
 from smcdiff.zoo import PREDICTIONS
@@ -47,13 +56,15 @@ def train_classifier(
     """
     config = TrainConfig() if config is None else config
     images = load_images(data)
+    check_count(data, len(images), config.batch)
     labels = load_labels(data, len(images))
-    if len(images) < 2 * config.batch:
-        raise InputError(f"{data}: {len(images)} images are too few for batches of {config.batch}")
-    folder = Path(output)
-    if (folder / "config.json").exists():
-        raise InputError(f"{folder} holds a finished model; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    with training_folder(output) as folder:
+        _train(data, folder, config, images, labels)
+    return folder
+
+
+def _train(data: str | Path, folder: Path, config: TrainConfig, images, labels) -> None:
+    """`train_classifier`, on data that were checked and in a folder that is there."""
     num_classes = int(labels.max()) + 1
     network = config.network(images.shape[1:])
 
@@ -71,18 +82,18 @@ def train_classifier(
         logits = nnx.merge(graph, params)(x, 1000.0 * times)
         return optax.softmax_cross_entropy_with_integer_labels(logits, classes).mean()
 
-    checkpoint = folder / "checkpoint.safetensors"
+    checkpoint = folder / CHECKPOINT
     state = minimise(Loss(loss, lambda step: known.batch(step, config)), params, config, checkpoint)
     accuracies = _accuracies(
         NetworkClassifier(state.ema, graph), images[held_out], labels[held_out]
     )
-    weights = folder / "model.safetensors"
     arrays = state_dict(nnx.merge(graph, state.ema))
-    save_file(arrays, weights)
+    checksum = write_weights(folder, arrays)
     run = {"command": config.command(Path(data), folder, "classifier"),
            "seconds": float(state.seconds)}  # fmt: skip
     size = sum(array.size for array in arrays.values())
-    (folder / "card.md").write_text(_card(folder.name, config, len(images), size, run, accuracies))
+    card = _card(folder.name, config, len(images), size, run, accuracies)
+    write_whole(folder / "card.md", card)
     description = {
         "kind": "classifier",
         "description": config.description,
@@ -93,11 +104,10 @@ def train_classifier(
         "num_classes": num_classes,
         "schedule": schedule_entry(SAMPLED),
         "history": [run],
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "sha256": checksum,
     }
-    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+    write_whole(folder / "config.json", json.dumps(description, indent=2) + "\n")
     checkpoint.unlink()
-    return folder
 
 
 def _accuracies(classifier: NetworkClassifier, images, labels) -> dict[int, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from smcdiff.errors import InputError
 from smcdiff.networks.unet import UNet2DConfig
 from smcdiff.training.weighting import LogNormal, MinSNR, Uniform, Weighting
 from smcdiff.zoo import PREDICTIONS
+
+_LARGEST = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +70,27 @@ class TrainConfig:
 
     def __post_init__(self):
         for name in ("steps", "batch", "patch", "layers", "checkpoint_every", "sample_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train: {name} is {getattr(self, name)}; it must be at least 1")
+            if not 1 <= getattr(self, name) <= _LARGEST:
+                raise InputError(
+                    f"train: {name} is {getattr(self, name)}; it must be at least 1, and at most"
+                    f" {_LARGEST}"
+                )
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"train: seed is {self.seed}; it must lie in 0 to {2**32 - 1}")
+        groups, heads = UNet2DConfig.norm_num_groups, UNet2DConfig.attention_head_dim
+        wrong = [size for size in self.channels if not 1 <= size <= _LARGEST or size % groups]
+        if wrong or not self.channels or self.channels[-1] % heads:
+            raise InputError(
+                f"train: channels are {self.channels}; give multiples of {groups}, the last of"
+                f" {heads}, for example 32,64"
+            )
+        if not 0.0 < self.learning_rate <= 1.0:
+            raise InputError(
+                f"train: learning_rate is {self.learning_rate}; it must lie in (0, 1], for example"
+                " 0.0015"
+            )
+        if not 0.0 <= self.ema < 1.0:
+            raise InputError(f"train: ema is {self.ema}; it must lie in [0, 1), for example 0.999")
         if not 0.0 < self.label_dropout < 1.0:
             raise InputError(
                 f"train: label_dropout is {self.label_dropout}; it must lie between 0 and 1, so"
@@ -83,8 +105,10 @@ class TrainConfig:
                 raise InputError(f"train: {name} is '{getattr(self, name)}'; choose from {choices}")
         if not 0.0 <= self.uniform_share < 1.0:
             raise InputError(f"train: uniform_share is {self.uniform_share}; it lies in [0, 1)")
-        if not self.log_snr_std > 0.0:
+        if not 0.0 < self.log_snr_std < math.inf:
             raise InputError(f"train: log_snr_std is {self.log_snr_std}; it must be positive")
+        if not math.isfinite(self.log_snr_mean):
+            raise InputError(f"train: log_snr_mean is {self.log_snr_mean}; it must be finite")
 
     def level_weighting(self) -> Weighting:
         """How much each noise level counts."""
@@ -111,7 +135,10 @@ class TrainConfig:
         height, width, channels = shape
         factor = self.patch * 2 ** (len(self.channels) - 1)
         if height % factor or width % factor:
-            raise InputError(f"train: images of {height} x {width} do not divide by {factor}")
+            raise InputError(
+                f"train: images of {height} x {width} do not divide by {factor} (the patch, times 2"
+                " for each resolution after the first); pad them, or give fewer --channels"
+            )
         depth = channels * self.patch**2
         plain = len(self.channels) - 1
         return UNet2DConfig(

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array
 
 from smcdiff.errors import InputError
-from smcdiff.pixels import to_unit_range
+from smcdiff.files import check_file, open_npz, read_npy
+from smcdiff.pixels import read_picture, to_unit_range
 
 if TYPE_CHECKING:
     from smcdiff.training.config import TrainConfig
@@ -64,26 +65,36 @@ def load_images(path: str | Path) -> np.ndarray:
     path = Path(path)
     if path.is_dir():
         images = _folder(path)
-    elif not path.is_file():
-        raise InputError(f"{path}: no such file or folder of images")
     elif path.suffix == ".npz":
-        with np.load(path) as arrays:
+        with open_npz(path) as arrays:
             names = [n for n in ("x_train", "images") if n in arrays] or arrays.files
-            if len(names) > 1:
-                raise InputError(f"{path}: name one of the arrays {names} 'images'")
+            if len(names) != 1:
+                raise InputError(f"{path}: arrays {names}; name the one with the images 'images'")
             images = arrays[names[0]]
     elif path.suffix == ".npy":
-        images = np.load(path, mmap_mode="r")
+        images = read_npy(path, mapped=True)
     else:
         images = _idx(path)
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or images.dtype != np.uint8:
+    if images.ndim != 4 or images.dtype != np.uint8 or not images.size:
         raise InputError(
             f"{path}: images have shape {images.shape} and type {images.dtype}; they must be uint8"
             " of shape (n, h, w) or (n, h, w, c)"
         )
+    some = images[:: max(1, len(images) // 1000)]
+    if len(some) > 1 and np.all(some == images[0]):
+        raise InputError(f"{path}: all images are the same; there is nothing to learn")
     return images
+
+
+def check_count(path: str | Path, count: int, batch: int) -> None:
+    """Raises ``InputError`` where there are too few images to learn from and to hold out."""
+    if count < 2 * batch:
+        raise InputError(
+            f"{path}: {count} images are too few for batches of {batch}; give more, or a --batch of"
+            f" at most {count // 2}"
+        )
 
 
 def load_labels(path: str | Path, count: int) -> np.ndarray:
@@ -107,27 +118,40 @@ def load_labels(path: str | Path, count: int) -> np.ndarray:
     elif path.suffix != ".npz":
         raise InputError(f"{path}: labels need an .npz with an array 'y_train' or 'labels'")
     else:
-        with np.load(path) as arrays:
+        with open_npz(path) as arrays:
             names = [name for name in ("y_train", "labels") if name in arrays]
             if not names:
                 raise InputError(f"{path}: no array 'y_train' or 'labels', only {arrays.files}")
             name, labels = names[0], arrays[names[0]]
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise InputError(
             f"{path}: '{name}' has shape {labels.shape} and type {labels.dtype}; there must be"
             f" a class from 0 for each of the {count} images"
+        )
+    classes = np.unique(labels)
+    if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
+        raise InputError(
+            f"{path}: '{name}' has {len(classes)} classes from {classes[0]} to {classes[-1]}; there"
+            " must be two or more, numbered from 0 without gaps"
         )
     return labels.astype(np.int32)
 
 
 def split(count: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of ``count`` images are learned from, and which held out: a sixtieth, at random.
+    """Which of ``count`` images are learned from, and which held out, at random.
+
+    A sixtieth is held out, of fewer than 3,840 images a sixth.
 
     The choice depends on the count alone: a run that continues another must not see its held-out
     images. At random, for data are often sorted by class.
     """
     order = np.random.default_rng(0).permutation(count)
-    held_out = max(batch, count // 60)
+    held_out = count // 60 if count >= 60 * 64 else max(1, count // 6)
+    if count - held_out < batch:
+        raise InputError(
+            f"train: {count} images, {held_out} of them held out, do not fill a batch of {batch};"
+            " use a smaller --batch"
+        )
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
@@ -139,29 +163,36 @@ def hide_labels(labels: np.ndarray, share: float, none: int, step: int, seed: in
 
 def _idx(path: Path) -> np.ndarray:
     """An idx file of bytes (LeCun's format: 0, 0, 8, axes, then big-endian lengths)."""
+    check_file(path, "a file or folder of images")
     with path.open("rb") as file:
         head = file.read(4)
         if len(head) < 4 or head[:3] != b"\x00\x00\x08":
             raise InputError(
                 f"{path}: neither .npz, .npy nor an idx file of bytes (unpack a .gz first)"
             )
-        shape = tuple(int(n) for n in np.frombuffer(file.read(4 * head[3]), ">u4"))
-    offset = 4 + 4 * head[3]
-    if path.stat().st_size != offset + np.prod(shape):
-        raise InputError(f"{path}: the file's size does not fit its shape {shape}; it is truncated")
+        lengths = file.read(4 * head[3])
+    whole = len(lengths) == 4 * head[3]
+    shape = tuple(int(n) for n in np.frombuffer(lengths, ">u4")) if whole else ()
+    offset = 4 + len(lengths)
+    if not whole or 0 in shape or path.stat().st_size != offset + np.prod(shape):
+        raise InputError(
+            f"{path}: the file's size does not fit its shape {shape}; it is truncated, so copy it"
+            " again"
+        )
     return np.memmap(path, np.uint8, "r", offset, shape)
 
 
 def _folder(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    files = sorted(path.glob("*.png"))
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".png")
     if not files:
-        raise InputError(f"{path}: the folder has no PNG files")
-    images = [np.asarray(Image.open(file)) for file in files]
+        raise InputError(f"{path}: the folder has no PNG files; convert the images to PNG")
+    images = [read_picture(file) for file in files]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
-            raise InputError(f"{file}: shape {image.shape}, but the first is {images[0].shape}")
+            raise InputError(
+                f"{file}: shape {image.shape}, but the first is {images[0].shape}; crop or convert"
+                " them to one size and number of channels"
+            )
     return np.stack(images)
 
 

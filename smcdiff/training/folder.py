@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
 import numpy as np
 from safetensors.numpy import save_file
 
+from smcdiff.errors import InputError
+from smcdiff.files import made_folder, replacing
 from smcdiff.networks.unet import UNet2D, state_dict
 from smcdiff.pixels import to_unit_range
 from smcdiff.schedules import Cosine
 from smcdiff.training.config import TrainConfig
-from smcdiff.zoo import prior_folder
+from smcdiff.zoo import prior_folder, read_config
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,28 +45,66 @@ class Trained:
     seconds: float
 
 
+@contextmanager
+def training_folder(path: str | Path) -> Iterator[Path]:
+    """Makes or continues the folder of a training run.
+
+    Args:
+        path: a folder that does not exist, is empty, or holds a checkpoint of an earlier run.
+
+    Yields:
+        The folder; one that is left empty goes again.
+
+    Raises:
+        InputError: a finished model or other files are there, or it cannot be written.
+    """
+    path, remedy = Path(path), "choose another --output"
+    with made_folder(path, remedy) as folder:
+        names = {file.name for file in folder.iterdir()}
+        if "config.json" in names:
+            raise InputError(f"{path} holds a finished model; nothing is overwritten: {remedy}")
+        # A run that was killed before its first checkpoint leaves its pictures and unnamed parts.
+        others = {name for name in names if not name.startswith(".part-")} - {"samples.png"}
+        if others and CHECKPOINT not in names:
+            raise InputError(f"{path} holds other files; nothing is overwritten: {remedy}")
+        yield folder
+
+
+def write_whole(file: Path, content: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with replacing(file) as temporary:
+        temporary.write_text(content)
+
+
+def write_weights(folder: Path, arrays: dict[str, np.ndarray]) -> str:
+    """Writes model.safetensors, and returns its checksum."""
+    file = folder / "model.safetensors"
+    with replacing(file) as temporary:
+        save_file(arrays, temporary)
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def write(folder: Path, config: TrainConfig, trained: Trained) -> None:
     """Writes model.safetensors, card.md and, last, config.json: what makes a folder a prior."""
-    weights = folder / "model.safetensors"
-    save_file(state_dict(trained.unet), weights)
+    checksum = write_weights(folder, state_dict(trained.unet))
     here = {"command": config.command(trained.data, folder), "seconds": trained.seconds}
     history = [*_history(config), here]
-    (folder / "card.md").write_text(_card(folder.name, config, trained, history))
-    description = _description(config, trained, history)
-    description["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
-    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+    write_whole(folder / "card.md", _card(folder.name, config, trained, history))
+    description = {**_description(config, trained, history), "sha256": checksum}
+    write_whole(folder / "config.json", json.dumps(description, indent=2) + "\n")
 
 
 def _history(config: TrainConfig) -> list[dict]:
     """Commands and seconds of the runs that this one started from, oldest first."""
     if config.init is None:
         return []
-    return json.loads((prior_folder(config.init) / "config.json").read_text())["history"]
+    return read_config(prior_folder(config.init)).get("history", [])
 
 
 def _description(config: TrainConfig, trained: Trained, history: list[dict]) -> dict:
     """What `smcdiff.load_prior` reads, and how it came to be."""
-    sample = to_unit_range(trained.images[:10_000])
+    chosen = np.random.default_rng(0).permutation(len(trained.images))[:10_000]
+    sample = to_unit_range(trained.images[np.sort(chosen)])
     return {
         "description": config.description,
         "licence": config.licence,
@@ -103,6 +147,10 @@ def _card(name: str, config: TrainConfig, trained: Trained, history: list[dict])
 
 
 def largest_variance(images: np.ndarray) -> float:
-    """Largest eigenvalue of the images' covariance, from at most 2,000 of them."""
-    flat = images[:2000].reshape(min(len(images), 2000), -1)
+    """Largest eigenvalue of the images' covariance, from a random 2,000 of them at most.
+
+    At random, for data are often sorted by class.
+    """
+    chosen = np.random.default_rng(0).permutation(len(images))[:2000]
+    flat = images[chosen].reshape(len(chosen), -1)
     return float(np.linalg.norm(flat - flat.mean(axis=0), 2) ** 2 / len(flat))

@@ -6,7 +6,6 @@ resumed ends with the weights of one that was not.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from smcdiff.errors import InputError
+from smcdiff.errors import InputError, first_line
+from smcdiff.files import replacing
 from smcdiff.progress import ProgressBar
 from smcdiff.training.config import TrainConfig
 
@@ -63,15 +64,20 @@ def _make_step(config: TrainConfig, loss: Loss):
 
 
 def _save_checkpoint(file: Path, state: State) -> None:
-    """Writes all of the state; a file that is not finished never takes the name."""
+    """Writes all of the state."""
     leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-    temporary = file.with_suffix(".part")
-    save_file(leaves, temporary)
-    os.replace(temporary, file)
+    with replacing(file) as temporary:
+        save_file(leaves, temporary)
 
 
 def _load_checkpoint(file: Path, state: State) -> State:
-    stored = load_file(file)
+    try:
+        stored = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{file}: the checkpoint cannot be read ({first_line(error)}); delete it, or choose a"
+            " new folder"
+        ) from error
     leaves, structure = jax.tree.flatten(state)
     fits = len(stored) == len(leaves) and all(
         stored[str(i)].shape == leaf.shape for i, leaf in enumerate(leaves)

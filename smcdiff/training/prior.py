@@ -14,19 +14,29 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
-from safetensors.numpy import load_file
 
 from smcdiff import plots, schedules
-from smcdiff.errors import InputError
 from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_dict
 from smcdiff.pixels import to_unit_range
 from smcdiff.priors import DiffusionPrior
 from smcdiff.training.config import TrainConfig
-from smcdiff.training.data import LabelledImages, load_images, load_labels, split
-from smcdiff.training.folder import Trained, write
+from smcdiff.training.data import (
+    LabelledImages,
+    check_count,
+    load_images,
+    load_labels,
+    split,
+)  # fmt: skip
+from smcdiff.training.folder import CHECKPOINT, Trained, training_folder, write
 from smcdiff.training.loop import Loss, minimise
 from smcdiff.training.noise import SAMPLED, TRAINED, noisy
-from smcdiff.zoo import PREDICTIONS, NetworkDenoiser, prior_folder
+from smcdiff.zoo import (
+    PREDICTIONS,
+    NetworkDenoiser,
+    prior_folder,
+    read_config,
+    read_weights,
+)  # fmt: skip
 
 
 def _loss(params, graph, batch, key, config: TrainConfig) -> Float[Array, ""]:
@@ -57,19 +67,21 @@ def train(data: str | Path, output: str | Path, config: TrainConfig | None = Non
     """
     config = TrainConfig() if config is None else config
     images = load_images(data)
-    if len(images) < 2 * config.batch:
-        raise InputError(f"{data}: {len(images)} images are too few for batches of {config.batch}")
-    folder = Path(output)
-    if (folder / "config.json").exists():
-        raise InputError(f"{folder} holds a finished prior; choose another folder")
+    check_count(data, len(images), config.batch)
     labels = load_labels(data, len(images)) if config.labels else None
+    with training_folder(output) as folder:
+        _train(data, folder, config, images, labels)
+    return folder
+
+
+def _train(data: str | Path, folder: Path, config: TrainConfig, images, labels) -> None:
+    """`train`, on data that were checked and in a folder that is there."""
     num_classes = 0 if labels is None else int(labels.max()) + 1
     network_config = config.network(images.shape[1:], num_classes)
-    folder.mkdir(parents=True, exist_ok=True)
     used, held_out = split(len(images), config.batch)
     training = LabelledImages(images, labels, num_classes, used)
     graph, params = _initial(network_config, config)
-    checkpoint = folder / "checkpoint.safetensors"
+    checkpoint = folder / CHECKPOINT
 
     def denoiser_of(params):
         return NetworkDenoiser.wrap(nnx.merge(graph, params), num_classes)
@@ -90,7 +102,6 @@ def train(data: str | Path, output: str | Path, config: TrainConfig | None = Non
     trained = Trained(unet, SAMPLED, Path(data), images, errors, float(state.seconds))
     write(folder, config, trained)
     checkpoint.unlink()
-    return folder
 
 
 def _initial(network_config: UNet2DConfig, config: TrainConfig):
@@ -103,7 +114,8 @@ def _initial(network_config: UNet2DConfig, config: TrainConfig):
         # Compiled as a whole: initialising layer by layer takes a minute.
         return nnx.split(nnx.jit(make)())
     network = nnx.eval_shape(make)
-    weights = load_file(prior_folder(config.init) / "model.safetensors")
+    folder = prior_folder(config.init)
+    weights = read_weights(folder, read_config(folder))
     if network_config.num_class_embeds is not None:  # an unconditional start knows no class
         size = (network_config.num_class_embeds, 4 * network_config.block_out_channels[0])
         weights.setdefault("class_embedding.weight", np.zeros(size, np.float32))

@@ -1,41 +1,12 @@
-"""The command line: what it leaves, and one line with exit code 2 for every bad input."""
-
-import os
+"""The command line: what it leaves."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from smcdiff import Posterior, cli
+from smcdiff import Posterior
 
 FAST = ["--particles", "4", "--steps", "4", "--chains", "1"]
-
-
-@pytest.fixture
-def smcdiff(tmp_path, monkeypatch, capsys):
-    """Runs the command in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        monkeypatch.setattr("sys.argv", ["smcdiff", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-def refused(result, *words):
-    """Bad input: exit code 2, one line that has these words, nothing left behind."""
-    code, _, err = result
-    lines = [line for line in err.splitlines() if line.startswith("smcdiff:")]
-    assert code == 2 and len(lines) == 1, err
-    assert "Traceback" not in err
-    assert all(word in lines[0] for word in words), lines[0]
 
 
 OPTIONS = {
@@ -89,53 +60,6 @@ def test_array_with_a_range_and_truth(smcdiff):
     assert "PSNR" in out
 
 
-def write(name, array):
-    np.save(name, array)
-    return name
-
-
-BAD = {
-    "no file": (lambda: ["none.png"], ["none.png", "no such file"]),
-    "wrong shape": (lambda: [write("a.npy", -np.ones((5, 5)))], ["(5, 5, 1)", "(28, 28, 1)"]),
-    "not an image": (lambda: [write("a.npy", np.zeros(3))], ["shape (3,)"]),
-    "wrong range": (lambda: [write("a.npy", np.full((28, 28), 9.0))], ["outside", "--range"]),
-    "which range": (lambda: [write("a.npy", np.eye(28))], ["--range 0 1"]),
-    "NaN": (lambda: [write("a.npy", np.full((28, 28), np.nan))], ["NaN", "--mask"]),
-    "zero noise": (lambda: ["--noise", "0"], ["--noise is 0"]),
-    "negative noise": (lambda: ["--noise", "-1"], ["--noise is -1"]),
-    "unknown prior": (lambda: ["--prior", "mnits"], ["did you mean 'mnist'"]),
-    "unknown proposal": (lambda: ["--proposal", "tds"], ["--proposal tds", "twisted"]),
-    "unknown part": (lambda: ["--hide", "middle"], ["--hide middle", "centre"]),
-    "no particles": (lambda: ["--particles", "0"], ["num_particles is 0"]),
-    "dense covariance": (lambda: ["--proposal", "moment-matched"], ["MomentMatched", "Twisted"]),
-    "truth": (lambda: ["--truth", "none.png"], ["--truth"]),
-    "NaN in mask": (
-        lambda: ["--mask", write("m.npy", np.full((28, 28), np.nan))],
-        ["m.npy", "NaN"],
-    ),
-    "all masked": (lambda: ["--mask", write("m.npy", np.zeros((28, 28)))], ["every pixel"]),
-    "mask shape": (lambda: ["--mask", write("m.npy", np.ones((7, 7)))], ["mask of shape"]),
-    "output under a file": (
-        lambda: ["--output", os.path.join(write("a.npy", np.zeros(1)), "out")],
-        ["cannot be written"],
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input(smcdiff, tmp_path, case):
-    words, message = BAD[case]
-    refused(smcdiff("solve", "inpaint", *words()), *message)
-    assert not (tmp_path / "smcdiff-inpaint").exists()
-
-
-def test_nothing_is_overwritten(smcdiff, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "precious").write_text("data")
-    refused(smcdiff("solve", "inpaint", "--output", "out"), "out exists")
-    assert (tmp_path / "out" / "precious").read_text() == "data"
-
-
 def test_sample_and_priors(smcdiff, tmp_path):
     code, _, err = smcdiff("sample", "--number", "3", "--steps", "3")
     assert code == 0, err
@@ -143,12 +67,6 @@ def test_sample_and_priors(smcdiff, tmp_path):
     assert (tmp_path / "smcdiff-samples" / "samples.png").exists()
     code, out, _ = smcdiff("priors")
     assert code == 0 and "mnist" in out
-    refused(smcdiff("sample", "--number", "0", "-o", "b"), "--number is 0")
-    refused(smcdiff("sample", "--label", "3", "-o", "b"), "this prior knows no classes")
-    refused(
-        smcdiff("sample", "--prior", "mnist-classes", "--label", "10", "-o", "b"),
-        "class 10: this prior has the classes 0 to 9",
-    )
 
 
 def test_sample_guided_by_a_fast_solver(smcdiff, tmp_path):
@@ -158,16 +76,6 @@ def test_sample_guided_by_a_fast_solver(smcdiff, tmp_path):
     )  # fmt: skip
     assert code == 0, err
     assert np.isfinite(np.load("a/samples.npy")).all()
-    refused(smcdiff("sample", "--solver", "euler", "-o", "b"), "choose from ancestral, dpm, ode")
-    refused(smcdiff("sample", "--temperature", "0.9", "-o", "b"), "--temperature needs --solver")
-    refused(smcdiff("sample", "--strength", "2", "-o", "b"), "name it with --label")
-
-
-def test_train_finds_its_command(smcdiff):
-    refused(smcdiff("train", "none.npz", "-o", "b"), "none.npz: no such file")
-    refused(smcdiff("train", "classifier", "none.npz", "-o", "b"), "none.npz: no such file")
-    refused(smcdiff("train", "--model", "none.py:model", "-o", "b"), "FILE:FUNCTION")
-    refused(smcdiff("train", "none.npz", "--weighting", "snr", "-o", "b"), "weighting is 'snr'")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +88,8 @@ def test_every_command_has_a_manual(smcdiff, command):
     assert code == 0 and "Usage" in out
 
 
-def test_usage_errors(smcdiff):
-    assert smcdiff("solve", "sharpen")[0] == 2
-    assert smcdiff("report", "none.nc")[0] == 2
+def test_version_and_help_without_words(smcdiff):
     assert smcdiff("--version")[1].strip()
+    for words in ((), ("train",)):
+        code, out, _ = smcdiff(*words)
+        assert code == 0 and "Usage" in out

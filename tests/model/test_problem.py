@@ -27,6 +27,20 @@ def test_log_likelihood_is_that_of_the_observed_sites():
     assert_residual_matches(problem)
 
 
+def test_scale_of_each_item_of_a_batch():
+    """The scale has the batch shape, not that of the trailing axis."""
+    weights = jnp.array([1.0, 4.0])
+
+    def model(y=None):
+        x = numpyro.sample("x", PRIOR)
+        with numpyro.plate("items", 2), handlers.scale(scale=weights):
+            numpyro.sample("y", dist.Normal((A @ x).reshape(2, 2), 0.5).to_event(1), obs=y)
+
+    problem = read(model, (), {"y": Y.reshape(2, 2)})
+    assert problem.linear
+    assert_residual_matches(problem)
+
+
 def test_scale_mask_factor_plate_and_deterministic_sites():
     keep = jnp.array([True, False, True, True])
 

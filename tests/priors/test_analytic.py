@@ -24,6 +24,9 @@ PRIORS = {
     "component": priors.GaussianMixture(WEIGHTS, MEANS, jnp.array([0.5, 1.5])),
     "diagonal": priors.GaussianMixture(WEIGHTS, MEANS, jnp.array([[0.5, 1, 2], [1, 0.1, 1]])),
     "full": priors.GaussianMixture(WEIGHTS, MEANS, MATRICES),
+    "factors": priors.GaussianMixture.of_factors(
+        WEIGHTS, MEANS, jax.random.normal(jax.random.key(9), (2, 3, 1)), jnp.array([0.3, 0.6])
+    ),
     "gaussian": priors.Gaussian(MEANS[0], MATRICES[0]),
     "gaussian-diagonal": priors.Gaussian(MEANS[0], jnp.array([0.5, 1.0, 2.0])),
 }
@@ -98,6 +101,25 @@ def test_is_a_numpyro_distribution(prior):
     assert draws["x"].shape == (2, 5, 3)
 
 
+def test_factors_are_the_dense_mixture():
+    """Denoiser and reverse kernel of `of_factors` against full covariances, at three levels."""
+    factors = PRIORS["factors"]
+    dense = priors.GaussianMixture(
+        WEIGHTS, MEANS, factors.component_covariances(), schedule=factors.schedule
+    )
+    for time in (0.01, 0.5, 1.5):
+        t, s = (schedules.levels(factors.schedule, jnp.asarray(v)) for v in (time, 0.5 * time))
+        x = dense.marginal(t).sample(jax.random.key(8))
+        first, second = (prior.reverse(x, t, s) for prior in (factors, dense))
+        np.testing.assert_allclose(
+            factors.denoise(x, t.time), dense.denoise(x, t.time), rtol=1e-3, atol=1e-4
+        )
+        np.testing.assert_allclose(first.mean, second.mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(first.mean_variance, second.mean_variance, rtol=1e-3)
+        y = second.sample(jax.random.key(9))
+        np.testing.assert_allclose(first.log_prob(y), second.log_prob(y), rtol=1e-3, atol=1e-3)
+
+
 def test_fitted_schedule_covers_the_scales():
     prior = priors.GaussianMixture(jnp.ones(2), jnp.array([[-100.0, 0.0], [100.0, 0.0]]), 0.01)
     end, start = (
@@ -116,6 +138,14 @@ BAD = [
     (lambda: priors.GaussianMixture(jnp.ones(3), MEANS, 1.0), "do not fit"),
     (lambda: priors.GaussianMixture(WEIGHTS, MEANS, jnp.ones(3)), "covariances have shape"),
     (lambda: priors.GaussianMixture(jnp.array([-1.0, 2.0]), MEANS, 1.0), "non-negative"),
+    (
+        lambda: priors.GaussianMixture.of_factors(WEIGHTS, MEANS, jnp.ones((2, 3, 3)), 1.0),
+        "q < d",
+    ),
+    (
+        lambda: priors.GaussianMixture.of_factors(WEIGHTS, MEANS, jnp.ones((2, 3, 1)), 0.0),
+        "positive definite",
+    ),
 ]
 
 

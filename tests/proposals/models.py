@@ -25,13 +25,19 @@ MIXTURE = priors.GaussianMixture(
 )
 PRIORS = {"gaussian": GAUSSIAN, "mixture": MIXTURE}
 DENSE = jnp.array([[1.0, 0.5, -0.3], [0.0, 1.0, 0.8]])
-MASK = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+# Single entries, with gains, so that the density of y is not that of the entries.
+MASK = jnp.array([[0.5, 0.0, 0.0], [0.0, 0.0, 0.8]])
 Y, NOISE = jnp.array([0.7, -0.6]), jnp.array([0.4, 0.3])
 
 
 def model(prior, matrix, noise, y=None):
     x = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(matrix @ x, noise).to_event(1), obs=y)
+
+
+def exact_model(prior, matrix, y=None):
+    x = numpyro.sample("x", prior)
+    numpyro.sample("y", dist.Delta(matrix @ x).to_event(), obs=y)
 
 
 def noisy_log_likelihood(prior, matrix, noise):
@@ -77,8 +83,12 @@ def conditional_sampler(name, prior, matrix, noise):
     raise KeyError(f"{name} is registered, but no exact conditional model is known for it")
 
 
-def reverse_model(prior, matrix, noise, num_steps):
-    problem = read(model, (prior, matrix, noise), {"y": Y})
+def reverse_model(prior, matrix, noise, num_steps, y=Y):
+    """Exact kernels; ``noise`` None is an exact observation."""
+    if noise is None:
+        problem = read(exact_model, (prior, matrix), {"y": y})
+    else:
+        problem = read(model, (prior, matrix, noise), {"y": y})
     times = schedules.UniformLogSNR()(prior.schedule, num_steps)
     levels = schedules.levels(prior.schedule, times)
     return proposals.ReverseModel(problem, kernels.Exact(), levels)

@@ -50,6 +50,7 @@ COSTS = {
     "Twisted": (1, 1),
     "MomentMatched": (1, D_Y),
     "KrylovMomentMatched": (1, 3),
+    "LanczosMomentMatched": (1, 5),  # size + 1, and events of 4 entries have no more directions
     "MCGDiff": (1, 0),
     "FPS": (1, 0),
     "DDRM": (1, 0),

@@ -4,6 +4,8 @@ One fixed problem, the Gaussian noise handed to both: what our draws used is rec
 by the same calls of `jax.random`. The denoiser is an arbitrary smooth map, its Jacobian by hand.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,14 +38,16 @@ def _jacobian(x, t):
     return (1.0 - np.tanh(WEIGHTS @ x) ** 2)[:, None] * WEIGHTS * (1.0 - t)
 
 
-def _model(matrix, y):
+def _model(matrix, y, noise=NOISE):
     x = numpyro.sample("x", priors.DiffusionPrior(_denoiser, schedules.Cosine(), (D,)))
     mean = jnp.asarray(matrix, x.dtype) @ x
-    numpyro.sample("y", dist.Normal(mean, NOISE).to_event(1), obs=y)
+    law = dist.Normal(mean, noise) if noise else dist.Delta(mean)
+    numpyro.sample("y", law.to_event(1), obs=y)
 
 
-def _reverse_model(matrix, weighted=False):
-    problem = read(_model, (matrix,), {"y": jnp.asarray(Y, jnp.float32)})
+def _reverse_model(matrix, noise=NOISE, weighted=False):
+    model = partial(_model, noise=noise)
+    problem = read(model, (matrix,), {"y": jnp.asarray(Y, jnp.float32)})
     times = schedules.UniformLogSNR()(problem.prior.schedule, STEPS)
     levels = schedules.levels(problem.prior.schedule, times)
     return proposals.ReverseModel(problem, kernels.DDIM(), levels, weighted)
@@ -77,10 +81,10 @@ def _kernel_noise(key):
     return np.asarray(jax.random.normal(jax.random.split(key)[1], (1, D))[0], np.float64)
 
 
-def _compare(proposal, matrix, step_by_hand):
+def _compare(proposal, matrix, step_by_hand, noise=NOISE):
     """Runs both from the same state and compares every step."""
-    model = _reverse_model(matrix)
-    proposal.check(model)
+    model = _reverse_model(matrix, noise)
+    proposals.check_fits(proposal, model)
     shared = proposal.prepare(jax.random.key(5), model)
     levels = Levels(model)
     x, _ = proposal.start(jax.random.key(6), model, shared)
@@ -95,9 +99,10 @@ def _compare(proposal, matrix, step_by_hand):
         theirs = step_by_hand(levels, key, np.asarray(x, np.float64), n, shared)
         x = advance(key, x, jnp.int32(n))
         np.testing.assert_allclose(x, theirs, rtol=1e-5, atol=1e-5, err_msg=f"step {n}")
+    return np.asarray(x)
 
 
-def _replacement_step(levels, key, x, n, shared=None):
+def _replacement_step(levels, key, x, n, shared=None, noise=NOISE):
     """Song et al. (2021), appendix I.2; with the noise of y in the known part."""
     key_known, key_rest = jax.random.split(key)
     mean, scale = levels.ddpm(x, _denoise(x, levels.t[n]), n)
@@ -105,12 +110,13 @@ def _replacement_step(levels, key, x, n, shared=None):
     free = mean + scale * _kernel_noise(key_rest)
     y = np.zeros(D)
     y[OBSERVED] = Y
-    known = a_s * y + np.sqrt(s_s**2 + (a_s * NOISE) ** 2) * _normal(key_known)
+    known = a_s * y + np.sqrt(s_s**2 + (a_s * noise) ** 2) * _normal(key_known)
     return np.where(OBSERVED, known, free)
 
 
-def test_replacement():
-    _compare(proposals.Replacement(), MASK, _replacement_step)
+@pytest.mark.parametrize("noise", [NOISE, 0.0])
+def test_replacement(noise):
+    _compare(proposals.Replacement(), MASK, partial(_replacement_step, noise=noise), noise)
 
 
 @pytest.mark.parametrize(("repeats", "jump"), [(1, 1), (3, 1), (2, 2), (3, 2)])
@@ -158,8 +164,9 @@ def test_repaint_visits_the_levels_of_the_published_schedule():
     assert ours == published
 
 
-def test_dps():
-    """Chung et al. (2023), algorithm 1."""
+@pytest.mark.parametrize("noise", [NOISE, 0.0])
+def test_dps(noise):
+    """Chung et al. (2023), algorithm 1, in which the noise of y does not enter."""
 
     def step(levels, key, x, n, _):
         clean, jacobian = _denoise(x, levels.t[n]), _jacobian(x, levels.t[n])
@@ -168,54 +175,71 @@ def test_dps():
         gradient = -jacobian.T @ DENSE.T @ misfit / np.linalg.norm(misfit)
         return mean + scale * _kernel_noise(key) - 0.7 * gradient
 
-    _compare(proposals.DPS(0.7), DENSE, step)
+    _compare(proposals.DPS(0.7), DENSE, step, noise)
 
 
-def test_pigdm():
-    """Song et al. (2023), algorithm 1, VP notation: alpha_bar = alpha^2."""
+@pytest.mark.parametrize("noise", [NOISE, 0.0])
+def test_pigdm(noise):
+    """Song et al. (2023), algorithm 1, VP notation: alpha_bar = alpha^2.
+
+    Without noise the guidance is their pseudo-inverse form, and the last step is ours.
+    """
 
     def step(levels, key, x, n, _):
         clean, jacobian = _denoise(x, levels.t[n]), _jacobian(x, levels.t[n])
+        if n == STEPS - 1 and not noise:
+            return clean + np.linalg.pinv(DENSE) @ (Y - DENSE @ clean)
         bar_t, bar_s = levels.alpha[n] ** 2, levels.alpha[n + 1] ** 2
         eps = (x - np.sqrt(bar_t) * clean) / np.sqrt(1 - bar_t)
         c1 = np.sqrt((1 - bar_t / bar_s) * (1 - bar_s) / (1 - bar_t))
         c2 = np.sqrt(np.maximum(1 - bar_s - c1**2, 0.0))
         spread = 1 - bar_t
-        inverse = np.linalg.inv(spread * DENSE @ DENSE.T + NOISE**2 * np.eye(2))
-        guidance = jacobian.T @ DENSE.T @ inverse @ (Y - DENSE @ clean)
+        if noise:
+            inverse = np.linalg.inv(spread * DENSE @ DENSE.T + noise**2 * np.eye(2))
+            guidance = spread * jacobian.T @ DENSE.T @ inverse @ (Y - DENSE @ clean)
+        else:
+            guidance = jacobian.T @ np.linalg.pinv(DENSE) @ (Y - DENSE @ clean)
         draw = c1 * _kernel_noise(key) + c2 * eps
-        return np.sqrt(bar_s) * clean + draw + np.sqrt(bar_t) * spread * guidance
+        return np.sqrt(bar_s) * clean + draw + np.sqrt(bar_t) * guidance
 
-    _compare(proposals.PiGDM(), DENSE, step)
+    _compare(proposals.PiGDM(), DENSE, step, noise)
 
 
+@pytest.mark.parametrize("noise", [NOISE, 0.0])
 @pytest.mark.parametrize("eta", [0.85, 1.0])
 @pytest.mark.parametrize("eta_b", [1.0, 0.4])
-def test_ddrm(eta, eta_b):
-    """Kawar et al. (2022), eq. 8, one singular vector at a time, on x / alpha."""
+def test_ddrm(eta, eta_b, noise):
+    """Kawar et al. (2022), eq. 8, one singular vector at a time, on x / alpha.
+
+    Where neither level nor datum has noise, the datum is taken as it is, whatever eta_b.
+    """
 
     def step(levels, key, x, n, system):
         sigma_t = levels.sigma[n] / levels.alpha[n]
         sigma_s = levels.sigma[n + 1] / levels.alpha[n + 1]
-        clean, state, noise = _denoise(x, levels.t[n]), x / levels.alpha[n], _normal(key)
+        clean, state, normals = _denoise(x, levels.t[n]), x / levels.alpha[n], _normal(key)
         right, values, left = (
             np.asarray(a, np.float64) for a in (system.right, system.values, system.left)
         )
         rest = np.eye(D) - right.T @ right  # singular values of zero
         new = rest @ (clean + np.sqrt(1 - eta**2) * sigma_s / sigma_t * (state - clean))
-        new += eta * sigma_s * rest @ noise
+        new += eta * sigma_s * rest @ normals
         for v, s, u in zip(right, values, left.T, strict=True):
-            y_bar, sd = u @ (Y / NOISE) / s, 1.0 / s
-            if sigma_s < sd:
+            y_bar, sd = u @ (Y / (noise or 1.0)) / s, (1.0 if noise else 0.0) / s
+            if sigma_s == sd == 0.0:
+                mean, scale = y_bar, 0.0
+            elif sigma_s < sd:
                 mean = v @ clean + np.sqrt(1 - eta**2) * sigma_s * (y_bar - v @ clean) / sd
                 scale = eta * sigma_s
             else:
                 mean = (1 - eta_b) * (v @ clean) + eta_b * y_bar
                 scale = np.sqrt(sigma_s**2 - (eta_b * sd) ** 2)
-            new += v * (mean + scale * (v @ noise))
+            new += v * (mean + scale * (v @ normals))
         return levels.alpha[n + 1] * new
 
-    _compare(proposals.DDRM(eta, eta_b), DENSE, step)
+    x = _compare(proposals.DDRM(eta, eta_b), DENSE, step, noise)
+    if not noise:
+        np.testing.assert_allclose(DENSE @ x, Y, atol=1e-5)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.85, 1.0])
@@ -231,8 +255,9 @@ def test_ddrm_keeps_the_marginal_of_every_level(eta, eta_b, noise):
         np.testing.assert_allclose(total, sigma_s**2, rtol=1e-5)
 
 
-def test_ddrm_noise_free_data_are_taken_as_they_are():
-    law = coefficients(1.0, 0.0, jnp.zeros(()), 0.85, 1.0)
+@pytest.mark.parametrize("eta_b", [0.0, 1.0, None])
+def test_ddrm_noise_free_data_are_taken_as_they_are(eta_b):
+    law = coefficients(1.0, 0.0, jnp.zeros(()), 0.85, eta_b)
     np.testing.assert_array_equal([law.on_state, law.on_data, law.variance], [0.0, 1.0, 0.0])
 
 
@@ -268,6 +293,7 @@ def test_zero_and_repeated_singular_values():
         (lambda: proposals.Rejuvenated(moves=0), "Rejuvenated: moves is 0"),
         (lambda: proposals.Rejuvenated(every=0), "Rejuvenated: every is 0"),
         (lambda: proposals.KrylovMomentMatched(size=0), "size is 0"),
+        (lambda: proposals.LanczosMomentMatched(size=0), "size is 0"),
         (lambda: proposals.KrylovMomentMatched(floor=2.0), "floor is 2.0"),
     ],
 )
@@ -294,7 +320,17 @@ def _checked(proposal, model, weighted=True):
 
 
 @pytest.mark.parametrize(
-    "name", ["DAPS", "DDRM", "FPS", "KrylovMomentMatched", "MCGDiff", "MomentMatched", "PiGDM"]
+    "name",
+    [
+        "DAPS",
+        "DDRM",
+        "FPS",
+        "KrylovMomentMatched",
+        "LanczosMomentMatched",
+        "MCGDiff",
+        "MomentMatched",
+        "PiGDM",
+    ],
 )
 def test_linear_methods_refuse_other_observations(name):
     with pytest.raises(InputError, match=f"{name} needs an observation that is linear"):

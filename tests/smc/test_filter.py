@@ -207,6 +207,20 @@ def test_fused_methods_take_precedence():
     assert one.log_evidence == two.log_evidence
 
 
+@pytest.mark.parametrize("num_chains", [None, 2])
+def test_threshold_of_each_step(num_chains):
+    y, key = observations(9), jax.random.key(3)
+    options = {"num_chains": num_chains}
+    late = run(key, LinearGaussian(y), 100, 8, ess_threshold=jnp.arange(9) > 4.0, **options)
+    np.testing.assert_array_equal(late.resampled, np.broadcast_to(np.arange(9) > 4, late.ess.shape))
+    # As in test_evidence_is_unbiased.
+    thresholds = jnp.where(jnp.arange(9) > 4, 0.5, 0.0)
+    many = run(key, LinearGaussian(y), 128, 8, num_chains=400, ess_threshold=thresholds)
+    ratio = np.exp(np.asarray(many.log_evidence, float) - kalman_log_likelihood(y))
+    assert abs(ratio.mean() - 1) < 3 * ratio.std(ddof=1) / np.sqrt(400)
+    assert not many.resampled[:, :5].any() and many.resampled[:, 5:].any()
+
+
 @pytest.mark.parametrize("threshold", [0.5, 1.0])
 @pytest.mark.parametrize("num_chains", [None, 2])
 def test_blank_particles_change_no_number(threshold, num_chains):
@@ -313,6 +327,7 @@ def test_under_vmap_over_keys_and_data():
         ({"num_chains": 0}, "num_chains is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"ess_threshold": 1.5}, "ess_threshold is 1.5"),
+        ({"ess_threshold": np.ones(2)}, "one for each of the 3 weightings"),
         ({"resampling": "sistematic"}, "did you mean 'systematic'"),
     ],
 )

@@ -113,10 +113,13 @@ def test_checkpoint_of_another_configuration(data, tmp_path, trained):
     (tmp_path / "prior" / "checkpoint.safetensors").write_bytes(weights)
     with pytest.raises(InputError, match="another configuration"):
         train(data, tmp_path / "prior", CONFIG)
+    (tmp_path / "prior" / "checkpoint.safetensors").write_bytes(weights[:100])
+    with pytest.raises(InputError, match="the checkpoint cannot be read"):
+        train(data, tmp_path / "prior", CONFIG)
 
 
 def test_finished_prior_is_not_overwritten(data, trained):
-    with pytest.raises(InputError, match="finished prior"):
+    with pytest.raises(InputError, match="finished model"):
         train(data, trained, CONFIG)
 
 
@@ -145,7 +148,7 @@ def test_images_that_cannot_be_used(tmp_path):
     with pytest.raises(InputError, match="no PNG"):
         load_images(tmp_path / "empty")
     np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
-    with pytest.raises(InputError, match="name one"):
+    with pytest.raises(InputError, match="name the one"):
         load_images(tmp_path / "two.npz")
 
 

@@ -1,0 +1,109 @@
+"""Laws that come of a `Transition` by a change: an exponential tilt, or an observation.
+
+A law draws, ``sample(key)``, and says how it differs from the transition: ``log_ratio(x)`` is
+log p - log q, at any x.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from smcdiff.gaussian import LOG_2PI, inverse_lower
+
+if TYPE_CHECKING:
+    from smcdiff.transitions import Transition
+
+
+class Noise(NamedTuple):
+    """Cholesky factor of a covariance, its inverse, and the log of its determinant's root."""
+
+    factor: Float[Array, "m m"]
+    inverse: Float[Array, "m m"]
+    log_det: Float[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Tilted:
+    """The law q(x) ~ p(x) exp(g.x); see `Transition.tilted`.
+
+    Attributes:
+        base: p.
+        centre: mean of p, (d,).
+        gradient: g, (d,).
+        log_weights: (K,) log weights of the components of q, not normalised.
+    """
+
+    base: Transition
+    centre: Float[Array, " d"]
+    gradient: Float[Array, " d"]
+    log_weights: Float[Array, " k"]
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
+        """One draw."""
+        key_pick, key_draw = jax.random.split(key)
+        single = self.base.pick(key_pick, self.log_weights)
+        return single.draw(key_draw) + single.covariance_times(self.gradient)[0]
+
+    def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """Log p - log q at x."""
+        return logsumexp(self.log_weights) - self.gradient @ (x - self.centre)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Conditioned:
+    """The law q(x) ~ p(x) N(r; H (x - mean), Sigma); see `Transition.conditioned`.
+
+    Attributes:
+        base: p.
+        centre: mean of p, (d,).
+        matrix: H, (m, d).
+        residual: r, (m,).
+        noise_covariance: Sigma, (m, m).
+        noise: its factors.
+        log_weights: (K,) log weights of the components of q, not normalised.
+        shared: H V and the inverse Cholesky factor of H V H' + Sigma where all components have
+            the covariance V, else None.
+    """
+
+    base: Transition
+    centre: Float[Array, " d"]
+    matrix: Float[Array, "m d"]
+    residual: Float[Array, " m"]
+    noise_covariance: Float[Array, "m m"]
+    noise: Noise
+    log_weights: Float[Array, " k"]
+    shared: tuple[Array, Array] | None
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
+        """One draw.
+
+        It is Matheron's: a draw of p, moved by the gain times its own misfit, so no factor of the
+        d x d conditional covariance is needed.
+        """
+        key_pick, key_draw, key_noise = jax.random.split(key, 3)
+        single = self.base.pick(key_pick, self.log_weights)
+        draw = single.draw(key_draw)
+        normals = jax.random.normal(key_noise, self.residual.shape, self.residual.dtype)
+        noise = self.noise.factor @ normals
+        misfit = self.residual - self.matrix @ (draw - self.centre) - noise
+        if self.shared is not None:
+            gain, inverse = self.shared
+        else:
+            gain = single.covariance_times(self.matrix)[0]
+            joint = gain @ self.matrix.T + self.noise_covariance
+            inverse = inverse_lower(jnp.linalg.cholesky(joint))
+        return draw + (inverse.T @ (inverse @ misfit)) @ gain
+
+    def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """Log p - log q at x."""
+        left = self.noise.inverse @ (self.residual - self.matrix @ (x - self.centre))
+        constant = self.noise.log_det + 0.5 * left.shape[0] * LOG_2PI
+        return logsumexp(self.log_weights) + 0.5 * jnp.sum(left**2) + constant

@@ -1,0 +1,88 @@
+"""What ``smcdiff solve`` shows of a posterior: a picture, and a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from smcdiff.files import replacing
+
+if TYPE_CHECKING:
+    from smcdiff.cli.problems import Measurement
+    from smcdiff.posterior import Posterior
+
+
+def draw(
+    measured: Measurement, posterior: Posterior, y: np.ndarray, clean: np.ndarray | None, file: Path
+) -> Path:
+    """Writes the picture of a solved problem.
+
+    Args:
+        measured: how the observation arose.
+        posterior: the result.
+        y: the observation.
+        clean: the true image, where it is known.
+        file: PNG to write.
+
+    Returns:
+        The file.
+    """
+    from smcdiff.plots import plot_solution
+
+    title = f"{measured.name}: log evidence {_evidence(posterior)}"
+    figure = plot_solution(posterior, measured.picture(y), clean, title=title)
+    with replacing(file) as temporary:
+        figure.savefig(temporary, dpi=130)
+    return file
+
+
+def _evidence(posterior: Posterior) -> str:
+    if not posterior.weighted:
+        return "none, weights off"
+    from smcdiff.posterior import log_mean_evidence
+
+    spread = ""
+    if posterior.log_evidence.size > 1:
+        spread = f" (spread over chains {posterior.log_evidence.std(ddof=1):.2f})"
+    return f"{log_mean_evidence(posterior.log_evidence):.2f}{spread}"
+
+
+def summarise(
+    posterior: Posterior, clean: np.ndarray | None, seconds: float, files: list[Path]
+) -> None:
+    """Prints the table at the end, and what is wrong, if anything is.
+
+    Args:
+        posterior: the result.
+        clean: the true image, where it is known.
+        seconds: wall time of the run.
+        files: what was written.
+    """
+    import jax.numpy as jnp
+    from rich.console import Console
+    from rich.table import Table
+
+    from smcdiff.diagnostics.degeneracy import diagnose
+    from smcdiff.diagnostics.metrics import psnr
+
+    rows: dict[str, Any] = {
+        "proposal": f"{posterior.attrs['proposal']}: {posterior.attrs['proposal_reason']}",
+        "log evidence": _evidence(posterior),
+        "ESS at the end": ", ".join(f"{v:.1f}" for v in posterior.ess[:, -1])
+        + f" of {posterior.log_weights.shape[1]}",
+    }
+    if clean is not None:
+        rows["PSNR of the mean"] = (
+            f"{float(psnr(jnp.asarray(posterior.mean()['x']), jnp.asarray(clean))):.1f} dB"
+        )
+    rows["seconds"] = f"{seconds:.0f}"
+    rows["written"] = ", ".join(str(file) for file in files)
+    table = Table(show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    console = Console()
+    console.print(table)
+    for finding in diagnose(posterior).findings:
+        console.print(f"[yellow]note:[/yellow] {finding}", soft_wrap=True)

@@ -1,0 +1,491 @@
+"""Bad input from the command line: one line, exit code 2, nothing written, before long work."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load, save
+
+from smcdiff.cli.interrupt import interruptible
+from smcdiff.zoo import zoo_folder
+
+RANDOM = np.random.default_rng(0)
+IMAGE = RANDOM.uniform(-1, 1, (28, 28))
+ZOO = zoo_folder() / "mnist"
+
+
+def array(name, values):
+    np.save(name, values)
+    return name
+
+
+def picture(name, values):
+    Image.fromarray(values).save(name)
+    return name
+
+
+def pixels(*shape):
+    return RANDOM.integers(0, 255, shape).astype(np.uint8)
+
+
+def text(name, content="text"):
+    Path(name).write_text(content)
+    return name
+
+
+def damaged(name, content, size):
+    Path(name).write_bytes(Path(content).read_bytes()[:size])
+    return name
+
+
+def with_nan(value):
+    values = IMAGE.copy()
+    values[3, 3] = value
+    return values
+
+
+IMAGES = {
+    "no file": (lambda: "none.png", ["none.png: no such file"]),
+    "a folder": (lambda: ".", ["is a folder; give a PNG or .npy file"]),
+    "a name too long": (lambda: "a" * 300, ["File name too long"]),
+    "wrong shape": (lambda: array("a.npy", -np.ones((5, 5))), ["(5, 5, 1)", "(28, 28, 1)"]),
+    "two channels": (lambda: array("a.npy", -np.ones((28, 28, 2))), ["(28, 28, 2)"]),
+    "one axis": (lambda: array("a.npy", np.zeros(3)), ["shape (3,)"]),
+    "empty": (lambda: array("a.npy", np.zeros((0, 28))), ["shape (0, 28, 1)"]),
+    "0 to 255": (lambda: array("a.npy", 200.0 + IMAGE), ["outside [-1, 1]", "--range LOW HIGH"]),
+    "0 to 1": (lambda: array("a.npy", np.abs(IMAGE)), ["--range 0 1 or --range -1 1"]),
+    "8-bit 0 to 1": (lambda: array("a.npy", (IMAGE > 0).astype(np.uint8)), ["--range 0 255"]),
+    "uint16": (lambda: array("a.npy", np.uint16(999 + IMAGE)), ["uint16", "--range 0 65535"]),
+    "16-bit PNG": (lambda: picture("a.png", np.uint16(999 + IMAGE)), ["--range 0 65535"]),
+    "int": (lambda: array("a.npy", np.full((28, 28), 200)), ["int64", "--range 0 255"]),
+    "NaN": (lambda: array("a.npy", with_nan(np.nan)), ["1 values are NaN", "--mask"]),
+    "infinity": (lambda: array("a.npy", with_nan(np.inf)), ["1 values are NaN or infinite"]),
+    "enormous": (lambda: array("a.npy", with_nan(1e300)), ["1 values are NaN or infinite"]),
+    "complex": (lambda: array("a.npy", IMAGE + 0j), ["complex128; give real numbers"]),
+    "words": (lambda: array("a.npy", np.full((28, 28), "a")), ["give real numbers"]),
+    "objects": (
+        lambda: array("a.npy", np.full((28, 28), None)),
+        ["it holds no plain arrays", "numpy.save"],
+    ),
+    "transparent": (
+        lambda: picture("a.png", np.zeros((28, 28, 4), np.uint8)),
+        ["transparent pixels"],
+    ),
+    "empty PNG": (lambda: text("a.png", ""), ["cannot be read as a picture"]),
+    "empty .npy": (lambda: text("a.npy", ""), ["a.npy: cannot be read", "numpy.save"]),
+    "truncated .npy": (
+        lambda: damaged("a.npy", array("b.npy", IMAGE), 500),
+        ["a.npy: cannot be read"],
+    ),
+    "truncated PNG": (
+        lambda: damaged("a.png", picture("b.png", pixels(28, 28)), 300),
+        ["a.png: cannot be read"],
+    ),
+    "text": (lambda: text("a.txt"), ["a.txt: cannot be read as a picture"]),
+}
+
+
+@pytest.mark.parametrize("case", IMAGES)
+def test_images(refused, case):
+    make, message = IMAGES[case]
+    refused(["solve", "inpaint", make()], *message)
+
+
+MASKS = {
+    "NaN": (lambda: array("m.npy", np.full((28, 28), np.nan)), ["m.npy", "without NaN"]),
+    "half": (lambda: array("m.npy", np.full((28, 28), 0.5)), ["0 (hidden) and 1 or 255"]),
+    "all masked": (lambda: array("m.npy", np.zeros((28, 28))), ["every pixel is masked"]),
+    "shape": (lambda: array("m.npy", np.ones((7, 7))), ["mask of shape", "give (28, 28, 1)"]),
+    "colours": (lambda: array("m.npy", np.eye(28)[..., None] * np.eye(3)[0]), ["mask of shape"]),
+    "a folder": (lambda: ".", ["is a folder"]),
+    "no file": (lambda: "none.png", ["no such file"]),
+}
+
+
+@pytest.mark.parametrize("case", MASKS)
+def test_masks(refused, case):
+    make, message = MASKS[case]
+    refused(["solve", "inpaint", "--mask", make()], *message)
+
+
+OPTIONS = [
+    ("--noise 0", "--noise is 0; it must be positive"),
+    ("--noise -1", "--noise is -1"),
+    ("--noise nan", "--noise is nan"),
+    ("--noise inf", "--noise is inf"),
+    ("--noise 1e-30", "at least 1e-06"),
+    ("--noise 25", "0.196 for 25 of 255 grey levels"),
+    ("--noise much", "'--noise'"),
+    ("image.npy --range 1 0", "--range 1 0: give two numbers"),
+    ("image.npy --range 0 inf", "--range 0 inf"),
+    ("image.npy --range 0", "'--range' requires 2 arguments"),
+    ("--truth image.npy", "--truth goes with an IMAGE"),
+    ("image.npy --truth none.npy", "none.npy: no such file"),
+    ("--simulate", "--simulate needs a clean IMAGE"),
+    ("--hide middle", "--hide middle: choose from left, right, top, bottom, centre or random"),
+    ("--hide random --keep 0", "--keep is 0; it must lie in (0, 1]"),
+    ("--width 5", "--width goes with deblur, not with inpaint"),
+    ("--prior mnits", "did you mean 'mnist'? Choose from mnist, mnist-classes"),
+    ("--prior .", "no config.json"),
+    ("--prior image.npy", "is a file; give the folder of a prior"),
+    ("--proposal tds", "--proposal tds:"),
+    ("--proposal twsted", "did you mean 'twisted'"),
+    ("--proposal amortized", "from Python only"),
+    ("--proposal moment-matched", "392 observations"),
+    ("--particles 0", "num_particles is 0"),
+    ("--particles -3", "num_particles is -3"),
+    ("--particles 99999999999999999999", "at most 2147483647"),
+    ("--particles 1.5", "'--particles'"),
+    ("--steps 1", "num_steps is 1; a time grid needs at least 2 steps"),
+    ("--steps 99999999999999999999", "at most 2147483647"),
+    ("--chains 0", "num_chains is 0"),
+    ("--batch-size 0", "batch_size is 0"),
+    ("--seed -1", "'--seed'"),
+    ("--seed 99999999999999999999", "'--seed'"),
+    ("--digit 11", "'--digit'"),
+    ("--partcles 4", "--particles"),
+    ("image.npy another", "unexpected extra argument"),
+    ("--output taken", "taken exists; nothing is overwritten"),
+    ("--output image.npy", "image.npy: cannot be written"),
+    ("--output image.npy/out", "image.npy/out: cannot be written"),
+    ("--output /proc/out", "/proc/out: cannot be written"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), OPTIONS)
+def test_options(refused, words, message):
+    array("image.npy", IMAGE)
+    os.mkdir("taken")
+    text("taken/precious")
+    refused(["solve", "inpaint", *words.split()], message)
+
+
+OTHERS = [
+    ("solve sharpen", "no problem named 'sharpen'"),
+    ("solve inpant", "did you mean 'inpaint'"),
+    ("solve", "problem"),
+    ("solve deblur --proposal repaint", "RePaint needs an observation of single entries"),
+    ("solve colourise", "no colours to mix"),
+    ("solve super-resolve --factor 3", "does not divide by 3"),
+    ("slove inpaint", "Did you mean 'solve'"),
+    ("--vers", "--version"),
+    ("sample --number 0", "--number is 0"),
+    ("sample --steps 1", "--steps is 1"),
+    ("sample --label 3", "this prior knows no classes"),
+    ("sample --prior mnist-classes --label 10", "class 10: this prior has the classes 0 to 9"),
+    ("sample --prior mnist-classes --label three", "'--label'"),
+    ("sample --prior mnist-classes --label 3 --strength nan", "--strength is nan"),
+    ("sample --strength 2", "name it with --label"),
+    ("sample --solver euler", "choose from ancestral, dpm, ode"),
+    ("sample --temperature 0.9", "--temperature needs --solver"),
+    ("sample --solver dpm --temperature 0", "--temperature is 0"),
+    ("sample --output taken", "taken exists"),
+    ("report none.nc", "none.nc: no such file; give a posterior.nc"),
+    ("report .", "is a folder"),
+    ("report taken/precious", "truncated or damaged"),
+    ("priors mnist", "unexpected extra argument"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), OTHERS)
+def test_other_commands(refused, words, message):
+    os.mkdir("taken")
+    text("taken/precious")
+    refused(words.split(), message)
+
+
+def test_observation_far_outside_the_prior(refused):
+    array("matrix.npy", RANDOM.normal(size=(3, 784)))
+    words = ["solve", "dense", array("y.npy", np.full(3, 1e6)), "--matrix", "matrix.npy"]
+    refused(words, "site 'y': observed values lie far outside what the prior can produce")
+
+
+def copied(**changes):
+    shutil.copytree(ZOO, "prior")
+    file = Path("prior/config.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def weighted(change):
+    """Other weights, and their checksum."""
+    content = change((ZOO / "model.safetensors").read_bytes())
+    copied(sha256=hashlib.sha256(content).hexdigest())
+    Path("prior/model.safetensors").write_bytes(content)
+
+
+def first_as(value):
+    def change(content):
+        weights = load(content)
+        weights[min(weights)] = value(weights[min(weights)])
+        return save(weights)
+
+    return change
+
+
+def without_first(content):
+    weights = load(content)
+    weights.pop(min(weights))
+    return save(weights)
+
+
+PRIORS = {
+    "no network": (lambda: copied(network={}), ["prior/config.json: missing or wrong entry"]),
+    "no patch": (lambda: copied(patch=None), ["prior"]),
+    "other channels": (
+        lambda: copied(event_shape=[28, 28, 3]),
+        ["prior: config.json and model.safetensors do not fit"],
+    ),
+    "no shape": (lambda: copied(event_shape="abc"), ["abc is not a shape"]),
+    "other examples": (
+        lambda: copied(event_shape=[32, 32, 1]),
+        ["the examples of prior have shape (28, 28, 1)", "(32, 32, 1)"],
+    ),
+    "unknown schedule": (lambda: copied(schedule={"name": "None"}), ["'None'"]),
+    "words in the schedule": (lambda: copied(schedule={"name": "Cosine", "t_max": "a"}), ["'a'"]),
+    "negative variance": (lambda: copied(data_variance=-1), ["must be positive"]),
+    "words for numbers": (lambda: copied(data_norm="a"), ["prior/config.json", "'a'"]),
+    "no errors by noise": (lambda: copied(denoising_error={}), ["prior/config.json"]),
+    "another kind": (lambda: copied(kind="classifier"), ["holds a classifier"]),
+    "not an object": (lambda: [copied(), text("prior/config.json", "[]")], ["not a JSON object"]),
+    "empty": (lambda: [copied(), text("prior/config.json", "")], ["config.json: cannot be read"]),
+    "truncated": (lambda: [copied(), text("prior/config.json", "{")], ["cannot be read"]),
+    "no config": (lambda: [copied(), os.remove("prior/config.json")], ["no config.json"]),
+    "empty weights": (lambda: weighted(lambda _: b""), ["not a safetensors file"]),
+    "truncated weights": (lambda: weighted(lambda old: old[:5000]), ["not a safetensors file"]),
+    "damaged weights": (
+        lambda: [copied(), damaged("prior/model.safetensors", ZOO / "model.safetensors", 5000)],
+        ["checksum", "truncated or damaged"],
+    ),
+    "NaN in weights": (lambda: weighted(first_as(lambda w: w * np.nan)), ["no finite floats"]),
+    "integer weights": (lambda: weighted(first_as(np.int32)), ["no finite floats"]),
+    "weights of another shape": (
+        lambda: weighted(first_as(lambda w: w.ravel()[:3])),
+        ["prior: config.json and model.safetensors do not fit", "has shape (3,)"],
+    ),
+    "missing weights": (lambda: weighted(without_first), ["1 parameters are missing"]),
+    "empty examples": (lambda: [copied(), text("prior/examples.npz", "")], ["examples.npz"]),
+    "examples without images": (
+        lambda: [copied(), np.savez("prior/examples.npz", a=np.zeros(3))],
+        ["examples.npz: cannot be read"],
+    ),
+    "no such digit": (
+        lambda: [
+            copied(),
+            np.savez("prior/examples.npz", images=np.zeros((1, 28, 28, 1)), labels=np.ones(1)),
+        ],
+        ["--digit 3: the examples of prior are [1]"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PRIORS)
+def test_priors(refused, case):
+    make, message = PRIORS[case]
+    make()
+    refused(["solve", "inpaint", "--prior", "prior"], *message)
+
+
+def images(**arrays):
+    np.savez("a.npz", **{"images": pixels(200, 8, 8), **arrays})
+    return "a.npz"
+
+
+def pictures(*arrays):
+    os.mkdir("data")
+    for index, values in enumerate(arrays):
+        picture(f"data/{index}.png", values)
+    return "data"
+
+
+DATA = {
+    "nothing": (lambda: ["none.npz"], ["none.npz: no such file"]),
+    "empty folder": (lambda: [pictures()], ["the folder has no PNG files"]),
+    "mixed sizes": (
+        lambda: [pictures(pixels(8, 8), pixels(9, 8))],
+        ["data/1.png: shape (9, 8), but the first is (8, 8)"],
+    ),
+    "mixed channels": (lambda: [pictures(pixels(8, 8), pixels(8, 8, 3))], ["(8, 8, 3)"]),
+    "a broken picture": (
+        lambda: [pictures(pixels(8, 8)), text("data/1.png")][:1],
+        ["data/1.png: cannot be read as a picture"],
+    ),
+    "transparent": (lambda: [pictures(0 * pixels(8, 8, 4))], ["transparent pixels"]),
+    "16 bit": (lambda: [pictures(np.uint16(pixels(8, 8)))], ["uint16; they must be uint8"]),
+    "floats": (lambda: [array("a.npy", RANDOM.normal(size=(200, 8, 8)))], ["must be uint8"]),
+    "NaN": (lambda: [array("a.npy", np.full((200, 8, 8), np.nan))], ["must be uint8"]),
+    "two axes": (lambda: [array("a.npy", pixels(200, 8))], ["(200, 8)"]),
+    "no pixels": (lambda: [array("a.npy", pixels(200, 0, 8))], ["(200, 0, 8, 1)"]),
+    "too few": (lambda: [array("a.npy", pixels(20, 8, 8))], ["too few", "--batch of at most 10"]),
+    "odd size": (lambda: [array("a.npy", pixels(200, 7, 8))], ["do not divide by 4"]),
+    "all the same": (lambda: [array("a.npy", 0 * pixels(200, 8, 8))], ["all images are the same"]),
+    "truncated .npz": (lambda: [damaged("b.npz", images(), 500)], ["b.npz: cannot be read"]),
+    "empty .npz": (lambda: [text("b.npz", "")], ["b.npz: cannot be read"]),
+    "text as .npz": (lambda: [text("b.npz")], ["it holds no plain arrays"]),
+    "text as .npy": (lambda: [text("b.npy")], ["b.npy: cannot be read"]),
+    "truncated .npy": (
+        lambda: [damaged("b.npy", array("a.npy", pixels(20, 8, 8)), 300)],
+        ["b.npy: cannot be read"],
+    ),
+    "which array": (lambda: [[images(), np.savez("b.npz", a=1, b=2)] and "b.npz"], ["'images'"]),
+    "no array": (lambda: [np.savez("b.npz") or "b.npz"], ["arrays []"]),
+    "no labels": (lambda: [images(), "--labels"], ["no array 'y_train' or 'labels'"]),
+    "labels of .npy": (lambda: [array("a.npy", pixels(200, 8, 8)), "--labels"], ["an .npz"]),
+    "few labels": (lambda: [images(labels=np.arange(199)), "--labels"], ["(199,)"]),
+    "real labels": (lambda: [images(labels=np.full(200, np.nan)), "--labels"], ["float64"]),
+    "one class": (lambda: [images(labels=np.ones(200, int)), "--labels"], ["two or more"]),
+    "gaps": (lambda: [images(labels=9 * np.arange(200)), "--labels"], ["without gaps"]),
+    "no init": (lambda: [images(), "--init", "mnits"], ["did you mean 'mnist'"]),
+}
+
+
+@pytest.mark.parametrize("case", DATA)
+def test_training_data(refused, case):
+    make, message = DATA[case]
+    refused(["train", *make(), "--output", "out"], *message)
+
+
+TRAINING = [
+    ("--steps 0", "steps is 0"),
+    ("--batch -1", "batch is -1"),
+    ("--layers 99999999999999999999", "at most 2147483647"),
+    ("--learning-rate nan", "learning_rate is nan"),
+    ("--learning-rate 0", "learning_rate is 0.0"),
+    ("--ema 1", "ema is 1.0"),
+    ("--seed -1", "seed is -1"),
+    ("--channels 7", "channels are (7,); give multiples of 8, the last of 16"),
+    ("--channels 24", "channels are (24,)"),
+    ("--channels 32,", "--channels 32,: give whole numbers"),
+    ("--weighting snr", "weighting is 'snr'"),
+    ("--log-snr-mean nan", "log_snr_mean is nan"),
+    ("--label-dropout 1", "label_dropout is 1.0"),
+    ("--stps 3", "--steps"),
+    ("--output a.npz", "a.npz: cannot be written"),
+    ("--output taken", "taken holds other files; nothing is overwritten"),
+    ("--output finished", "finished holds a finished model; nothing is overwritten"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), TRAINING)
+def test_training_options(refused, words, message):
+    images()
+    for folder, file in (("taken", "card.md"), ("finished", "config.json")):
+        os.mkdir(folder)
+        text(f"{folder}/{file}")
+    output = [] if "--output" in words else ["--output", "out"]
+    refused(["train", "a.npz", *words.split(), *output], message)
+
+
+GAUSSIAN = """
+import jax.numpy as jnp, numpyro, numpyro.distributions as dist
+from smcdiff import priors
+def model(y=None):
+    x = numpyro.sample("x", priors.Gaussian(jnp.zeros(3), 1.0))
+    numpyro.sample("y", dist.Normal(x, 1.0).to_event(), obs=y)
+"""
+MODELS = [
+    ("none.py:model", "", "give a Python file and a function, FILE:FUNCTION"),
+    ("m.py", "", "FILE:FUNCTION"),
+    ("m.py:other", "", "m.py has no function 'other'"),
+    ("m.txt:model", "", "m.txt is no Python file"),
+    ("m.py:model", "1 / 0", "m.py fails when it is imported (ZeroDivisionError"),
+    ("m.py:model", "def", "SyntaxError"),
+    ("m.py:model", "def model(x): pass", "callable without arguments"),
+    ("m.py:model", "def model(): raise KeyError('a')", "KeyError"),
+    ("m.py:model", "def model(): pass", "one of each"),
+    ("m.py:model", GAUSSIAN, "takes images (h, w, c)"),
+]
+
+
+@pytest.mark.parametrize(("spec", "content", "message"), MODELS)
+def test_training_models(refused, spec, content, message):
+    if not spec.startswith("none"):
+        text(spec.partition(":")[0], content)
+    refused(["train", f"--model={spec}", "--output", "out"], message)
+
+
+def test_training_of_a_classifier(refused):
+    refused(["train", "classifier", images(), "-o", "out"], "no array 'y_train' or 'labels'")
+    refused(["train", "classifier", "none.npz", "-o", "out"], "no such file")
+
+
+def test_memory_that_is_not_there(smcdiff, monkeypatch, tmp_path):
+    def fail(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+
+    monkeypatch.setattr("smcdiff.inference.run", fail)
+    code, _, err = smcdiff("solve", "inpaint")
+    assert code == 2 and "out of memory; fewer particles" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def ctrl_c():
+    """The handler that Python has in a terminal; where tests run in the background it has none."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_in_a_run(smcdiff, monkeypatch, tmp_path, ctrl_c):
+    """The compiled run, which never looks at signals, is left behind; the process ends it."""
+
+    def compiled(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1.0)
+
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr("smcdiff.inference.run", compiled)
+    monkeypatch.setattr("smcdiff.cli.interrupt._GRACE", 0.0)
+    monkeypatch.setattr("os._exit", leave)
+    code, _, err = smcdiff("solve", "inpaint")
+    assert code == 130 and err.splitlines()[-1] == "smcdiff: interrupted"
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_lets_python_code_end_its_own_way(ctrl_c):
+    ended = []
+
+    def work():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000):
+                time.sleep(0.01)
+        except KeyboardInterrupt:
+            ended.append(True)
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(work)
+    assert ended == [True]
+    assert interruptible(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        interruptible(lambda: 1 / 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["solve inpaint --steps 10000", "sample --steps 10000"])
+def test_ctrl_c_in_a_process(tmp_path, words):
+    command = [sys.executable, "-m", "smcdiff", *words.split()]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert process.stderr is not None
+    process.stderr.readline()  # of the progress: the run has started
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert err.splitlines()[-1] == "smcdiff: interrupted"
+    assert not list(tmp_path.iterdir())
