@@ -12,6 +12,7 @@ moved by the gain times its own misfit), so nothing of size d x d is factorised.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -61,6 +62,7 @@ class LinearGaussianPosterior(dist.Distribution):
         self._gains, self._factors = rows, factors
         super().__init__(batch_shape=(), event_shape=prior.event_shape, validate_args=False)
 
+    @partial(jax.jit, static_argnames="sample_shape")
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
         """Exact draws, ``sample_shape + (d,)``."""
         components = self._prior.components()
@@ -79,6 +81,7 @@ class LinearGaussianPosterior(dist.Distribution):
         draws = jax.vmap(draw)(jax.random.split(key, count))
         return jnp.reshape(draws, (*sample_shape, *self.event_shape))
 
+    @jax.jit
     def log_prob(self, value: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         """Exact log density, by Bayes' rule."""
         misfit = self._y - value @ self._matrix.T
@@ -165,4 +168,4 @@ def linear_gaussian_posterior(
     if noise.size not in (1, y.shape[0]):
         raise InputError(f"noise has shape {noise.shape}; give a scalar or {y.shape}")
     scale = jnp.broadcast_to(jnp.ravel(noise), y.shape)
-    return LinearGaussianPosterior(prior, matrix, y, scale)
+    return jax.jit(LinearGaussianPosterior)(prior, matrix, y, scale)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -232,10 +233,12 @@ class AnalyticPrior(DiffusionDistribution):
         between = jnp.einsum("k,kd,ke->de", weights, centred, centred)
         return between + jnp.einsum("k,kde->de", weights, self.component_covariances())
 
+    @partial(jax.jit, static_argnames="sample_shape")
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
         """Exact draws, ``sample_shape + (d,)``."""
         return self._sample_many(self.components().sample, key, sample_shape)
 
+    @jax.jit
     def log_prob(self, value: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         """Exact log density."""
         return jnp.vectorize(self.components().log_prob, signature="(d)->()")(value)

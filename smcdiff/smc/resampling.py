@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,7 @@ Resampler = Callable[[PRNGKeyArray, Float[Array, " n"], int], Int[Array, " m"]]
 _BLOCK = 32
 
 
+@partial(jax.jit, static_argnames="num_samples")
 def systematic(
     rng_key: PRNGKeyArray, weights: Float[Array, " n"], num_samples: int
 ) -> Int[Array, " m"]:
@@ -72,6 +74,7 @@ def systematic(
     return _fill(weights > 0, whole + (offset < fraction), num_samples)
 
 
+@partial(jax.jit, static_argnames="num_samples")
 def stratified(
     rng_key: PRNGKeyArray, weights: Float[Array, " n"], num_samples: int
 ) -> Int[Array, " m"]:
@@ -92,6 +95,7 @@ def stratified(
     return _fill(weights > 0, whole + (offset < fraction), num_samples)
 
 
+@partial(jax.jit, static_argnames="num_samples")
 def multinomial(
     rng_key: PRNGKeyArray, weights: Float[Array, " n"], num_samples: int
 ) -> Int[Array, " m"]:
@@ -111,6 +115,7 @@ def multinomial(
     return _fill(weights > 0, starts, num_samples)
 
 
+@partial(jax.jit, static_argnames="num_samples")
 def residual(
     rng_key: PRNGKeyArray, weights: Float[Array, " n"], num_samples: int
 ) -> Int[Array, " m"]:

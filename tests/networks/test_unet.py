@@ -51,7 +51,8 @@ def test_class_embeddings():
     unet = nnx.jit(lambda: UNet2D(config, rngs=nnx.Rngs(0)))()
     assert state_dict(unet)["class_embedding.weight"].shape == (3, 64)
     x, t = jax.random.normal(jax.random.key(0), (2, 8, 8, 4)), jnp.array([10.0, 900.0])
-    same = unet(jnp.stack([x[0], x[0]]), t[jnp.array([0, 0])], jnp.array([0, 2]))
+    call = nnx.jit(lambda net, *arrays: net(*arrays))
+    same = call(unet, jnp.stack([x[0], x[0]]), t[jnp.array([0, 0])], jnp.array([0, 2]))
     assert jnp.any(same[0] != same[1])
     with pytest.raises(InputError, match="num_class_embeds is 3, but class_labels are missing"):
         unet(x, t)

@@ -13,7 +13,10 @@ SIZE, SEEN, RANK = 6, 4, 2
 KEYS = jax.random.split(jax.random.key(0), 6)
 DIRECTIONS = jnp.linalg.qr(jax.random.normal(KEYS[0], (SIZE, SIZE)))[0][:RANK]
 MATRIX = jax.random.normal(KEYS[1], (SEEN, SIZE))
-SYSTEM = SingularSystem(*jnp.linalg.svd(MATRIX, full_matrices=False), jnp.zeros(SEEN), 0.0)
+SYSTEM = SingularSystem(
+    *jnp.linalg.svd(MATRIX, full_matrices=False),
+    observed=jnp.zeros(SEEN), noise=jnp.ones(SEEN), log_constant=jnp.zeros(()),
+)  # fmt: skip
 MEAN, RESIDUAL = jax.random.normal(KEYS[2], (SIZE,)), jax.random.normal(KEYS[3], (SEEN,))
 
 

@@ -169,7 +169,7 @@ def test_unsorted_resampler_of_the_user():
         assert len(np.unique(founders)) == result.num_founders[t]
 
 
-def test_options_change_no_number():
+def test_options_change_nothing_but_rounding():
     model, expected = reference()
     calls = []
 
@@ -180,7 +180,10 @@ def test_options_change_no_number():
         result = run(jax.random.key(0), model, 200, 50, num_chains=3, **options)
         jax.effects_barrier()
         for field in ("particles", "log_weights", "log_evidence", "founders", "ess"):
-            np.testing.assert_array_equal(getattr(result, field), getattr(expected, field))
+            # Only the order of a sum may differ.
+            np.testing.assert_allclose(
+                getattr(result, field), getattr(expected, field), rtol=1e-6, atol=1e-6
+            )
     assert sorted(t for t, _, _ in calls) == list(range(51))  # once a step, not once a chain
     assert {call[1:] for call in calls} == {(50, (3,))}
 
