@@ -35,10 +35,12 @@ class NetworkClassifier:
 
     Attributes:
         state: the parameters.
-        graph: the network without them.
+        schedule: the noise schedule that it was trained on.
+        graph: the network without its parameters.
     """
 
     state: Any
+    schedule: schedules.Schedule
     graph: Any = dataclasses.field(metadata={"static": True})
 
     def __call__(self, x: Float[Array, "h w c"], t: Float[Array, ""]) -> Float[Array, " k"]:
@@ -65,6 +67,11 @@ class ClassLogProb:
 
     classifier: NetworkClassifier
     label: Int[Array, ""]
+
+    @property
+    def schedule(self) -> schedules.Schedule:
+        """The noise schedule of the classifier, which the prior must share."""
+        return self.classifier.schedule
 
     def __call__(self, x: Float[Array, "h w c"], t: Float[Array, ""]) -> Float[Array, ""]:
         """Log p(class given x_t = x)."""
@@ -166,7 +173,7 @@ def load_classifier(path: str | os.PathLike) -> NetworkClassifier:
         module = nnx.eval_shape(lambda: NoisyClassifier(network, *sizes, rngs=nnx.Rngs(0)))
         load_state_dict(module, read_weights(folder, config))
         graph, state = nnx.split(module)
-        return NetworkClassifier(state, graph)
+        return NetworkClassifier(state, read_schedule(config), graph)
 
 
 def load_conditional(path: str | os.PathLike) -> ConditionalNetwork:

@@ -15,7 +15,7 @@ if jaxlib.version.__version_info__ < (0, 11):  # a flag that XLA does not know e
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
-import jax
+import jax  # noqa: E402 - reads the environment
 
 CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))

@@ -106,7 +106,7 @@ def test_batch_size_changes_nothing_but_rounding():
 
 def test_progress_and_grid_change_nothing_and_something(capsys):
     quiet, loud = run(sampler()), run(sampler(progress_bar=True))
-    np.testing.assert_array_equal(quiet.samples["x"], loud.samples["x"])
+    np.testing.assert_allclose(quiet.samples["x"], loud.samples["x"], atol=1e-5)  # two programs
     assert "10/10" in capsys.readouterr().err
     assert not np.array_equal(run(sampler(grid=Karras())).samples["x"], quiet.samples["x"])
 

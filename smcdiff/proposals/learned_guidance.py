@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from smcdiff.errors import InputError
 from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.proposals.base import Proposal, ReverseModel
+from smcdiff.schedules import Schedule
 
 
 def _as_pytree(function: Callable | None) -> Callable | None:
@@ -48,7 +49,8 @@ class ClassifierGuidance(Proposal):
     Attributes:
         log_prob: ``log_prob(x, t)``, log p_phi(y given x_t = x) of the observation at hand, for one
             event x and a scalar t in the schedule's time; a pytree (its arrays then enter jit as
-            arguments, a class label among them) or a plain function.
+            arguments, a class label among them) or a plain function. Where it has a ``schedule``
+            (those of `smcdiff.load_classifier` do) that is checked against the prior's.
         strength: omega; 1 is Bayes' rule.
     """
 
@@ -59,8 +61,10 @@ class ClassifierGuidance(Proposal):
         object.__setattr__(self, "log_prob", _as_pytree(self.log_prob))
 
     def check(self, model):
-        """Raises ``InputError`` where log_prob does not give one number for an event."""
+        """Raises ``InputError`` where log_prob gives no number or has another noise schedule."""
         _check_log_prob("ClassifierGuidance", self.log_prob, model)
+        if hasattr(self.log_prob, "schedule"):
+            _require_schedule("ClassifierGuidance", "classifier", self.log_prob.schedule, model)
 
     def guide(self, model, shared, x, step):
         """The classifier's log probability and its gradient; the kernel's denoised mean."""
@@ -88,12 +92,16 @@ def require_same_process(
             f"{name}: the conditional prior has events of shape {conditional.event_shape}, site"
             f" '{problem.site}' of shape {problem.event_shape}"
         )
-    times = model.levels.time[:-1]
-    levels = [p.schedule.log_snr(times) for p in (conditional, problem.prior)]
+    _require_schedule(name, "conditional prior", conditional.schedule, model)
+
+
+def _require_schedule(name: str, what: str, schedule: Schedule, model: ReverseModel) -> None:
+    problem, times = model.problem, model.levels.time[:-1]
+    levels = [s.log_snr(times) for s in (schedule, problem.prior.schedule)]
     if not jnp.allclose(levels[0], levels[1], rtol=1e-3, atol=1e-3):
         raise InputError(
-            f"{name}: the conditional prior has another noise schedule than site '{problem.site}';"
-            " both must share one"
+            f"{name}: the {what} has another noise schedule than site '{problem.site}'; both must"
+            " share one"
         )
 
 

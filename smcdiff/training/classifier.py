@@ -84,9 +84,8 @@ def _train(data: str | Path, folder: Path, config: TrainConfig, images, labels) 
 
     checkpoint = folder / CHECKPOINT
     state = minimise(Loss(loss, lambda step: known.batch(step, config)), params, config, checkpoint)
-    accuracies = _accuracies(
-        NetworkClassifier(state.ema, graph), images[held_out], labels[held_out]
-    )
+    classifier = NetworkClassifier(state.ema, SAMPLED, graph)
+    accuracies = _accuracies(classifier, images[held_out], labels[held_out])
     arrays = state_dict(nnx.merge(graph, state.ema))
     checksum = write_weights(folder, arrays)
     run = {"command": config.command(Path(data), folder, "classifier"),

@@ -111,6 +111,10 @@ def test_bad_input():
     other = priors.Gaussian(jnp.zeros(2), jnp.array(0.6), schedule=schedules.Cosine())
     with pytest.raises(InputError, match="another noise schedule"):
         proposals.ClassifierFree(other).check(model)
+    trained = jax.tree_util.Partial(_log_class)
+    trained.schedule = schedules.Cosine()
+    with pytest.raises(InputError, match="the classifier has another noise schedule"):
+        proposals.ClassifierGuidance(trained).check(model)
     wrong = reverse_model(priors.Gaussian(jnp.zeros(3), 1.0), jnp.ones((2, 3)), jnp.ones(2), 4)
     with pytest.raises(InputError, match="events of shape"):
         proposals.ClassifierFree(other).check(wrong)
