@@ -95,7 +95,7 @@ def entry_log_prob(site: Site, value: Array | None = None) -> Float[Array, " n"]
         site: the site; of a factor, every entry of the factor.
         value: a value in place of the site's own.
     """
-    value = site["value"] if value is None else value
+    value = jnp.asarray(site["value"]) if value is None else value
     if is_factor(site):
         terms = site["fn"].log_prob(value)
     else:
