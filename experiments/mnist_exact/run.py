@@ -47,7 +47,7 @@ PROPOSALS = {
     "DDRM": proposals.DDRM(),
     "DAPS": proposals.DAPS(),
     "LanczosMomentMatched, late": LANCZOS,
-    "Rejuvenated Lanczos, late": proposals.Rejuvenated(LANCZOS, jump=5, every=5, above=DECIDED),
+    "Rejuvenated Lanczos, late": proposals.Rejuvenated(LANCZOS, jump=10, every=3, above=DECIDED),
 }
 MASKS = ("half", "box")
 COLUMNS = ("mean", "std", "classes", "dlogZ", "ess", "coverage", "seconds")

@@ -17,6 +17,10 @@ from smcdiff.zoo import PREDICTIONS
 _LARGEST = 2**31 - 1
 
 
+_SHOWN = ("steps", "channels")
+"""Always in a card's command, for the commands have defaults of their own."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """What defines a training run.
@@ -156,7 +160,7 @@ class TrainConfig:
             value = getattr(self, field.name)
             if value is True:
                 words.append(f"--{field.name}")
-            elif value != field.default:
+            elif value != field.default or field.name in _SHOWN:
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
                 words += [f"--{field.name.replace('_', '-')}", text]
         return shlex.join(words)

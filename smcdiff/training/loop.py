@@ -6,6 +6,7 @@ resumed ends with the weights of one that was not.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from smcdiff.errors import InputError, first_line
@@ -63,16 +64,27 @@ def _make_step(config: TrainConfig, loss: Loss):
     return step
 
 
-def _save_checkpoint(file: Path, state: State) -> None:
-    """Writes all of the state."""
+_FREE = ("checkpoint_every", "sample_every", "description", "licence")
+"""Options that may change when a run is resumed, for the weights do not depend on them."""
+
+
+def _options(config: TrainConfig) -> dict[str, str]:
+    fields = dataclasses.asdict(config).items()
+    return {name: str(value) for name, value in fields if name not in _FREE}
+
+
+def _save_checkpoint(file: Path, state: State, config: TrainConfig) -> None:
+    """Writes all of the state, and the options that it depends on."""
     leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
     with replacing(file) as temporary:
-        save_file(leaves, temporary)
+        save_file(leaves, temporary, _options(config))
 
 
-def _load_checkpoint(file: Path, state: State) -> State:
+def _load_checkpoint(file: Path, state: State, config: TrainConfig) -> State:
     try:
         stored = load_file(file)
+        with safe_open(file, "numpy") as opened:
+            before = opened.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{file}: the checkpoint cannot be read ({first_line(error)}); delete it, or choose a"
@@ -82,9 +94,13 @@ def _load_checkpoint(file: Path, state: State) -> State:
     fits = len(stored) == len(leaves) and all(
         stored[str(i)].shape == leaf.shape for i, leaf in enumerate(leaves)
     )
-    if not fits:
+    now = _options(config)
+    changed = [f"{n} was {before.get(n)}, is {now[n]}" for n in now if now[n] != before.get(n)]
+    if changed or not fits:
         raise InputError(
-            f"{file}: a checkpoint of another configuration; use the same options or a new folder"
+            f"{file}: a checkpoint of another configuration"
+            + (f" ({'; '.join(changed[:3])})" if before and changed else "")
+            + "; use the same options or a new folder"
         )
     return jax.tree.unflatten(structure, [jnp.asarray(stored[str(i)]) for i in range(len(leaves))])
 
@@ -113,7 +129,7 @@ def minimise(
     """
     state = State(params, params, config.optimiser().init(params), jnp.int32(0), jnp.float32(0))
     if checkpoint.exists():
-        state = _load_checkpoint(checkpoint, state)
+        state = _load_checkpoint(checkpoint, state, config)
     step, key = _make_step(config, loss), jax.random.key(config.seed)
     start = time.perf_counter() - float(state.seconds)
     with ProgressBar(config.steps, "Training") as progress:
@@ -128,7 +144,7 @@ def minimise(
                         f"train: the loss is {value} at step {index + 1}; lower the learning rate"
                     )
                 state = state._replace(seconds=jnp.float32(time.perf_counter() - start))
-                _save_checkpoint(checkpoint, state)
+                _save_checkpoint(checkpoint, state, config)
             if show is not None and not (index + 1) % config.sample_every:
                 show(state.ema)
     return state

@@ -95,8 +95,8 @@ def test_hidden_labels_are_a_function_of_the_step():
 def test_resumed_run_ends_with_the_same_weights(data, trained, tmp_path, monkeypatch):
     save = loop._save_checkpoint
 
-    def save_and_die(file, state):
-        save(file, state)
+    def save_and_die(*arguments):
+        save(*arguments)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "_save_checkpoint", save_and_die)
@@ -104,6 +104,9 @@ def test_resumed_run_ends_with_the_same_weights(data, trained, tmp_path, monkeyp
         train(data, tmp_path / "prior", CONFIG)
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "prior").iterdir()] == ["checkpoint.safetensors"]
+    other = dataclasses.replace(CONFIG, learning_rate=1e-3)
+    with pytest.raises(InputError, match=r"\(learning_rate was 0.0015, is 0.001\); use the same"):
+        train(data, tmp_path / "prior", other)
     resumed = load_file(train(data, tmp_path / "prior", CONFIG) / "model.safetensors")
     whole = load_file(trained / "model.safetensors")
     assert all(np.array_equal(resumed[name], whole[name]) for name in whole)
