@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
@@ -123,10 +124,19 @@ def dense_matrix(operator_or_matrix, event_shape: tuple[int, ...]) -> Float[Arra
         (m, d), acting on flat events.
 
     Raises:
-        InputError: a matrix whose columns do not fit the event.
+        InputError: a matrix whose columns do not fit the event, or a callable that is not linear.
     """
     if callable(operator_or_matrix):
-        return matrix_of(operator_or_matrix, event_shape)
+        matrix = matrix_of(operator_or_matrix, event_shape)
+        probe = jax.random.normal(jax.random.key(0), event_shape)
+        error = jnp.abs(jnp.ravel(operator_or_matrix(probe)) - matrix @ jnp.ravel(probe))
+        bound = 1e-3 * jnp.max(jnp.abs(matrix)) * (1.0 + jnp.linalg.norm(probe))
+        if not isinstance(error, Tracer) and jnp.any(error > bound):
+            raise InputError(
+                "operator: the callable is not linear (an offset, too, is not): subtract what it"
+                " gives at zero from it and from y, or give a matrix"
+            )
+        return matrix
     size = math.prod(event_shape)
     matrix = jnp.asarray(operator_or_matrix, jnp.result_type(float))
     if matrix.ndim != 2 or matrix.shape[1] != size:

@@ -71,6 +71,8 @@ def test_survives_jit():
 def test_bad_input():
     with pytest.raises(InputError, match="d_y, 2"):
         exact.linear_gaussian_posterior(PRIOR, jnp.ones((1, 3)), [0.4], 0.3)
+    with pytest.raises(InputError, match="the callable is not linear"):
+        exact.linear_gaussian_posterior(PRIOR, lambda x: MATRIX @ x + 0.1, [0.4], 0.3)
     with pytest.raises(InputError, match="y has 2 entries"):
         exact.linear_gaussian_posterior(PRIOR, MATRIX, [0.4, 0.1], 0.3)
     with pytest.raises(InputError, match="exact posterior"):
