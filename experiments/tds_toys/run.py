@@ -6,10 +6,10 @@
 Two priors (a Gaussian, a mixture of three) and three likelihoods at y = 0: of the norm, N(y; |x|,
 0.5^2); inpainting of the first coordinate; inpainting of either coordinate, who knows which (a
 mixture of the two). The paper's inpainting is noise-free; here the noise is 0.1, as weights need a
-density. Of the mixture, y lies five standard deviations out in the tail of the nearest mode: until the
-modes are decided, at a log-SNR of about 2, a Gaussian twist favours the wrong ones. "late" does not
-resample before that. Error: root mean square of the posterior mean over 64 chains, against quadrature; the slope
-of its logarithm against that of the number of particles should be -1/2.
+density. Of the mixture, y lies five standard deviations out in the tail of the nearest mode: until
+the modes are decided, at a log-SNR of about 2, a Gaussian twist favours the wrong ones. "late" does
+not resample before that. Error: root mean square of the posterior mean over 64 chains, against
+quadrature; the slope of its logarithm against that of the number of particles should be -1/2.
 """
 
 from __future__ import annotations
