@@ -123,9 +123,11 @@ def run(options) -> dict[str, list[dict[str, float]]]:
 
 def write(records, options, arguments: str) -> None:
     """The tables."""
-    lines = ["# Real digits through the learned prior", "", "Last written by", ""]
+    lines = ["# Real digits through the learned prior", ""]
+    lines += ["Written row by row, for these take hours together; by last", ""]
     lines += [f"    python experiments/mnist_learned/run.py {arguments}", ""]
     lines += [
+        "and before that with other --tasks and --methods; results.json keeps them.",
         f"{options.particles} particles, {options.steps} steps, {options.chains} chains, noise",
         f"{NOISE} (data in [-1, 1]). Means over the digits; +- is the standard error of that mean.",
         "ESS: smallest over the steps; spread: range of the log evidence over the chains, nat;",
@@ -143,7 +145,8 @@ def write(records, options, arguments: str) -> None:
             table = {c: np.array([row[c] for row in rows]) for c in COLUMNS}
             error = {c: table[c].std() / len(rows) ** 0.5 for c in COLUMNS}
             weighted = METHODS[method][1]
-            evidence = f"{table['log_evidence'].mean():.1f} | {table['spread'].mean():.1f}"
+            spread = f"{table['spread'].mean():.1f}" if options.chains > 1 else ""
+            evidence = f"{table['log_evidence'].mean():.1f} | {spread}"
             lines.append(
                 f"| {method} | {len(rows)} | {table['psnr'].mean():.2f} +- {error['psnr']:.2f}"
                 f" | {table['crps'].mean():.4f} +- {error['crps']:.4f}"
