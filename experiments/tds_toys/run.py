@@ -130,7 +130,7 @@ def write(rows, sizes, chains, steps, output: Path, arguments: str) -> None:
     from matplotlib.figure import Figure
 
     panels = list(dict.fromkeys(row[:2] for row in rows))
-    figure = Figure(figsize=(3.4 * max(1, len(panels) // 2), 6), layout="constrained")
+    figure = Figure(figsize=(3.4 * max(1, len(panels) // 2) + 1.6, 6), layout="constrained")
     axes = figure.subplots(2, -(-len(panels) // 2), squeeze=False, sharex=True).ravel()
     colours = {name: f"C{index}" for index, name in enumerate(METHODS)}
     for axis, panel in zip(axes, panels, strict=False):
@@ -143,7 +143,8 @@ def write(rows, sizes, chains, steps, output: Path, arguments: str) -> None:
         axis.set_xlabel("particles")
     axes[0].set_ylabel("error of the mean")
     most = max(axes, key=lambda axis: len(axis.lines))
-    most.legend(fontsize=7, frameon=False)
+    handles = most.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right center", fontsize=8, frameon=False)
     figure.savefig(output / "results.png", dpi=130)
 
 
