@@ -129,7 +129,8 @@ def dense_matrix(operator_or_matrix, event_shape: tuple[int, ...]) -> Float[Arra
     if callable(operator_or_matrix):
         matrix = matrix_of(operator_or_matrix, event_shape)
         probe = jax.random.normal(jax.random.key(0), event_shape)
-        error = jnp.abs(jnp.ravel(operator_or_matrix(probe)) - matrix @ jnp.ravel(probe))
+        found = jnp.ravel(jnp.asarray(operator_or_matrix(probe)))
+        error = jnp.abs(found - matrix @ jnp.ravel(probe))
         bound = 1e-3 * jnp.max(jnp.abs(matrix)) * (1.0 + jnp.linalg.norm(probe))
         if not isinstance(error, Tracer) and jnp.any(error > bound):
             raise InputError(
