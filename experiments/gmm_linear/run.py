@@ -29,9 +29,6 @@ HERE = Path(__file__).parent
 MM, TDS = proposals.MomentMatched(), proposals.Twisted()
 EXACT, DDIM = kernels.Exact(), kernels.DDIM()
 METHODS = {
-    "Rejuvenated MomentMatched, exact kernel": dict(
-        proposal=proposals.Rejuvenated(MM, jump=10, every=10), kernel=EXACT, ess_threshold=0.9
-    ),
     "MomentMatched, exact kernel": dict(proposal=MM, kernel=EXACT),
     "MomentMatched": dict(proposal=MM, kernel=DDIM),
     "MomentMatched, unweighted": dict(proposal=MM, kernel=DDIM, weighted=False),

@@ -4,47 +4,17 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from safetensors.numpy import load, save
 
-from smcdiff.cli.interrupt import interruptible
 from smcdiff.zoo import zoo_folder
+from tests.cli.inputs import RANDOM, array, damaged, picture, pixels, text
 
-RANDOM = np.random.default_rng(0)
 IMAGE = RANDOM.uniform(-1, 1, (28, 28))
 ZOO = zoo_folder() / "mnist"
-
-
-def array(name, values):
-    np.save(name, values)
-    return name
-
-
-def picture(name, values):
-    Image.fromarray(values).save(name)
-    return name
-
-
-def pixels(*shape):
-    return RANDOM.integers(0, 255, shape).astype(np.uint8)
-
-
-def text(name, content="text"):
-    Path(name).write_text(content)
-    return name
-
-
-def damaged(name, content, size):
-    Path(name).write_bytes(Path(content).read_bytes()[:size])
-    return name
 
 
 def with_nan(value):
@@ -294,129 +264,6 @@ def test_priors(refused, case):
     refused(["solve", "inpaint", "--prior", "prior"], *message)
 
 
-def images(**arrays):
-    np.savez("a.npz", **{"images": pixels(200, 8, 8), **arrays})
-    return "a.npz"
-
-
-def pictures(*arrays):
-    os.mkdir("data")
-    for index, values in enumerate(arrays):
-        picture(f"data/{index}.png", values)
-    return "data"
-
-
-DATA = {
-    "nothing": (lambda: ["none.npz"], ["none.npz: no such file"]),
-    "empty folder": (lambda: [pictures()], ["the folder has no PNG files"]),
-    "mixed sizes": (
-        lambda: [pictures(pixels(8, 8), pixels(9, 8))],
-        ["data/1.png: shape (9, 8), but the first is (8, 8)"],
-    ),
-    "mixed channels": (lambda: [pictures(pixels(8, 8), pixels(8, 8, 3))], ["(8, 8, 3)"]),
-    "a broken picture": (
-        lambda: [pictures(pixels(8, 8)), text("data/1.png")][:1],
-        ["data/1.png: cannot be read as a picture"],
-    ),
-    "transparent": (lambda: [pictures(0 * pixels(8, 8, 4))], ["transparent pixels"]),
-    "16 bit": (lambda: [pictures(np.uint16(pixels(8, 8)))], ["uint16; they must be uint8"]),
-    "floats": (lambda: [array("a.npy", RANDOM.normal(size=(200, 8, 8)))], ["must be uint8"]),
-    "NaN": (lambda: [array("a.npy", np.full((200, 8, 8), np.nan))], ["must be uint8"]),
-    "two axes": (lambda: [array("a.npy", pixels(200, 8))], ["(200, 8)"]),
-    "no pixels": (lambda: [array("a.npy", pixels(200, 0, 8))], ["(200, 0, 8, 1)"]),
-    "too few": (lambda: [array("a.npy", pixels(20, 8, 8))], ["too few", "--batch of at most 10"]),
-    "odd size": (lambda: [array("a.npy", pixels(200, 7, 8))], ["do not divide by 4"]),
-    "all the same": (lambda: [array("a.npy", 0 * pixels(200, 8, 8))], ["all images are the same"]),
-    "truncated .npz": (lambda: [damaged("b.npz", images(), 500)], ["b.npz: cannot be read"]),
-    "empty .npz": (lambda: [text("b.npz", "")], ["b.npz: cannot be read"]),
-    "text as .npz": (lambda: [text("b.npz")], ["it holds no plain arrays"]),
-    "text as .npy": (lambda: [text("b.npy")], ["b.npy: cannot be read"]),
-    "truncated .npy": (
-        lambda: [damaged("b.npy", array("a.npy", pixels(20, 8, 8)), 300)],
-        ["b.npy: cannot be read"],
-    ),
-    "which array": (lambda: [[images(), np.savez("b.npz", a=1, b=2)] and "b.npz"], ["'images'"]),
-    "no array": (lambda: [np.savez("b.npz") or "b.npz"], ["arrays []"]),
-    "no labels": (lambda: [images(), "--labels"], ["no array 'y_train' or 'labels'"]),
-    "labels of .npy": (lambda: [array("a.npy", pixels(200, 8, 8)), "--labels"], ["an .npz"]),
-    "few labels": (lambda: [images(labels=np.arange(199)), "--labels"], ["(199,)"]),
-    "real labels": (lambda: [images(labels=np.full(200, np.nan)), "--labels"], ["float64"]),
-    "one class": (lambda: [images(labels=np.ones(200, int)), "--labels"], ["two or more"]),
-    "gaps": (lambda: [images(labels=9 * np.arange(200)), "--labels"], ["without gaps"]),
-    "no init": (lambda: [images(), "--init", "mnits"], ["did you mean 'mnist'"]),
-}
-
-
-@pytest.mark.parametrize("case", DATA)
-def test_training_data(refused, case):
-    make, message = DATA[case]
-    refused(["train", *make(), "--output", "out"], *message)
-
-
-TRAINING = [
-    ("--steps 0", "steps is 0"),
-    ("--batch -1", "batch is -1"),
-    ("--layers 99999999999999999999", "at most 2147483647"),
-    ("--learning-rate nan", "learning_rate is nan"),
-    ("--learning-rate 0", "learning_rate is 0.0"),
-    ("--ema 1", "ema is 1.0"),
-    ("--seed -1", "seed is -1"),
-    ("--channels 7", "channels are (7,); give multiples of 8, the last of 16"),
-    ("--channels 24", "channels are (24,)"),
-    ("--channels 32,", "--channels 32,: give whole numbers"),
-    ("--weighting snr", "weighting is 'snr'"),
-    ("--log-snr-mean nan", "log_snr_mean is nan"),
-    ("--label-dropout 1", "label_dropout is 1.0"),
-    ("--stps 3", "--steps"),
-    ("--output a.npz", "a.npz: cannot be written"),
-    ("--output taken", "taken holds other files; nothing is overwritten"),
-    ("--output finished", "finished holds a finished model; nothing is overwritten"),
-]
-
-
-@pytest.mark.parametrize(("words", "message"), TRAINING)
-def test_training_options(refused, words, message):
-    images()
-    for folder, file in (("taken", "card.md"), ("finished", "config.json")):
-        os.mkdir(folder)
-        text(f"{folder}/{file}")
-    output = [] if "--output" in words else ["--output", "out"]
-    refused(["train", "a.npz", *words.split(), *output], message)
-
-
-GAUSSIAN = """
-import jax.numpy as jnp, numpyro, numpyro.distributions as dist
-from smcdiff import priors
-def model(y=None):
-    x = numpyro.sample("x", priors.Gaussian(jnp.zeros(3), 1.0))
-    numpyro.sample("y", dist.Normal(x, 1.0).to_event(), obs=y)
-"""
-MODELS = [
-    ("none.py:model", "", "give a Python file and a function, FILE:FUNCTION"),
-    ("m.py", "", "FILE:FUNCTION"),
-    ("m.py:other", "", "m.py has no function 'other'"),
-    ("m.txt:model", "", "m.txt is no Python file"),
-    ("m.py:model", "1 / 0", "m.py fails when it is imported (ZeroDivisionError"),
-    ("m.py:model", "def", "SyntaxError"),
-    ("m.py:model", "def model(x): pass", "callable without arguments"),
-    ("m.py:model", "def model(): raise KeyError('a')", "KeyError"),
-    ("m.py:model", "def model(): pass", "one of each"),
-    ("m.py:model", GAUSSIAN, "takes images (h, w, c)"),
-]
-
-
-@pytest.mark.parametrize(("spec", "content", "message"), MODELS)
-def test_training_models(refused, spec, content, message):
-    if not spec.startswith("none"):
-        text(spec.partition(":")[0], content)
-    refused(["train", f"--model={spec}", "--output", "out"], message)
-
-
-def test_training_of_a_classifier(refused):
-    refused(["train", "classifier", images(), "-o", "out"], "no array 'y_train' or 'labels'")
-    refused(["train", "classifier", "none.npz", "-o", "out"], "no such file")
-
-
 def test_memory_that_is_not_there(smcdiff, monkeypatch, tmp_path):
     def fail(*_):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
@@ -424,68 +271,4 @@ def test_memory_that_is_not_there(smcdiff, monkeypatch, tmp_path):
     monkeypatch.setattr("smcdiff.inference.run", fail)
     code, _, err = smcdiff("solve", "inpaint")
     assert code == 2 and "out of memory; fewer particles" in err
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.fixture
-def ctrl_c():
-    """The handler that Python has in a terminal; where tests run in the background it has none."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_ctrl_c_in_a_run(smcdiff, monkeypatch, tmp_path, ctrl_c):
-    """The compiled run, which never looks at signals, is left behind; the process ends it."""
-
-    def compiled(*_):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1.0)
-
-    def leave(code):
-        raise SystemExit(code)
-
-    monkeypatch.setattr("smcdiff.inference.run", compiled)
-    monkeypatch.setattr("smcdiff.cli.interrupt._GRACE", 0.0)
-    monkeypatch.setattr("os._exit", leave)
-    code, _, err = smcdiff("solve", "inpaint")
-    assert code == 130 and err.splitlines()[-1] == "smcdiff: interrupted"
-    assert not list(tmp_path.iterdir())
-
-
-def test_ctrl_c_lets_python_code_end_its_own_way(ctrl_c):
-    ended = []
-
-    def work():
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
-            for _ in range(1000):
-                time.sleep(0.01)
-        except KeyboardInterrupt:
-            ended.append(True)
-            raise
-
-    with pytest.raises(KeyboardInterrupt):
-        interruptible(work)
-    assert ended == [True]
-    assert interruptible(lambda: 3) == 3
-    with pytest.raises(ZeroDivisionError):
-        interruptible(lambda: 1 / 0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("words", ["solve inpaint --steps 10000", "sample --steps 10000"])
-def test_ctrl_c_in_a_process(tmp_path, words):
-    command = [sys.executable, "-m", "smcdiff", *words.split()]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    assert process.stderr is not None
-    process.stderr.readline()  # of the progress: the run has started
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in err
-    assert err.splitlines()[-1] == "smcdiff: interrupted"
     assert not list(tmp_path.iterdir())
