@@ -15,6 +15,11 @@ from smcdiff.model.arguments import StaticArguments
 from smcdiff.priors.base import DiffusionDistribution
 
 
+def _possible(terms: Array) -> Array:
+    """Log likelihoods at a guess of x_0, with -10 in place of minus infinity."""
+    return jnp.where(jnp.isneginf(terms), -10.0, terms)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -74,16 +79,16 @@ class Problem:
         ratio to a later one NaN.
         """
         terms = self.pointwise_log_likelihood(x).values()
-        finite = (jnp.where(jnp.isneginf(term), -10.0, term) for term in terms)
-        return sum((jnp.sum(term) for term in finite), jnp.zeros(()))
+        return sum((jnp.sum(_possible(term)) for term in terms), jnp.zeros(()))
 
     def pointwise_log_likelihood(self, x: Float[Array, "*event"]) -> dict[str, Array]:
         """The log likelihood of each observed site, of the site's batch shape."""
         return {name: sites.log_prob(site) for name, site in self.observed(x).items()}
 
-    def entrywise_log_likelihood(self, x: Float[Array, "*event"]) -> Float[Array, " n"]:
-        """The log likelihood of every observed entry (``to_event`` undone), factors' too, flat."""
-        return jnp.concatenate([sites.entry_log_prob(site) for site in self.observed(x).values()])
+    def entrywise_log_twist(self, x: Float[Array, "*event"]) -> Float[Array, " n"]:
+        """`log_twist` of every observed entry (``to_event`` undone), factors' too, flat."""
+        terms = [sites.entry_log_prob(site) for site in self.observed(x).values()]
+        return _possible(jnp.concatenate(terms))
 
     def entrywise_peak(
         self, key: PRNGKeyArray, x: Float[Array, "*event"], num_draws: int
@@ -99,7 +104,7 @@ class Problem:
             num_draws: number of draws.
 
         Returns:
-            The entries, in the order of `entrywise_log_likelihood`.
+            The entries, in the order of `entrywise_log_twist`.
         """
         peaks = []
         for index, site in enumerate(self.observed(x).values()):

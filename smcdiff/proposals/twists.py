@@ -30,8 +30,6 @@ _FEW_OBSERVATIONS = 64
 NUM_POINTS = 32
 """Of a tempered twist; with 8 the log evidence was off twice as far."""
 _NUM_PEAK_DRAWS = 16
-_LEAST = -1e6
-"""In place of a log likelihood of minus infinity, which has no mean and no variance."""
 
 
 class Widening(NamedTuple):
@@ -100,7 +98,7 @@ def log_twist(
 ) -> Float[Array, ""]:
     """Log psi_t given the denoised mean: made less sure as ``wide`` says, or plain where None."""
     if wide is None:
-        return model.log_likelihood(denoised)
+        return model.problem.log_twist(model.event(denoised))
     spread = model.problem.prior.spread(t)
     if isinstance(wide, LocalWidening):
         return _log_local_average(model, denoised, spread)
@@ -125,7 +123,7 @@ def _log_tempered(model: ReverseModel, wide: Tempering, denoised: Float[Array, "
     """The tempered twist; see `Tempering`."""
 
     def entries(x):
-        return jnp.maximum(model.problem.entrywise_log_likelihood(model.event(x)), _LEAST)
+        return model.problem.entrywise_log_twist(model.event(x))
 
     around = jax.vmap(entries)(denoised + jnp.sqrt(spread) * wide.points)
     # Held fixed in gradients: there the log likelihood is followed, not its variation.

@@ -27,6 +27,12 @@ def _poisson(y=None):
     numpyro.sample("y", dist.Poisson(jnp.exp(1.0 + x)).to_event(1), obs=y)
 
 
+def _positive(y=None):
+    x = numpyro.sample("x", PRIOR)
+    numpyro.factor("positive", jnp.where(x[1] > 0.0, 0.0, -jnp.inf))
+    numpyro.sample("y", dist.Normal(x[0], 0.3), obs=y)
+
+
 # What is observed: y, and log p(y given x) at (n, 2) points, written anew.
 CASES = {
     "norm": (
@@ -41,6 +47,11 @@ CASES = {
         lambda x: jnp.sum(dist.Poisson(jnp.exp(1.0 + x)).log_prob(jnp.array([12, 0])), axis=1),
     ),
 }
+CASES["excluded"] = (
+    _positive,
+    0.4,
+    lambda x: jnp.where(x[:, 1] > 0.0, dist.Normal(x[:, 0], 0.3).log_prob(0.4), -jnp.inf),
+)
 NUM_CHAINS = 256
 
 
