@@ -28,7 +28,7 @@ class SteeredDiffusion:
     def blank(self):
         """Zeros in the shapes of a particle."""
         x = jnp.zeros(self.model.size)
-        evaluation = jax.eval_shape(self._evaluate, x, jnp.int32(0))
+        evaluation = _guide.eval_shape(self.proposal, self.model, self.shared, x, jnp.int32(0))
         return x, *jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), evaluation)
 
     def propose(self, key: PRNGKeyArray, t, prev):
@@ -44,17 +44,17 @@ class SteeredDiffusion:
         def move(x, guide):
             return self.proposal.propose(key, self.model, self.shared, x, guide, t - 1)
 
+        def evaluate(x, t):
+            return _guide(self.proposal, self.model, self.shared, x, t)
+
         def finish(x, t):
             # The last level needs no network: psi_0 is the likelihood, and nothing is drawn after.
             return self.proposal.final(self.model, self.shared, x).astype(x.dtype), guide
 
         x, log_ratio = jax.lax.cond(t == 0, start, move, x, guide)
         last = t == self.model.num_steps
-        new_twist, guide = jax.lax.cond(last, finish, self._evaluate, x, t)
+        new_twist, guide = jax.lax.cond(last, finish, evaluate, x, t)
         return (x, new_twist, guide), log_ratio + new_twist - log_twist
-
-    def _evaluate(self, x, t):
-        return _guide(self.proposal, self.model, self.shared, x, t)
 
 
 @jax.jit

@@ -149,7 +149,7 @@ class DiffusionPrior(DiffusionDistribution):
         event = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
         time = jax.ShapeDtypeStruct((), event.dtype)
         try:
-            output = jax.eval_shape(self.denoise, event, time)
+            output = jax.eval_shape(lambda x, t: self.denoise(x, t), event, time)
         except (TypeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(

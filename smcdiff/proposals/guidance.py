@@ -76,7 +76,8 @@ class DPS(_Translated):
 
     def check(self, model):
         """Raises ``InputError`` where an observed site is not Gaussian."""
-        jax.eval_shape(model.misfit, jax.ShapeDtypeStruct((model.size,), jnp.result_type(float)))
+        event = jax.ShapeDtypeStruct((model.size,), jnp.result_type(float))
+        jax.eval_shape(lambda x: model.misfit(x), event)
 
     def prepare(self, key, model):
         """What the twist of the weights needs."""
