@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,14 +33,28 @@ class Settings:
     progress: Callable | None
 
 
+class Run(NamedTuple):
+    """The chains of a problem, with what the model says of their last particles.
+
+    Attributes:
+        result: of the filter, fields with a leading axis of chains; particles are flat events.
+        computed: deterministic sites of the model, name -> (chains, particles, *shape).
+        log_likelihood: observed sites, name -> (chains, particles, *batch shape).
+    """
+
+    result: FilterResult
+    computed: dict[str, jax.Array]
+    log_likelihood: dict[str, jax.Array]
+
+
 def _run_chains(
     keys: PRNGKeyArray,
     model: ReverseModel,
     proposal: Proposal,
     thresholds: Float[Array, " steps"] | None,
     settings: Settings,
-) -> tuple[FilterResult, jax.Array]:
-    """All chains; the particles of the result are flat events, and their log likelihoods."""
+) -> Run:
+    """All chains."""
     num_steps = model.num_steps
     threshold = thresholds if settings.ess_threshold is None else settings.ess_threshold
     assert threshold is not None
@@ -63,8 +78,7 @@ def _run_chains(
             progress=settings.progress,
         )
         x = result.particles[0]
-        log_likelihood = jax.vmap(model.log_likelihood)(x)
-        return result._replace(particles=x), log_likelihood
+        return Run(result._replace(particles=x), *jax.vmap(model.describe)(x))
 
     if settings.num_chains == 1:  # without vmap the choice to resample stays a branch
         return jax.tree.map(lambda a: a[None], run_chain(keys[0]))

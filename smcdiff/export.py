@@ -49,6 +49,7 @@ def to_datatree(posterior: Posterior) -> xarray.DataTree:
     }
     if p.ancestors is not None:
         smc["ancestors"] = (("chain", "step", "particle"), p.ancestors)
+    terms = p.pointwise_log_likelihood.items()
     groups = {
         "posterior": {n: _event_dims(n, x[rows, indices], draws) for n, x in p.samples.items()},
         "weighted_posterior": {
@@ -61,12 +62,14 @@ def to_datatree(posterior: Posterior) -> xarray.DataTree:
             "founder": (draws, p.founders[rows, indices]),
             "particle": (draws, indices),
         },
-        "log_likelihood": {"total": (draws, p.log_likelihood[rows, indices])},
+        "log_likelihood": {n: _event_dims(n, v[rows, indices], draws) for n, v in terms},
+        "weighted_log_likelihood": {n: _event_dims(n, v, particle) for n, v in terms},
         "smc": smc,
         "observed_data": {n: _event_dims(n, v, ()) for n, v in p.observed.items()},
     }
     tree = xarray.DataTree.from_dict({n: _dataset(g) for n, g in groups.items()})
-    tree.attrs.update(weighted=int(p.weighted), run=json.dumps(p.attrs))
+    sites = json.dumps(list(p.samples))  # files order variables by name
+    tree.attrs.update(weighted=int(p.weighted), run=json.dumps(p.attrs), sites=sites)
     return tree
 
 

@@ -22,14 +22,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff import model as model_reader
 from smcdiff import schedules
-from smcdiff.compiled import Settings, run, run_batch, stack
+from smcdiff.compiled import Run, Settings, run, run_batch, stack
 from smcdiff.errors import InputError, SamplingError
 from smcdiff.kernels import AnalyticDPM, Kernel
 from smcdiff.model import Problem
 from smcdiff.posterior import Posterior
 from smcdiff.progress import ProgressBar
 from smcdiff.proposals import Proposal, ReverseModel, check_fits, choose
-from smcdiff.smc import FilterResult
 from smcdiff.smc import resampling as resamplers
 from smcdiff.version import __version__
 
@@ -174,11 +173,11 @@ class SMC:
         keys = jax.random.split(key, self.settings.num_chains)
         with self._progress() as progress:
             settings = dataclasses.replace(self.settings, progress=progress)
-            result, log_likelihood = jax.block_until_ready(
+            done = jax.block_until_ready(
                 run(keys, model, proposal, self._thresholds(model), settings)
             )
         seconds = time.perf_counter() - start
-        return self._posterior(result, log_likelihood, model, proposal, reason, seconds)
+        return self._posterior(done, model, proposal, reason, seconds)
 
     def _assemble(self, problem: Problem) -> tuple[ReverseModel, Proposal, str]:
         """The reverse model and the proposal, checked against each other."""
@@ -249,10 +248,8 @@ class SMC:
         seconds = time.perf_counter() - start
         posteriors = []
         for index, model in enumerate(models):
-            result, log_likelihood = jax.tree.map(lambda leaf, i=index: leaf[i], results)
-            posteriors.append(
-                self._posterior(result, log_likelihood, model, proposal, reason, seconds / size)
-            )
+            done = jax.tree.map(lambda leaf, i=index: leaf[i], results)
+            posteriors.append(self._posterior(done, model, proposal, reason, seconds / size))
         return posteriors
 
     def _thresholds(self, model: ReverseModel) -> Float[Array, " steps"] | None:
@@ -271,15 +268,14 @@ class SMC:
 
     def _posterior(
         self,
-        result: FilterResult,
-        log_likelihood: jax.Array,
+        done: Run,
         model: ReverseModel,
         proposal: Proposal,
         reason: str,
         seconds: float,
     ) -> Posterior:
         """The result for the user, on the host."""
-        problem, settings = model.problem, self.settings
+        problem, settings, result = model.problem, self.settings, done.result
         self._check_finished(np.asarray(result.failed_step), model)
         chains, particles = result.log_weights.shape
         samples = np.asarray(result.particles).reshape(chains, particles, *problem.event_shape)
@@ -288,8 +284,10 @@ class SMC:
                 f"site '{problem.site}': samples are not finite although their weights are;"
                 " the denoiser returned NaN or infinity"
             )
+        computed = {name: np.asarray(value) for name, value in done.computed.items()}
+        pointwise = {name: np.asarray(value) for name, value in done.log_likelihood.items()}
         return Posterior(
-            samples={problem.site: samples},
+            samples={problem.site: samples, **computed},
             log_weights=np.asarray(result.log_weights),
             log_evidence=np.asarray(result.log_evidence),
             ess=np.asarray(result.ess),
@@ -299,7 +297,7 @@ class SMC:
             log_evidence_increments=np.asarray(result.log_evidence_increments),
             resampled=np.asarray(result.resampled),
             log_snr=np.asarray(model.levels.log_snr),
-            log_likelihood=np.asarray(log_likelihood),
+            pointwise_log_likelihood=pointwise,
             observed={name: np.asarray(v) for name, v in problem.observations().items()},
             weighted=settings.weighted,
             attrs={

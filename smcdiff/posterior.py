@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from smcdiff.diagnostics.degeneracy import Diagnosis
 
-_FORMAT = "smcdiff-posterior-2"
+_FORMAT = "smcdiff-posterior-3"
 
 
 def log_mean_evidence(log_evidence: Float[np.ndarray, " c"]) -> float:
@@ -42,7 +42,8 @@ class Posterior:
 
     Attributes:
         samples: site -> (C, N, *event), the particles as they are: use them with ``log_weights``,
-            or call `resample`.
+            or call `resample`. The diffusion site comes first, ``numpyro.deterministic`` sites
+            follow.
         log_weights: (C, N), normalised in each chain.
         log_evidence: (C,) log Z_hat; NaN where weights were off. Where y is observed without noise
             it is a log density on the range of the operator, that of y if its rows are independent.
@@ -52,8 +53,8 @@ class Posterior:
         log_evidence_increments: (C, K + 1).
         resampled: (C, K + 1) whether the step began by resampling.
         log_snr: (K + 1,) log signal-to-noise ratio of the states; infinite at the last.
-        log_likelihood: (C, N) log p(y given x) of the particles; 0 where y is observed without
-            noise, which has no density at x.
+        pointwise_log_likelihood: observed site -> (C, N, *batch), log p of its values given the
+            particles; 0 where y is observed without noise, which has no density at x.
         observed: site -> observed value.
         weighted: whether weights were on.
         ancestors: (C, K + 1, N) parents of each step, or None.
@@ -69,7 +70,7 @@ class Posterior:
     log_evidence_increments: Float[np.ndarray, "c steps"]
     resampled: Bool[np.ndarray, "c steps"]
     log_snr: Float[np.ndarray, " steps"]
-    log_likelihood: Float[np.ndarray, "c n"]
+    pointwise_log_likelihood: dict[str, Float[np.ndarray, "c n *batch"]]
     observed: dict[str, np.ndarray]
     weighted: bool
     ancestors: Int[np.ndarray, "c steps n"] | None = None
@@ -84,6 +85,13 @@ class Posterior:
             f"Posterior(sites={sites}, {chains} chains x {particles} particles,"
             f" log_evidence={evidence}, final ESS={np.array2string(self.ess[:, -1], precision=1)})"
         )
+
+    @property
+    def log_likelihood(self) -> Float[np.ndarray, "c n"]:
+        """Log p(y given x) of the particles: all observed sites and factors."""
+        terms = self.pointwise_log_likelihood.values()
+        shape = self.log_weights.shape
+        return sum((term.reshape(*shape, -1).sum(-1) for term in terms), np.zeros(shape))
 
     @property
     def pooled_weights(self) -> Float[np.ndarray, "c n"]:
@@ -146,8 +154,9 @@ class Posterior:
 
         Groups: ``posterior`` (chain, draw; each chain resampled to equal weights with a fixed key),
         ``weighted_posterior`` (chain, particle; with ``log_weight``, ``founder`` and
-        ``log_likelihood``), ``sample_stats``, ``log_likelihood`` (``total`` of each draw), ``smc``
-        (chain, step; the filter's record, and ``log_evidence`` a chain) and ``observed_data``.
+        ``log_likelihood``), ``sample_stats``, ``log_likelihood`` (each observed site, pointwise, of
+        each draw; ``weighted_log_likelihood`` of each particle), ``smc`` (chain, step; the filter's
+        record, and ``log_evidence`` a chain) and ``observed_data``.
         ArviZ 1.x takes it as it is; with 0.23 call ``arviz.from_datatree``. R-hat and ESS of the
         resampled draws measure neither mixing nor Monte-Carlo error: look at ``smc`` and at
         `diagnose`.
@@ -216,9 +225,9 @@ class Posterior:
 
 def _from_datatree(tree: xarray.DataTree) -> Posterior:
     smc, particles = tree["smc"].to_dataset(), tree["weighted_posterior"].to_dataset()
-    own = {"log_weight", "founder", "log_likelihood"}
+    pointwise = tree["weighted_log_likelihood"].to_dataset()
     return Posterior(
-        samples={str(n): v.values for n, v in particles.data_vars.items() if n not in own},
+        samples={name: particles[name].values for name in json.loads(tree.attrs["sites"])},
         log_weights=particles["log_weight"].values,
         log_evidence=smc["log_evidence"].values,
         ess=smc["ess"].values,
@@ -227,7 +236,7 @@ def _from_datatree(tree: xarray.DataTree) -> Posterior:
         log_evidence_increments=smc["log_evidence_increment"].values,
         resampled=smc["resampled"].values.astype(bool),
         log_snr=smc["log_snr"].values,
-        log_likelihood=particles["log_likelihood"].values,
+        pointwise_log_likelihood={str(n): v.values for n, v in pointwise.data_vars.items()},
         observed={str(n): v.values for n, v in tree["observed_data"].data_vars.items()},
         weighted=bool(tree.attrs["weighted"]),
         ancestors=smc["ancestors"].values if "ancestors" in smc else None,

@@ -16,7 +16,8 @@ from smcdiff.posterior import log_mean_evidence
 
 def model(y=None):
     x = numpyro.sample("x", priors.Gaussian(jnp.zeros(2), 1.0))
-    numpyro.sample("y", dist.Normal(x, 0.5).to_event(1), obs=y)
+    numpyro.deterministic("energy", jnp.sum(x**2))
+    numpyro.sample("y", dist.Normal(x, 0.5), obs=y)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,8 @@ def two_chains(log_evidence):
         log_weights=log_weights,
         log_evidence=np.log(np.array(log_evidence)),
         ess=zeros, founders=zeros, num_founders=zeros, log_evidence_increments=zeros,
-        resampled=zeros, log_snr=np.zeros(1), log_likelihood=zeros, observed={}, weighted=True,
+        resampled=zeros, log_snr=np.zeros(1), pointwise_log_likelihood={}, observed={},
+        weighted=True,
     )  # fmt: skip
 
 
@@ -63,16 +65,38 @@ def test_resample_follows_the_weights():
 def test_arviz_summarises_it(posterior):
     tree = posterior.to_arviz()
     assert set(tree.children) == {
-        "posterior", "weighted_posterior", "sample_stats", "log_likelihood", "smc",
-        "observed_data",
+        "posterior", "weighted_posterior", "sample_stats", "log_likelihood",
+        "weighted_log_likelihood", "smc", "observed_data",
     }  # fmt: skip
     assert tree["posterior/x"].dims == ("chain", "draw", "x_dim_0")
     assert tree["smc/ess"].shape == (2, 7)
-    assert tree["log_likelihood/total"].dims == ("chain", "draw")
+    assert tree["log_likelihood/y"].dims == ("chain", "draw", "y_dim_0")
     # ArviZ 1.x takes the tree as it is; its summary has rounded figures, as text.
     data = arviz.from_datatree(tree) if hasattr(arviz, "from_datatree") else tree
     summary = arviz.summary(data, var_names=["x"])
     np.testing.assert_allclose(summary["mean"].astype(float), posterior.mean()["x"], atol=0.2)
+
+
+def test_deterministic_sites_are_samples(posterior):
+    assert list(posterior.samples) == ["x", "energy"]
+    expected = np.sum(posterior.samples["x"] ** 2, axis=-1)
+    np.testing.assert_allclose(posterior.samples["energy"], expected, rtol=1e-5)
+    assert posterior.mean()["energy"].shape == ()
+    assert posterior.to_arviz()["posterior/energy"].dims == ("chain", "draw")
+
+
+def test_log_likelihood_is_pointwise(posterior):
+    expected = dist.Normal(posterior.samples["x"], 0.5).log_prob(jnp.array([1.0, -1.0]))
+    np.testing.assert_allclose(posterior.pointwise_log_likelihood["y"], expected, rtol=1e-4)
+    np.testing.assert_allclose(posterior.log_likelihood, expected.sum(-1), rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # 64 particles are few for it
+def test_arviz_takes_the_pointwise_log_likelihood(posterior):
+    tree = posterior.to_arviz()
+    data = arviz.from_datatree(tree) if hasattr(arviz, "from_datatree") else tree
+    loo = arviz.loo(data)
+    assert np.isfinite(loo.elpd if hasattr(loo, "elpd") else loo.elpd_loo)  # ArviZ 1.x, 0.x
 
 
 def test_saved_and_loaded_is_the_same(posterior, tmp_path):

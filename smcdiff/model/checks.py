@@ -101,6 +101,41 @@ def _check_latents(name: str, found: dict[str, Site]) -> None:
         )
 
 
+_TAKEN = {"chain", "draw", "particle", "step", "log_weight", "founder", "log_likelihood"}
+
+
+def check_exported(trace: dict[str, Site]) -> None:
+    """Raises ``InputError`` where a site could not be stored in the posterior file.
+
+    Args:
+        trace: sites of the model.
+
+    Raises:
+        InputError: a name that netCDF or the export cannot hold, or a deterministic site that is no
+            real array.
+    """
+    for name, site in trace.items():
+        if site["type"] not in ("sample", "deterministic"):
+            continue
+        if "/" in name:
+            raise InputError(
+                f"site '{name}': a netCDF file cannot hold a name with '/'; with handlers.scope"
+                " pass divider='.'"
+            )
+        if name in _TAKEN:
+            raise InputError(f"site '{name}': the posterior file uses that name; choose another")
+        if site["type"] == "deterministic":
+            value = site["value"]
+            if not hasattr(value, "dtype") and not isinstance(value, (bool, int, float, complex)):
+                raise InputError(
+                    f"site '{name}': its value is a {type(value).__name__}; record an array"
+                )
+            if jnp.iscomplexobj(value):
+                raise InputError(
+                    f"site '{name}': its value is complex; record real and imaginary parts"
+                )
+
+
 def observed_sites(trace: dict[str, Site]) -> tuple[str, ...]:
     """Names of the observed sites and factors; raises ``InputError`` where there are none."""
     names = [n for n, s in trace.items() if s["type"] == "sample" and s["is_observed"]]

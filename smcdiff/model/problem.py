@@ -57,9 +57,12 @@ class Problem:
 
     def observed(self, x: Float[Array, "*event"] | None = None) -> dict[str, sites.Site]:
         """The observed sites of a run of the model at ``x`` (None: zeros), factors included."""
-        args, kwargs = self.static.rebuild(self.arguments)
-        trace = sites.trace(self.model, args, kwargs, x)
+        trace = self._trace(x)
         return {name: trace[name] for name in self.observed_sites}
+
+    def _trace(self, x: Float[Array, "*event"] | None) -> dict[str, sites.Site]:
+        args, kwargs = self.static.rebuild(self.arguments)
+        return sites.trace(self.model, args, kwargs, x)
 
     def log_likelihood(self, x: Float[Array, "*event"]) -> Float[Array, ""]:
         """Log p(y given x): all observed sites and factors, with their scales and masks.
@@ -67,8 +70,6 @@ class Problem:
         An exact observation has no density to give. It is 0, on the understanding that x satisfies
         it, to which the samplers that take one hold their particles.
         """
-        if self.noise_free:
-            return jnp.zeros(())
         terms = self.pointwise_log_likelihood(x).values()
         return sum((jnp.sum(term) for term in terms), jnp.zeros(()))
 
@@ -84,6 +85,23 @@ class Problem:
     def pointwise_log_likelihood(self, x: Float[Array, "*event"]) -> dict[str, Array]:
         """The log likelihood of each observed site, of the site's batch shape."""
         return {name: sites.log_prob(site) for name, site in self.observed(x).items()}
+
+    def describe(self, x: Float[Array, "*event"]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """What else the model says of a particle at the end of a run, from one run of the model.
+
+        Args:
+            x: one event.
+
+        Returns:
+            Its ``numpyro.deterministic`` sites, and `pointwise_log_likelihood`.
+        """
+        trace = self._trace(x)
+        computed = {
+            name: jnp.asarray(site["value"])
+            for name, site in trace.items()
+            if site["type"] == "deterministic"
+        }
+        return computed, {name: sites.log_prob(trace[name]) for name in self.observed_sites}
 
     def entrywise_log_twist(self, x: Float[Array, "*event"]) -> Float[Array, " n"]:
         """`log_twist` of every observed entry (``to_event`` undone), factors' too, flat."""

@@ -41,6 +41,7 @@ def read(
         trace = _run(model, args, kwargs)
         site = checks.diffusion_site(trace)
         names = checks.observed_sites(trace)
+        checks.check_exported(trace)
         prior = sites.unwrap(trace[site]["fn"])
         observed = {name: trace[name] for name in names}
         checks.check_observed_shapes(observed)

@@ -83,7 +83,12 @@ def trace(
 
 
 def log_prob(site: Site) -> Array:
-    """Log density of a site's value, with its mask and scale, of its batch shape."""
+    """Log density of a site's value, with its mask and scale, of its batch shape.
+
+    Of an exact site, which has none to give, it is 0, on the understanding that x satisfies it.
+    """
+    if is_exact(site):
+        return jnp.zeros(site["fn"].batch_shape)
     terms = site["fn"].log_prob(site["value"])
     return terms if site["scale"] is None else site["scale"] * terms
 

@@ -78,6 +78,10 @@ class ReverseModel:
         """Log p(y given x_0 = x)."""
         return self.problem.log_likelihood(self.event(x))
 
+    def describe(self, x: Float[Array, " d"]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Deterministic sites and pointwise log likelihood; see `Problem.describe`."""
+        return self.problem.describe(self.event(x))
+
     def misfit(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
         """Misfit of a Gaussian observation, in the units of y; see `Problem.misfit`."""
         return self.problem.misfit(self.event(x))

@@ -18,7 +18,7 @@ def posterior(log_weights=None, **fields):
         "log_evidence": np.array([-1.0, -1.1]), "ess": steps, "founders": np.zeros((2, 100)),
         "num_founders": np.full((2, 4), 80), "log_evidence_increments": steps,
         "resampled": np.zeros((2, 4), bool), "log_snr": np.array([-8.0, -2.0, 3.0, np.inf]),
-        "log_likelihood": np.zeros((2, 100)), "observed": {}, "weighted": True,
+        "pointwise_log_likelihood": {}, "observed": {}, "weighted": True,
     }  # fmt: skip
     return Posterior(**{**healthy, **fields})
 

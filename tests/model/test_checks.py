@@ -223,6 +223,23 @@ def test_wrong_types():
     refuses("does not hold numbers", make(normal), np.array(["a", "b", "c"]))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("f/x", 1.0, "'f/x'.*divider='.'"),
+        ("particle", 1.0, "'particle'.*choose another"),
+        ("f", {"a": 1.0}, "'f': its value is a dict; record an array"),
+        ("f", jnp.fft.fft(jnp.ones(3)), "'f': its value is complex"),
+    ],
+)
+def test_sites_that_cannot_be_stored(name, value, match):
+    def body(x, y):
+        numpyro.deterministic(name, value)
+        normal(x, y)
+
+    refuses(match, make(body), Y[:3])
+
+
 def test_arguments_not_supplied():
     refuses("missing a required argument: 'noise'; pass its arguments", affine, A)
     refuses("unexpected keyword argument 'z'", affine, A, 0.5, Y, z=1)

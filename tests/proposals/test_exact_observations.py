@@ -101,7 +101,7 @@ def test_default_is_fps_with_a_kernel_that_has_a_density(posterior):
 def test_export_holds_no_garbage(posterior, tmp_path):
     np.testing.assert_array_equal(posterior.log_likelihood, 0.0)
     tree = posterior.to_arviz()
-    np.testing.assert_array_equal(tree["log_likelihood/total"], 0.0)
+    np.testing.assert_array_equal(tree["log_likelihood/y"], 0.0)
     summary = arviz.summary(arviz.from_datatree(tree), kind="stats")
     np.testing.assert_allclose(summary["mean"].iloc[[0, 2]], [0.7, -0.6], atol=1e-3)
     loaded = Posterior.load(posterior.save(tmp_path / "posterior.nc"))
