@@ -20,3 +20,10 @@ import jax  # noqa: E402 - reads the environment
 CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+LONGEST = {"test_experiments.py", "test_amortized.py", "test_flow.py", "test_prior.py"}
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: a worker takes whole files, and one of these at the end is long."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
