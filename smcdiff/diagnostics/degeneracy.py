@@ -10,7 +10,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
+
+from smcdiff.smc.genealogy import evidence_variance
 
 if TYPE_CHECKING:
     from smcdiff.posterior import Posterior
@@ -61,6 +64,9 @@ class Diagnosis:
         largest_weight: largest normalised weight of any chain.
         pareto_k: largest k-hat of any chain.
         evidence_spread: standard deviation of log Z_hat over the chains, nat; NaN for one chain.
+        evidence_error: standard error of one chain's log Z_hat from its founders, nat, the largest
+            of the chains'; NaN where too few founders are left to tell. Resampling that is not
+            multinomial adds less noise than it assumes (`smcdiff.smc.evidence_variance`).
         findings: what is wrong, and what to try; empty where nothing is.
     """
 
@@ -71,16 +77,21 @@ class Diagnosis:
     largest_weight: float
     pareto_k: float
     evidence_spread: float
+    evidence_error: float
     findings: tuple[str, ...]
 
     def __str__(self) -> str:
         """The report."""
+        several = not np.isnan(self.evidence_spread)
+        spread = f"{self.evidence_spread:.2f} nat between chains" if several else "one chain"
+        told = not np.isnan(self.evidence_error)
+        error = f"about {self.evidence_error:.2f} nat" if told else "too few to tell"
         numbers = (
             f"filter ESS: smallest {self.min_ess:.1%} of the particles (step {self.min_ess_step}),"
             f" {self.final_ess:.1f} at the end\n"
             f"surviving founders: {self.founders}; largest weight: {self.largest_weight:.3f};"
             f" Pareto k-hat: {self.pareto_k:.2f}\n"
-            f"spread of log evidence between chains: {self.evidence_spread:.2f} nat\n"
+            f"standard deviation of the log evidence: {spread}; from a chain's founders: {error}\n"
         )
         verdict = [f"- {finding}" for finding in self.findings] or ["- no sign of degeneracy"]
         note = (
@@ -111,6 +122,7 @@ def diagnose(posterior: Posterior) -> Diagnosis:
         "largest_weight": float(np.exp(posterior.log_weights.max())),
         "pareto_k": max(pareto_shape(row) for row in posterior.log_weights),
         "evidence_spread": float(np.std(posterior.log_evidence, ddof=1)) if several else np.nan,
+        "evidence_error": _evidence_error(posterior),
     }
     if not posterior.weighted:
         finding = (
@@ -119,6 +131,15 @@ def diagnose(posterior: Posterior) -> Diagnosis:
         )
         return Diagnosis(**numbers, findings=(finding,))
     return Diagnosis(**numbers, findings=tuple(_findings(posterior, numbers, particles)))
+
+
+def _evidence_error(posterior: Posterior) -> float:
+    """See `Diagnosis`."""
+    if not posterior.weighted or posterior.num_founders[:, -1].min() < _FEW_FOUNDERS:
+        return float("nan")
+    record = (posterior.log_weights, posterior.founders, posterior.resampled)
+    variances = np.asarray(evidence_variance(*map(jnp.asarray, record)))
+    return float(np.sqrt(variances.max())) if variances.min() >= 0.0 else float("nan")
 
 
 def _findings(posterior: Posterior, numbers: dict, particles: int):

@@ -9,15 +9,17 @@ from smcdiff.diagnostics.degeneracy import diagnose, pareto_shape
 
 
 def posterior(log_weights=None, **fields):
-    """Two healthy chains of 100 particles and three steps, but for what is given."""
+    """Healthy chains (two of 100 particles) of three steps, but for what is given."""
     log_weights = np.zeros((2, 100)) if log_weights is None else log_weights
     log_weights = log_weights - np.log(np.exp(log_weights).sum(1, keepdims=True))
-    steps = np.full((2, 4), 90.0)
+    chains, particles = log_weights.shape
+    steps = np.full((chains, 4), 90.0)
     healthy = {
-        "samples": {"x": np.zeros((2, 100, 3))}, "log_weights": log_weights,
-        "log_evidence": np.array([-1.0, -1.1]), "ess": steps, "founders": np.zeros((2, 100)),
-        "num_founders": np.full((2, 4), 80), "log_evidence_increments": steps,
-        "resampled": np.zeros((2, 4), bool), "log_snr": np.array([-8.0, -2.0, 3.0, np.inf]),
+        "samples": {"x": np.zeros((chains, particles, 3))}, "log_weights": log_weights,
+        "log_evidence": np.linspace(-1.0, -1.1, chains), "ess": steps,
+        "founders": np.zeros((chains, particles), int),
+        "num_founders": np.full((chains, 4), 80), "log_evidence_increments": steps,
+        "resampled": np.zeros((chains, 4), bool), "log_snr": np.array([-8.0, -2.0, 3.0, np.inf]),
         "pointwise_log_likelihood": {}, "observed": {}, "weighted": True,
     }  # fmt: skip
     return Posterior(**{**healthy, **fields})
@@ -67,6 +69,18 @@ def test_finding(message):
     findings = diagnose(CASES[message]()).findings
     assert any(message in finding for finding in findings)
     assert all("try" in finding or "check" in finding or "rest" in finding for finding in findings)
+
+
+def test_evidence_error_without_resampling_is_that_of_a_mean():
+    log_weights = 0.5 * np.random.default_rng(0).standard_normal((1, 100))
+    weights = np.exp(log_weights[0])
+    found = diagnose(posterior(log_weights, founders=np.arange(100)[None]))
+    expected = weights.std(ddof=1) / weights.mean() / 100**0.5
+    assert found.evidence_error == pytest.approx(expected, rel=1e-3)
+    assert f"founders: about {expected:.2f} nat" in str(found)
+    few = np.full((2, 4), 3)
+    assert np.isnan(diagnose(posterior(num_founders=few)).evidence_error)
+    assert "too few to tell" in str(diagnose(posterior(num_founders=few)))
 
 
 @pytest.mark.parametrize("shape", [0.3, 0.7, 1.1])
