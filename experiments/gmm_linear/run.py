@@ -203,8 +203,7 @@ def write(rows, arguments, folder: Path) -> None:
     if any(r["problems"] < 20 for r in rows) and not arguments:
         lines += [
             "The rows of 10 problems by the same command with --problems 10 --no-importance"
-            " --dimensions 8 80 --methods and their names: these methods have not been run at"
-            " d_x = 800. A method without a kernel in its name runs on DDPM's.",
+            " --methods and their names. A method without a kernel in its name runs on DDPM's.",
             "",
         ]
     lines += [
