@@ -101,7 +101,9 @@ class AnalyticPrior(DiffusionDistribution):
         """Whether there are directions orthogonal to the basis."""
         return self.basis is not None and self.basis.shape[-1] < self.basis.shape[-2]
 
-    def _spread(self, change: Callable[[Array], Array], scale: Array | float = 1.0) -> Transition:
+    def _with_variances(
+        self, change: Callable[[Array], Array], scale: Array | float = 1.0
+    ) -> Transition:
         """Components at ``scale means``, each variance v of theirs changed to ``change(v)``."""
         variances, rest = change(self.eigenvalues), change(self.rest)
         return Transition(self.log_weights, scale * self.means, variances, self.basis, rest=rest)
@@ -167,7 +169,7 @@ class AnalyticPrior(DiffusionDistribution):
 
     def marginal(self, level: Level) -> Transition:
         """The exact law p_t of x_t; its ``log_prob`` and ``sample`` are exact at every t."""
-        return self._spread(lambda v: level.alpha**2 * v + level.sigma**2, level.alpha)
+        return self._with_variances(lambda v: level.alpha**2 * v + level.sigma**2, level.alpha)
 
     def terminal(self) -> Transition:
         """The exact law of x_T: components do not merge exactly where alpha_T > 0."""
@@ -187,7 +189,7 @@ class AnalyticPrior(DiffusionDistribution):
             means = (1.0 - t.alpha * gains) * self.means
         else:
             means = self.means + gains * (x - t.alpha * self.means)
-        spread = self._spread(lambda v: tau2 + from_signal**2 * self._remaining(v, t))
+        spread = self._with_variances(lambda v: tau2 + from_signal**2 * self._remaining(v, t))
         return dataclasses.replace(
             spread, log_weights=log_weights, means=from_signal * means, offset=offset
         )
@@ -215,7 +217,7 @@ class AnalyticPrior(DiffusionDistribution):
 
     def components(self) -> Transition:
         """The distribution itself, as a `Transition`."""
-        return self._spread(lambda v: v)
+        return self._with_variances(lambda v: v)
 
     @property
     def variance(self) -> Float[Array, " d"]:
@@ -275,7 +277,7 @@ class Gaussian(AnalyticPrior):
         self, rows: Float[Array, "m d"], level: Level
     ) -> Float[Array, "m d"]:
         """Each row times the covariance of x_0 given x_t, which does not depend on x_t."""
-        return self._spread(lambda v: self._remaining(v, level)).covariance_times(rows)[0]
+        return self._with_variances(lambda v: self._remaining(v, level)).covariance_times(rows)[0]
 
 
 class GaussianMixture(AnalyticPrior):
@@ -307,6 +309,11 @@ class GaussianMixture(AnalyticPrior):
             raise InputError(
                 f"GaussianMixture: covariances have shape {covariances.shape} for {num} components"
                 f" of size {size}; give a scalar, {(num,)}, {(num, size)} or {(num, size, size)}"
+            )
+        if covariances.shape == (size, size) and size > 1 and _is_one_matrix(covariances):
+            raise InputError(
+                f"GaussianMixture: covariances of shape {covariances.shape} may be variances of"
+                f" {num} components or one matrix of all; give {(num, size, size)}"
             )
         self._setup(_log_normalised(weights), means, _eigen(covariances, size), schedule)
 
@@ -351,6 +358,17 @@ class GaussianMixture(AnalyticPrior):
         spectrum = _Spectrum(values**2 + rest, basis, rest)
         self._setup(_log_normalised(weights), means, spectrum, schedule)
         return self
+
+
+def _is_one_matrix(covariances: Float[Array, "d d"]) -> bool:
+    """Whether variances of d components might be meant as a covariance matrix of all."""
+    if not _is_concrete(covariances):
+        return False
+    matrix = np.asarray(covariances)
+    if not np.array_equal(matrix, matrix.T):
+        return False
+    values = np.linalg.eigvalsh(matrix)
+    return bool(values[0] > 1e-6 * values[-1])  # equal variances everywhere are singular
 
 
 def _log_normalised(weights: Float[Array, " k"]) -> Float[Array, " k"]:

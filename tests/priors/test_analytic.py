@@ -146,6 +146,10 @@ BAD = [
         lambda: priors.GaussianMixture.of_factors(WEIGHTS, MEANS, jnp.ones((2, 3, 1)), 0.0),
         "positive definite",
     ),
+    (
+        lambda: priors.GaussianMixture(WEIGHTS, jnp.zeros((2, 2)), jnp.eye(2) + 1.0),
+        r"may be variances .*\(2, 2, 2\)",
+    ),
 ]
 
 
