@@ -145,6 +145,9 @@ def summarise(records) -> list[dict]:
     rows = []
     keys = sorted({(r["d_x"], r["d_y"], r["steps"]) for r in records})
     names = list(dict.fromkeys(r["method"] for r in records))
+    baseline = {
+        (*_run_of(r)[:3], r["problem"]): r["error"] for r in records if r["method"] == IMPORTANCE
+    }
     for d_x, d_y, steps in keys:
         for name in names:
             chosen = [
@@ -154,11 +157,15 @@ def summarise(records) -> list[dict]:
             if not chosen:
                 continue
             column = {field: np.array([r[field] for r in chosen]) for field in _FIELDS}
+            against = [baseline.get((d_x, d_y, steps, r["problem"]), np.nan) for r in chosen]
+            log_over = np.log(column["error"] / np.array(against))
             rows.append(
                 dict(
                     d_x=d_x, d_y=d_y, steps=steps, method=name, problems=len(chosen),
                     error=column["error"].mean(), floor=column["floor"].mean(),
                     ratio=float(np.median(column["error"] / column["floor"])),
+                    over=float(np.exp(np.mean(log_over))),
+                    over_error=float(np.exp(np.std(log_over) / len(chosen) ** 0.5)),
                     evidence_error=np.abs(column["evidence_error"]).mean(),
                     ess=float(np.median(column["ess"])),
                     chi_ratio=float(np.median(column["chi_ratio"])),
@@ -192,6 +199,12 @@ def overview(rows, steps: int) -> list[str]:
     for name in ours:
         values = [_entry(table, (name, *cell), "evidence_error") for cell in cells]
         lines.append(f"| \\|dlogZ\\|, {name} | " + " | ".join(values) + " |")
+    for name in ours if any(r["method"] == IMPORTANCE for r in rows) else []:
+        values = [
+            f"{_entry(table, (name, *c), 'over')} x/ {_entry(table, (name, *c), 'over_error')}"
+            for c in cells
+        ]
+        lines.append(f"| over importance sampling, {name} | " + " | ".join(values) + " |")
     return [*lines, ""]
 
 
@@ -210,7 +223,9 @@ def write(rows, arguments, folder: Path) -> None:
         "sliced W1: mean over problems; ratio: median of sliced W1 over the floor; |dlogZ|: mean"
         " absolute error of the log evidence, nat; ESS: median, last step; chi2: median of the"
         " samples' chi-squared over the exact posterior's; s: median seconds a problem (the first"
-        " of a cell compiles).",
+        " of a cell compiles); over importance sampling: geometric mean over problems of sliced W1"
+        " over that of importance sampling with as many evaluations, and its standard error, a"
+        " factor.",
         "",
     ]
     for steps in sorted({r["steps"] for r in rows}):
