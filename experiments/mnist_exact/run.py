@@ -253,7 +253,7 @@ def picture(records: dict, file: Path) -> None:
     panels[0].invert_yaxis()
     for marker, face, label in (
         ("o", "white", "weights off, 64"), ("o", "C0", "weights on, 64"),
-        ("s", "C0", "weights on, 512"),
+        ("s", "white", "weights off, 512"), ("s", "C0", "weights on, 512"),
     ):  # fmt: skip
         panels[-1].plot([], [], marker, color="C0", mfc=face, label=label)
     panels[-1].legend(loc="best", fontsize=8)
