@@ -138,13 +138,12 @@ def write(records, options, arguments: str) -> None:
                   "| method | digits | PSNR, dB | CRPS | coverage | class | ESS | log Z | spread"
                   " | s |",
                   "|" + "---|" * 10]  # fmt: skip
-        for name, rows in records.items():
-            mine, method = name.split(" | ")
-            if mine != task:
+        for method, (_, weighted) in METHODS.items():
+            rows = records.get(f"{task} | {method}")
+            if rows is None:
                 continue
             table = {c: np.array([row[c] for row in rows]) for c in COLUMNS}
             error = {c: table[c].std() / len(rows) ** 0.5 for c in COLUMNS}
-            weighted = METHODS[method][1]
             spread = f"{table['spread'].mean():.1f}" if options.chains > 1 else ""
             evidence = f"{table['log_evidence'].mean():.1f} | {spread}"
             lines.append(
