@@ -13,7 +13,7 @@ from smcdiff.training.amortized import load_model
 
 SHAPE = (4, 4, 1)
 CONFIG = TrainConfig(
-    steps=400, batch=64, channels=(16,), patch=1, learning_rate=4e-3, checkpoint_every=400
+    steps=250, batch=64, channels=(16,), patch=1, learning_rate=4e-3, checkpoint_every=250
 )
 
 
@@ -48,9 +48,9 @@ def test_learns_the_posterior(network):
     smc = SMC(model, proposals.Amortized(network), num_particles=128, num_steps=20,
               weighted=False, progress_bar=False)  # fmt: skip
     draws = smc.run(jax.random.key(0), y=y).samples["x"][0]
-    # 128 draws leave 0.02 of the mean; the rest is for a network trained for 20 seconds.
+    # 128 draws leave 0.02 of the mean; the rest is for a network trained for seconds.
     error = draws.mean(axis=0) - (0.5 + 0.5 * (y - 0.5))
-    assert np.sqrt(np.mean(error**2)) < 0.1
+    assert np.sqrt(np.mean(error**2)) < 0.07
     assert abs(draws.std(axis=0).mean() - 0.3 / 2**0.5) < 0.06
 
 
@@ -60,7 +60,7 @@ def test_weights_can_be_switched_on(network):
     posterior = smc.run(jax.random.key(0), y=jnp.full(SHAPE, 0.4))
     # y ~ N(0.5, 0.18) a pixel.
     truth = dist.Normal(0.5, 0.18**0.5).log_prob(jnp.full(SHAPE, 0.4)).sum()
-    assert abs(float(posterior.log_evidence[0] - truth)) < 6.0
+    assert abs(float(posterior.log_evidence[0] - truth)) < 5.0
 
 
 def test_observation_of_another_size(network):
