@@ -115,7 +115,7 @@ def plot_solution(
         posterior: the result of a run.
         observation: as an image; NaN where nothing was observed.
         truth: the true image, where it is known.
-        site: which site; None takes the only one.
+        site: which site; None takes the first, the diffusion site.
         title: above everything.
 
     Returns:

@@ -82,16 +82,17 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """The report."""
-        several = not np.isnan(self.evidence_spread)
-        spread = f"{self.evidence_spread:.2f} nat between chains" if several else "one chain"
-        told = not np.isnan(self.evidence_error)
-        error = f"about {self.evidence_error:.2f} nat" if told else "too few to tell"
+        spread, error = (
+            "unknown" if np.isnan(value) else f"{value:.2f} nat"
+            for value in (self.evidence_spread, self.evidence_error)
+        )
         numbers = (
             f"filter ESS: smallest {self.min_ess:.1%} of the particles (step {self.min_ess_step}),"
             f" {self.final_ess:.1f} at the end\n"
             f"surviving founders: {self.founders}; largest weight: {self.largest_weight:.3f};"
             f" Pareto k-hat: {self.pareto_k:.2f}\n"
-            f"standard deviation of the log evidence: {spread}; from a chain's founders: {error}\n"
+            f"standard deviation of the log evidence: {spread} between chains, {error} from the"
+            " founders of one\n"
         )
         verdict = [f"- {finding}" for finding in self.findings] or ["- no sign of degeneracy"]
         note = (
