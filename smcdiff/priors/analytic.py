@@ -291,8 +291,8 @@ class GaussianMixture(AnalyticPrior):
         schedule: noise schedule; None fits an Ornstein-Uhlenbeck one to the prior's scales.
 
     Raises:
-        InputError: shapes that do not fit, negative weights, or a covariance that is not
-            positive definite.
+        InputError: shapes that do not fit, negative weights, a covariance that is not positive
+            definite, or (K, d) variances with K = d that may be meant as one matrix of all.
     """
 
     def __init__(self, weights, means, covariances, schedule: Schedule | None = None):

@@ -62,8 +62,9 @@ class Replacement(_Masked):
     The observed part of x_s is drawn afresh from N(alpha_s y, sigma_s^2 + alpha_s^2 sigma_y^2), the
     rest from the reverse kernel (Song et al. 2021, appendix I.2, where sigma_y = 0). A heuristic
     with weights off: the rest never learns whether it fits the observed part. With weights on the
-    engine's importance weights make it consistent, with a large variance; `SMCDiff` is the
-    same idea with a shared path, and better. An exact observation is what it was published for.
+    engine's importance weights make it consistent, with a variance that grows with the noise of y,
+    since entries drawn afresh at every level lie as far apart; `SMCDiff` is the same idea with a
+    shared path, and better. An exact observation is what it was published for.
 
     Cost: one network evaluation a particle and step.
     """
