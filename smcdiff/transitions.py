@@ -201,14 +201,23 @@ class Transition:
         """Log p - log q of no change at all: 0."""
         return jnp.zeros((), x.dtype)
 
-    def tilted(self, gradient: Float[Array, " d"]) -> Tilted:
-        """q(x) ~ p(x) exp(g.x).
+    def tilted(
+        self, gradient: Float[Array, " d"], room: Float[Array, ""] | float = jnp.inf
+    ) -> Tilted:
+        """q(x) ~ p(x) exp(s g.x) with s = min(1, room / g'Vg).
 
         Args:
             gradient: g, (d,).
+            room: how far the function whose gradient g is lies below its largest value. A longer
+                shift overshoots and may diverge from level to level; this one is Polyak's step,
+                which never leads away from the maximum of a concave function.
         """
         centre = self.mean
         shifts = self.covariance_times(gradient)
+        within = shifts @ gradient
+        gain = within[0] if within.shape[0] == 1 else jnp.exp(self.log_weights) @ within
+        step = jnp.where(gain > room, room / jnp.where(gain > 0.0, gain, 1.0), 1.0)
+        gradient, shifts = step * gradient, step * shifts
         # Cumulant of g.(x - centre) for each component.
         cumulants = (self.offset - centre) @ gradient + self.means @ gradient
         log_weights = self.log_weights + cumulants + 0.5 * shifts @ gradient

@@ -93,7 +93,7 @@ class DPS(_Translated):
             return jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
 
         (gradient,) = pullback(jax.grad(norm)(denoised))
-        value = log_twist(model, shared, denoised, t) if model.weighted else jnp.zeros(())
+        value = log_twist(model, shared, denoised, t).value if model.weighted else jnp.zeros(())
         return value, _Guide(denoised, -self.scale * gradient)
 
 

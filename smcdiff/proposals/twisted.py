@@ -8,7 +8,7 @@ import jax
 
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal
-from smcdiff.proposals.twists import NUM_POINTS, log_twist, widening
+from smcdiff.proposals.twists import NUM_POINTS, dominating, log_twist, widening
 
 
 @jax.tree_util.register_dataclass
@@ -20,10 +20,12 @@ class Twisted(Proposal):
     psi_t(x_t)), which moves the mean of a Gaussian kernel by its variance times the gradient.
     Consistent. The plain twist (``widen=False``) is far too sure at high noise. Where the
     observation is linear-Gaussian its noise is widened by the spread of x_0 given x_t, ``sigma_y^2
-    + spread_t |a_i|^2`` for row a_i of the operator; for a Gaussian observation of a nonlinear
-    mean, up to 64 entries, a_i is the mean's gradient at m(x_t). The twist of any other observation
-    is tempered, entry by entry, by how far its log likelihood varies around m(x_t); a
-    ``numpyro.factor`` is taken to be near 0 at its largest (`smcdiff.proposals.twists.Tempering`).
+    + c spread_t |a_i|^2`` for row a_i of the operator, c being what the rows overlap
+    (`smcdiff.proposals.twists.dominating`); for a Gaussian observation of a nonlinear mean, up to
+    64 entries, a_i is the mean's gradient at m(x_t) and c = 1. With either, the tilt is no longer
+    than Polyak's step, so that it cannot diverge. The twist of any other observation is tempered,
+    entry by entry, by how far its log likelihood varies around m(x_t); a ``numpyro.factor`` is
+    taken to be near 0 at its largest (`smcdiff.proposals.twists.Tempering`).
 
     Cost: one network evaluation and one vector-Jacobian product a particle and step; where the
     twist is tempered, ``num_points + 1`` evaluations of the likelihood and as many of its gradient,
@@ -45,7 +47,7 @@ class Twisted(Proposal):
 
     def prepare(self, key, model):
         """What the widened or tempered twist needs, or None for the plain one."""
-        return widening(key, model, self.num_points) if self.widen else None
+        return dominating(model, widening(key, model, self.num_points)) if self.widen else None
 
     def guide(self, model, shared, x, step):
         """The twist, with its gradient and the denoised mean from the same evaluation."""
@@ -53,12 +55,13 @@ class Twisted(Proposal):
 
         def twist(x):
             denoised = model.denoise(x, t)
-            return log_twist(model, shared, denoised, t), denoised
+            value, room = log_twist(model, shared, denoised, t)
+            return value, (denoised, room)
 
-        (value, denoised), gradient = jax.value_and_grad(twist, has_aux=True)(x)
-        return value, (denoised, gradient)
+        (value, (denoised, room)), gradient = jax.value_and_grad(twist, has_aux=True)(x)
+        return value, (denoised, gradient, room)
 
     def law(self, model, shared, x, guide, step):
         """The tilted reverse kernel."""
-        denoised, gradient = guide
-        return model.transition(x, denoised, step).tilted(gradient)
+        denoised, gradient, room = guide
+        return model.transition(x, denoised, step).tilted(gradient, room)
