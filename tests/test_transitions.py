@@ -72,6 +72,24 @@ def test_tilted_draws_and_ratio(num_components, rank):
 
 
 @pytest.mark.parametrize(("num_components", "rank"), CASES)
+def test_tilt_is_as_long_as_there_is_room(num_components, rank):
+    transition, gradient = _make(num_components, rank), jnp.array([0.5, -1.0, 0.8])
+    within = np.einsum("kde,d,e->k", _covariances(transition), gradient, gradient)
+    gain = float(jnp.exp(transition.log_weights) @ within)
+    for room, step in ((0.25 * gain, 0.25), (2.0 * gain, 1.0), (0.0, 0.0)):
+        law, plain = transition.tilted(gradient, room), transition.tilted(step * gradient)
+        np.testing.assert_allclose(law.gradient, plain.gradient, rtol=1e-5)
+        np.testing.assert_allclose(law.log_weights, plain.log_weights, atol=1e-5)
+
+
+def test_tilt_of_a_dirac_without_room():
+    dirac = Transition(jnp.zeros(1), jnp.ones((1, SIZE)), jnp.zeros((1, 1)))
+    law = dirac.tilted(jnp.ones(SIZE), 0.0)
+    np.testing.assert_array_equal(law.sample(jax.random.key(0)), jnp.ones(SIZE))
+    assert law.log_ratio(jnp.ones(SIZE)) == 0.0
+
+
+@pytest.mark.parametrize(("num_components", "rank"), CASES)
 def test_conditioned_draws_and_ratio(num_components, rank):
     transition = _make(num_components, rank)
     matrix = jax.random.normal(jax.random.key(3), (2, SIZE))
