@@ -8,7 +8,7 @@ import jax
 
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal
-from smcdiff.proposals.twists import NUM_POINTS, dominating, log_twist, widening
+from smcdiff.proposals.twists import NUM_POINTS, log_twist, widening
 
 
 @jax.tree_util.register_dataclass
@@ -20,12 +20,13 @@ class Twisted(Proposal):
     psi_t(x_t)), which moves the mean of a Gaussian kernel by its variance times the gradient.
     Consistent. The plain twist (``widen=False``) is far too sure at high noise. Where the
     observation is linear-Gaussian its noise is widened by the spread of x_0 given x_t, ``sigma_y^2
-    + c spread_t |a_i|^2`` for row a_i of the operator, c being what the rows overlap
-    (`smcdiff.proposals.twists.dominating`); for a Gaussian observation of a nonlinear mean, up to
-    64 entries, a_i is the mean's gradient at m(x_t) and c = 1. With either, the tilt is no longer
-    than Polyak's step, so that it cannot diverge. The twist of any other observation is tempered,
-    entry by entry, by how far its log likelihood varies around m(x_t); a ``numpyro.factor`` is
-    taken to be near 0 at its largest (`smcdiff.proposals.twists.Tempering`).
+    + spread_t |a_i|^2`` for row a_i of the operator; for a Gaussian observation of a nonlinear
+    mean, up to 64 entries, a_i is the mean's gradient at m(x_t). With either, the tilt is no longer
+    than Polyak's step: where the operator's rows overlap, as a blur's do, the twist is surer than
+    its rows, and the whole gradient would lead farther away from level to level. The twist of any
+    other observation is tempered, entry by entry, by how far its log likelihood varies around
+    m(x_t); a ``numpyro.factor`` is taken to be near 0 at its largest
+    (`smcdiff.proposals.twists.Tempering`).
 
     Cost: one network evaluation and one vector-Jacobian product a particle and step; where the
     twist is tempered, ``num_points + 1`` evaluations of the likelihood and as many of its gradient,
@@ -47,7 +48,7 @@ class Twisted(Proposal):
 
     def prepare(self, key, model):
         """What the widened or tempered twist needs, or None for the plain one."""
-        return dominating(model, widening(key, model, self.num_points)) if self.widen else None
+        return widening(key, model, self.num_points) if self.widen else None
 
     def guide(self, model, shared, x, step):
         """The twist, with its gradient and the denoised mean from the same evaluation."""

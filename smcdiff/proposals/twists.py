@@ -30,8 +30,6 @@ _FEW_OBSERVATIONS = 64
 NUM_POINTS = 32
 """Of a tempered twist; with 8 the log evidence was off twice as far."""
 _NUM_PEAK_DRAWS = 16
-_NUM_POWERS = 32
-"""Of a power iteration: what it lacks of the largest eigenvalue only makes the twist surer."""
 
 
 class Widening(NamedTuple):
@@ -100,33 +98,6 @@ def widening(key: PRNGKeyArray, model: ReverseModel, num_points: int = NUM_POINT
     typical = model.denoise(problem.prior.terminal().mean, model.level(0))
     peaks = problem.entrywise_peak(key_peaks, model.event(typical), _NUM_PEAK_DRAWS)
     return Tempering(jnp.concatenate([half, -half]), peaks)
-
-
-def dominating(model: ReverseModel, wide: Widened) -> Widened:
-    """A widening with which the twist is no surer than N(m, spread_t I) allows in any direction.
-
-    Rows that overlap, as a blur's do, are together surer than each of them, and to follow the
-    gradient of their twist overshoots by as much: by the largest eigenvalue of
-    S^{-1/2} A A' S^{-1/2}, S being the squared norms. Scaled by it, S is no less than A A'. It is 1
-    for a mask, and 47 for a Gaussian blur two pixels wide.
-    """
-    if not isinstance(wide, Widening):
-        return wide
-    scales = jnp.sqrt(wide.row_norms)
-    inverse = jnp.where(scales > 0.0, 1.0 / jnp.where(scales > 0.0, scales, 1.0), 0.0)
-    _, push = jax.linearize(model.residual, jnp.zeros((model.size,)))
-    pull = jax.linear_transpose(push, jnp.zeros((model.size,)))
-
-    def iterate(_, state):
-        vector, _ = state
-        image = inverse * push(pull(inverse * vector)[0])
-        length = jnp.linalg.norm(image)
-        return image / jnp.where(length > 0.0, length, 1.0), length
-
-    start = inverse * push(jax.random.normal(jax.random.key(0), (model.size,)))
-    start = start / jnp.maximum(jnp.linalg.norm(start), jnp.finfo(start.dtype).tiny)
-    _, overlap = jax.lax.fori_loop(0, _NUM_POWERS, iterate, (start, jnp.zeros(())))
-    return wide._replace(row_norms=overlap * wide.row_norms)
 
 
 def log_twist(

@@ -7,9 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from smcdiff import SMC, InputError, exact, kernels, priors, proposals, schedules
-from smcdiff.model import read
-from smcdiff.proposals.twists import dominating, widening
+from smcdiff import SMC, InputError, exact, kernels, priors, proposals
 
 PRIOR = priors.Gaussian(jnp.array([0.5, -0.5]), jnp.array([[1.0, 0.4], [0.4, 0.6]]))
 
@@ -112,22 +110,9 @@ def _blurred(matrix, y=None):
     numpyro.sample("y", dist.Normal(matrix @ x, 0.1).to_event(1), obs=y)
 
 
-@pytest.mark.parametrize("matrix", [BLUR, jnp.eye(SIZE)[::2], BLUR.at[::2].set(0.0)])
-def test_widening_is_no_less_than_the_operator_in_any_direction(matrix):
-    y = jnp.zeros(len(matrix))
-    levels = schedules.levels(SMOOTH.schedule, schedules.UniformLogSNR()(SMOOTH.schedule, 4))
-    model = proposals.ReverseModel(read(_blurred, (matrix,), {"y": y}), kernels.Exact(), levels)
-    wide = dominating(model, widening(jax.random.key(0), model))
-    matrix = 10.0 * np.asarray(matrix)  # whitened
-    excess = np.diag(wide.row_norms) - matrix @ matrix.T
-    largest = np.linalg.eigvalsh(matrix @ matrix.T)[-1]
-    assert np.linalg.eigvalsh(excess)[0] > -0.02 * largest  # what the power iteration lacks
-    assert wide.row_norms.max() < 2.0 * largest
-
-
 @pytest.mark.parametrize("weighted", [True, False])
 def test_does_not_diverge_where_rows_overlap(weighted):
-    """A smooth prior seen through a blur: a twist widened row by row alone ends in NaN here."""
+    """A smooth prior seen through a blur: the whole gradient of the twist ends in NaN here."""
     y = BLUR @ SMOOTH.sample(jax.random.key(1)) + 0.1 * jax.random.normal(
         jax.random.key(2), (SIZE,)
     )
