@@ -37,19 +37,24 @@ class Tilted:
         base: p.
         centre: mean of p, (d,).
         gradient: g, (d,).
+        shifts: V_k g of the components, (K, d), or one where they share a covariance.
         log_weights: (K,) log weights of the components of q, not normalised.
     """
 
     base: Transition
     centre: Float[Array, " d"]
     gradient: Float[Array, " d"]
+    shifts: Float[Array, "#k d"]
     log_weights: Float[Array, " k"]
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
         """One draw."""
         key_pick, key_draw = jax.random.split(key)
-        single = self.base.pick(key_pick, self.log_weights)
-        return single.draw(key_draw) + single.covariance_times(self.gradient)[0]
+        if self.base.means.shape[0] == 1:
+            return self.base.draw(key_draw) + self.shifts[0]
+        index = jax.random.categorical(key_pick, self.log_weights)
+        shift = self.shifts[index if self.shifts.shape[0] > 1 else 0]
+        return self.base.component(index).draw(key_draw) + shift
 
     def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         """Log p - log q at x."""

@@ -221,7 +221,7 @@ class Transition:
         # Cumulant of g.(x - centre) for each component.
         cumulants = (self.offset - centre) @ gradient + self.means @ gradient
         log_weights = self.log_weights + cumulants + 0.5 * shifts @ gradient
-        return Tilted(self, centre, gradient, log_weights)
+        return Tilted(self, centre, gradient, shifts, log_weights)
 
     def conditioned(
         self,
