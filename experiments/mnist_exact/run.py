@@ -31,6 +31,7 @@ from smcdiff import SMC, SamplingError, exact, kernels, priors, proposals
 
 HERE = Path(__file__).parent
 LANCZOS = proposals.LanczosMomentMatched(size=45)
+RIGHT = 100.0  # the end of the picture's axes; an arrow there is a sampler that diverged
 DECIDED = 0.0  # the log-SNR above which the class is clear, and a Gaussian twist right
 PROPOSALS = {
     "Bootstrap": proposals.Bootstrap(),
@@ -243,7 +244,8 @@ def picture(records: dict, file: Path) -> None:
                     rows = records.get(f"{task} | {method} | {weights} | {particles}")
                     if rows is not None:
                         value = np.mean([r["mean"] for r in rows])
-                        axis.plot(value, index + offset, marker, color="C0", mfc=face)
+                        shape = marker if value < RIGHT else ">"
+                        axis.plot(min(value, RIGHT), index + offset, shape, color="C0", mfc=face)
         axis.axvline(1.0, color="0.6", linewidth=1)
         axis.axvspan(1.0, 2.0, color="0.92")
         axis.set_xscale("log")
