@@ -8,7 +8,8 @@ package particles computes in float64). Rows:
   one key a particle, as in smcdiff; batch: the same with one draw for all particles, its fastest
   form.
   It resamples at every step;
-* particles, adaptive: resampling when the ESS is below N/2.
+* particles, adaptive: resampling when the ESS is below N/2; left out where it is not installed
+  (``pip install particles``, then ``pip install -U numpy``, which it lowers below what jax needs).
 
 The measurements are interleaved and the best of the repetitions is taken, so that a load on the
 machine falls on all rows. Writes results.md and results.png beside itself.

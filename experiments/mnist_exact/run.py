@@ -27,7 +27,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from smcdiff import SMC, SamplingError, exact, kernels, priors, proposals
+from smcdiff import SMC, SamplingError, exact, kernels, proposals
 
 HERE = Path(__file__).parent
 LANCZOS = proposals.LanczosMomentMatched(size=45)
@@ -73,7 +73,7 @@ class Reference:
         self.posterior = exact.linear_gaussian_posterior(prior, matrix, self.y, digits.NOISE)
         self.mean, self.std = self.posterior.mean, jnp.sqrt(self.posterior.variance)
         self.classes = jnp.exp(self.posterior.log_weights)
-        self.responsibilities = jax.jit(jax.vmap(lambda x: _classes(prior, x)))
+        self.responsibilities = jax.jit(jax.vmap(prior.component_probabilities))
         equal = jnp.full(particles, 1.0 / particles)
         floors = [
             self.errors(self.posterior.sample(k, (particles,)), equal)
@@ -101,12 +101,6 @@ class Reference:
 def _late(log_snr):
     """Resampling thresholds that wait until the class is decided."""
     return 0.5 * (log_snr > DECIDED)
-
-
-def _classes(prior: priors.GaussianMixture, x):
-    """Probability of each component given x_0 = x."""
-    distances, log_dets = prior.components().mahalanobis(x)
-    return jax.nn.softmax(prior.log_weights - 0.5 * (distances + log_dets))
 
 
 def row(smc: SMC, reference: Reference, prior, matrix, key) -> dict:

@@ -219,6 +219,11 @@ class AnalyticPrior(DiffusionDistribution):
         """The distribution itself, as a `Transition`."""
         return self._with_variances(lambda v: v)
 
+    def component_probabilities(self, value: Float[Array, " d"]) -> Float[Array, " k"]:
+        """p(component given x_0 = value), (K,); averaged over a posterior, its mode weights."""
+        distances, log_dets = self.components().mahalanobis(value)
+        return jax.nn.softmax(self.log_weights - 0.5 * (distances + log_dets))
+
     @property
     def variance(self) -> Float[Array, " d"]:
         """Variance of each coordinate, (d,)."""

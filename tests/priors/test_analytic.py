@@ -42,6 +42,14 @@ def test_log_prob_matches_numpyro(prior):
 
 
 @EACH
+def test_component_probabilities_are_bayes_rule(prior):
+    components = dist.MultivariateNormal(prior.means, prior.component_covariances())
+    x = jnp.array([0.4, 0.3, 0.6])  # between the two means
+    expected = jax.nn.softmax(prior.log_weights + components.log_prob(x))
+    np.testing.assert_allclose(prior.component_probabilities(x), expected, rtol=1e-3, atol=1e-6)
+
+
+@EACH
 def test_moments_of_draws(prior):
     """4 standard errors of 50,000 draws; 5 % for covariances, whose error is about 1 %."""
     x = prior.sample(jax.random.key(3), (50_000,))

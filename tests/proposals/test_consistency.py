@@ -118,12 +118,6 @@ class Runs(NamedTuple):
     truth: exact.LinearGaussianPosterior
 
 
-def _mode_probabilities(prior, x):
-    """p(component given x_0 = x); its posterior mean is the component's posterior weight."""
-    distances, log_dets = prior.components().mahalanobis(x)
-    return jax.nn.softmax(prior.log_weights - 0.5 * (distances + log_dets))
-
-
 def _replicate(case, prior, **settings) -> Runs:
     """log Z_hat - log Z, and mean and second moments of x and its mode weights."""
     proposal, test = CASES[case]
@@ -141,7 +135,7 @@ def _replicate(case, prior, **settings) -> Runs:
         result = particle_filter(key, steered, num_particles, test.num_steps, **settings)
         x = result.particles[0]
         products = jax.vmap(lambda x: jnp.outer(x, x)[jnp.triu_indices(3)])(x)
-        modes = jax.vmap(lambda x: _mode_probabilities(prior, x))(x)
+        modes = jax.vmap(prior.component_probabilities)(x)
         moments = jnp.exp(result.log_weights) @ jnp.concatenate([x, products, modes], 1)
         return result.log_evidence, moments, jnp.max(jnp.abs(Y - x @ matrix.T))
 
