@@ -7,10 +7,11 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from smcdiff.gaussian import LOG_2PI
 from smcdiff.proposals.base import Proposal, ReverseModel
+from smcdiff.proposals.linear import well_observed
 from smcdiff.proposals.replacement import forward_noise
 from smcdiff.proposals.singular import SingularSystem, require_singular, singular_system
 from smcdiff.transitions import Transition
@@ -21,11 +22,13 @@ class _Path(NamedTuple):
 
     Attributes:
         system: the singular system.
+        held: (r,) which coordinates follow it.
         noise: (num_steps + 1, r) the noise of V' x_t along the path; y_t = alpha_t y + s noise.
         log_forward: (num_steps,) log density of the path's level n given level n + 1.
     """
 
     system: SingularSystem
+    held: Bool[Array, " r"]
     noise: Float[Array, "levels r"]
     log_forward: Float[Array, " steps"]
 
@@ -47,6 +50,10 @@ class FPS(Proposal):
     reverse kernel (`smcdiff.kernels.Exact`). An exact observation has n = 0, and the two draws are
     the same; it is then held at every step.
 
+    Only coordinates whose noise is at most half of what they see of the prior are held so: where
+    the singular value is small a draw of n puts V' x far outside the prior. The others enter by a
+    twist, the density of their data under N(s V' m(x_t), 1 + s^2 spread_t).
+
     Cost: one network evaluation a particle and step; one decomposition of the operator a run.
     """
 
@@ -63,15 +70,18 @@ class FPS(Proposal):
     def prepare(self, key, model):
         """The singular system, and one path from clean to noisy."""
         system = singular_system(model)
-        return _Path(system, *forward_noise(key, model, system.seen))
+        held = system.seen
+        if model.weighted and not model.problem.noise_free:
+            held = well_observed(model, system.values)
+        return _Path(system, held, *forward_noise(key, model, held))
 
     @staticmethod
     def _on_path(key, shared: _Path, transition: Transition, level, path, own_noise):
-        """A draw whose seen coordinates are on the path, and the log density that p gives them."""
+        """A draw whose held coordinates are on the path, and the log density that p gives them."""
         system = shared.system
-        scaled = own_noise / jnp.where(system.seen, system.values, 1.0)
+        scaled = own_noise / jnp.where(shared.held, system.values, 1.0)
         target = level.alpha * (system.data - scaled) + path
-        return transition.sample_pinned(key, system.right, system.seen, target)
+        return transition.sample_pinned(key, system.right, shared.held, target)
 
     def start(self, key, model, shared):
         """x_T on the path, for a noise of its own; weighed by the terminal density."""
@@ -82,13 +92,17 @@ class FPS(Proposal):
         system = shared.system
         own = jnp.sqrt(system.noise) * jax.random.normal(key_noise, system.noise.shape)
         x, log_p = self._on_path(key_draw, shared, terminal, level, shared.noise[0], own)
-        # The density of y is that of V' x over the singular values; unseen rows are noise alone.
-        unseen = jnp.sum(jnp.where(system.seen, LOG_2PI, -(system.observed**2)))
-        return x, log_p - system.log_volume + system.log_constant + 0.5 * unseen
+        # The density of held data is that of V' x over the singular values, without a misfit.
+        volume = jnp.log(jnp.where(shared.held, system.values, 1.0)) - 0.5 * LOG_2PI * shared.held
+        return x, log_p - jnp.sum(volume)
 
     def guide(self, model, shared, x, step):
-        """No twist; one network evaluation."""
-        return jnp.zeros(()), model.denoise_for_kernel(x, model.level(step))
+        """The twist of the coordinates that are not held; one network evaluation."""
+        level = model.level(step)
+        if not model.weighted or model.problem.noise_free:
+            return jnp.zeros(()), model.denoise_for_kernel(x, level)
+        denoised = model.denoise(x, level)
+        return self._log_weak(shared, denoised, model.problem.prior.spread(level)), denoised
 
     def propose(self, key, model: ReverseModel, shared, x, guide, step):
         """The reverse kernel given the path's next point."""
@@ -103,7 +117,7 @@ class FPS(Proposal):
         moved, log_p = self._on_path(key, shared, transition, s, shared.noise[step + 1], own)
         free = model.no_density(step)
         # As for SMCDiff: what is left at a Dirac is the change of variables from alpha y to y.
-        jacobian = jnp.sum(system.seen) * jnp.log(t.alpha)
+        jacobian = jnp.sum(shared.held) * jnp.log(t.alpha)
         log_ratio = jnp.where(free, jacobian, log_p - shared.log_forward[step])
         return jnp.where(free, transition.sample(key), moved), log_ratio
 
@@ -118,6 +132,14 @@ class FPS(Proposal):
         noise = level.alpha**2 * jnp.eye(system.values.shape[0])
         return transition.conditioned(rows, y - rows @ transition.mean, noise).sample(key)
 
+    @staticmethod
+    def _log_weak(shared: _Path, x, spread) -> Float[Array, ""]:
+        """Log density of the data that are not held, for x_0 about x, and the constant."""
+        system = shared.system
+        variances = 1.0 + spread * system.values**2
+        terms = (system.observed - system.project(x)) ** 2 / variances + jnp.log(variances)
+        return system.log_constant - 0.5 * jnp.sum(jnp.where(shared.held, 0.0, terms))
+
     def final(self, model, shared, x):
-        """Zero: the likelihood of y cancels against each particle's own noise."""
-        return jnp.zeros(())
+        """The likelihood of what is not held; the rest cancels against each particle's noise."""
+        return self._log_weak(shared, x, 0.0)

@@ -124,7 +124,7 @@ class RePaint(Proposal):
         """Up by the forward process, down in one step, with the known part on its path."""
         key_up, key_down = jax.random.split(key)
         s, t = model.level(step), model.level(step - self.jump)
-        observed = shared.chosen.observed
+        observed = shared.chosen.held
         known = SMCDiff.along_path(model, shared, x, step, step - self.jump)
         noisy = jnp.where(observed, known, renoise(key_up, x, s, t))
         denoised = model.denoise_for_kernel(noisy, t)

@@ -2,7 +2,8 @@
 
 Both observe single entries of x (a mask). The imputed clean entries are y + noise of the
 observation's own size: the law of the observed part of x_0 given y under a flat prior; y itself
-where it is observed exactly.
+where it is observed exactly. An entry whose noise is more than half the prior's scale is not
+overwritten, for such a draw would be far from any x_0: with weights on it is weighed.
 """
 
 from __future__ import annotations
@@ -43,14 +44,10 @@ class _Masked(Proposal):
         """Raises ``InputError`` unless single entries are observed."""
         require_selection(model.problem, type(self).__name__)
 
-    def guide(self, model, shared, x, step):
-        """No twist; one network evaluation."""
-        return jnp.zeros(()), model.denoise_for_kernel(x, model.level(step))
-
     def _step(self, key, model, chosen: Selection, x, guide, step, values):
         """Fixes the observed entries to ``values``, where that has a density or none is wanted."""
         transition = model.transition(x, guide, step)
-        fixed = transition.sample_fixed(key, chosen.observed, values)
+        fixed = transition.sample_fixed(key, chosen.held, values)
         return _keep_if(model.no_density(step), transition.sample(key), fixed)
 
 
@@ -81,14 +78,18 @@ class Replacement(_Masked):
         # Clean entries of an exact observation are what they are.
         random = scale > 0.0
         scale = jnp.where(random, scale, 1.0)
-        return values, _log_normal(values, mean, scale, chosen.observed & random)
+        return values, _log_normal(values, mean, scale, chosen.held & random)
 
     def start(self, key, model, shared):
         """The observed entries noised to the first level, the rest from the terminal law."""
         key_impute, key_rest = jax.random.split(key)
         values, log_q = self._impute(key_impute, shared, model.level(0))
-        x, log_p = model.problem.prior.terminal().sample_fixed(key_rest, shared.observed, values)
+        x, log_p = model.problem.prior.terminal().sample_fixed(key_rest, shared.held, values)
         return x, log_p - log_q
+
+    def guide(self, model, shared, x, step):
+        """No twist; one network evaluation."""
+        return jnp.zeros(()), model.denoise_for_kernel(x, model.level(step))
 
     def propose(self, key, model, shared, x, guide, step):
         """The observed entries noised to the next level, the rest from the reverse kernel."""
@@ -137,7 +138,7 @@ class _Path:
     """The noise of one forward path of the observed entries, shared by the particles of a chain.
 
     Attributes:
-        chosen: which entries are observed.
+        chosen: the observed entries.
         noise: (num_steps + 1, d); a particle whose clean entries are z is at alpha_t z + noise_t.
         log_forward: (num_steps,) log density of level n given level n + 1.
     """
@@ -164,7 +165,7 @@ class SMCDiff(_Masked):
     def prepare(self, key, model):
         """The noise of a forward path of the observed entries."""
         chosen = selection(model)
-        return _Path(chosen, *forward_noise(key, model, chosen.observed))
+        return _Path(chosen, *forward_noise(key, model, chosen.held))
 
     def start(self, key, model, shared):
         """The path's end; weighed by the terminal density of the observed entries."""
@@ -173,7 +174,15 @@ class SMCDiff(_Masked):
         clean = chosen.values + chosen.scale * jax.random.normal(key_clean, chosen.values.shape)
         values = model.level(0).alpha * clean + shared.noise[0]
         terminal = model.problem.prior.terminal()
-        return terminal.sample_fixed(key_rest, chosen.observed, values)
+        return terminal.sample_fixed(key_rest, chosen.held, values)
+
+    def guide(self, model, shared, x, step):
+        """The twist of the entries that are not held; one network evaluation."""
+        level = model.level(step)
+        if not model.weighted or model.problem.noise_free:
+            return jnp.zeros(()), model.denoise_for_kernel(x, level)
+        denoised = model.denoise(x, level)
+        return shared.chosen.log_weak(denoised, model.problem.prior.spread(level)), denoised
 
     @staticmethod
     def along_path(model: ReverseModel, shared: _Path, x, step, other) -> Float[Array, " d"]:
@@ -189,10 +198,10 @@ class SMCDiff(_Masked):
         x, log_p = self._step(key, model, shared.chosen, x, guide, step, values)
         # Where the last step is a Dirac the path was weighed down to the last noisy level; what is
         # left is the change of variables from alpha y to y.
-        jacobian = -jnp.sum(shared.chosen.observed) * jnp.log(model.level(step).alpha)
+        jacobian = -jnp.sum(shared.chosen.held) * jnp.log(model.level(step).alpha)
         log_q = jnp.where(model.no_density(step), jacobian, shared.log_forward[step])
         return x, log_p - log_q
 
     def final(self, model, shared, x):
-        """A constant: the likelihood of y over the law that imputed the clean entries."""
-        return shared.chosen.log_constant
+        """The likelihood of y over the law that imputed the clean entries of x."""
+        return shared.chosen.log_weak(x, 0.0)

@@ -78,7 +78,7 @@ def test_repaint_leaves_the_law_given_the_path_as_it_is(kernel, invariant):
         return proposal._gibbs(key_move, model, own, x, STEP)
 
     moved = move(jax.random.split(jax.random.key(2), COUNT), x)
-    observed = np.asarray(path.chosen.observed)
-    np.testing.assert_allclose(moved[:, observed], x[:, observed], rtol=1e-4, atol=1e-4)
+    held = np.asarray(path.chosen.held)
+    np.testing.assert_allclose(moved[:, held], x[:, held], rtol=1e-4, atol=1e-4)
     change = _change(x, moved, np.full(COUNT, 1.0 / COUNT))
     assert change < 4.5 if invariant else change > 10.0
