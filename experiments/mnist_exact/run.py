@@ -48,7 +48,7 @@ PROPOSALS = {
     "DDRM": proposals.DDRM(),
     "DAPS": proposals.DAPS(),
     "LanczosMomentMatched, late": LANCZOS,
-    "Rejuvenated Lanczos, late": proposals.Rejuvenated(LANCZOS, jump=10, every=3, above=DECIDED),
+    "Rejuvenated Lanczos, late": proposals.Rejuvenated(LANCZOS, jump=10, above=DECIDED),
 }
 TASKS = ["half", "box", "blur", "super-resolution"]
 MASKS = ("half", "box")
