@@ -76,12 +76,11 @@ class ProbabilityFlow:
             )
 
     def encode(self, prior: DiffusionDistribution, x: Float[Array, "*batch_event"]) -> Array:
-        """x_T of x at the level t_min, over leading axes.
+        """x_T of x, over leading axes.
 
-        Standard normal times sigma_T for the prior's own draws plus noise of that level,
-        ``alpha x + sigma z`` at ``schedule.t_min``. A clean x, without it, is less rough than the
-        curves at that level, and its x_T less spread (`log_prob` likewise is the density of the
-        noisy variable).
+        Standard normal times sigma_T for the prior's own draws with noise of the smallest level
+        added, ``x + sigma / alpha z`` at ``schedule.t_min``. A clean x is smoother than the curves
+        are there, and its x_T less spread (`log_prob` likewise is the density of the noisy one).
 
         Raises:
             InputError: x does not end in the prior's event shape.
