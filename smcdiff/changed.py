@@ -35,30 +35,30 @@ class Tilted:
 
     Attributes:
         base: p.
-        centre: mean of p, (d,).
         gradient: g, (d,).
-        shifts: V_k g of the components, (K, d), or one where they share a covariance.
-        log_weights: (K,) log weights of the components of q, not normalised.
+        rotated: g in the bases of the components, (K, q), where they have some.
+        origin: any point, (d,).
+        log_weights: (K,) log weights of the components of q, not normalised: their sum is the mean
+            of exp(g.(x - origin)) under p.
     """
 
     base: Transition
-    centre: Float[Array, " d"]
     gradient: Float[Array, " d"]
-    shifts: Float[Array, "#k d"]
+    rotated: Float[Array, "k q"] | None
+    origin: Float[Array, " d"]
     log_weights: Float[Array, " k"]
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
         """One draw."""
         key_pick, key_draw = jax.random.split(key)
-        if self.base.means.shape[0] == 1:
-            return self.base.draw(key_draw) + self.shifts[0]
-        index = jax.random.categorical(key_pick, self.log_weights)
-        shift = self.shifts[index if self.shifts.shape[0] > 1 else 0]
-        return self.base.component(index).draw(key_draw) + shift
+        index = self.base.pick_index(key_pick, self.log_weights)
+        rotated = None if self.rotated is None else self.rotated[index][None]
+        moved = self.base.component(index).translated(self.gradient, rotated)
+        return moved.draw(key_draw)
 
     def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         """Log p - log q at x."""
-        return logsumexp(self.log_weights) - self.gradient @ (x - self.centre)
+        return logsumexp(self.log_weights) - self.gradient @ (x - self.origin)
 
 
 @jax.tree_util.register_dataclass

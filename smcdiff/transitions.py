@@ -36,11 +36,12 @@ from smcdiff.gaussian import LOG_2PI, inverse_lower
 class Transition:
     """A mixture of K Gaussians on flat vectors of length d.
 
-    Component k has mean ``offset + means[k]`` and a covariance with ``eigenvalues[k]`` along the
-    columns of ``basis[k]`` and ``rest[k]`` in all directions orthogonal to them: q columns describe
-    low-rank-plus-isotropic covariances at q / d of the cost of full ones. The offset keeps what
-    depends on the particle apart from a table of means that does not, where that is possible:
-    under ``vmap`` the table then stays one (K, d) matrix.
+    Component k has mean ``offset + means[k] + basis[k] @ along[k]`` and a covariance with
+    ``eigenvalues[k]`` along the columns of ``basis[k]`` and ``rest[k]`` in all directions
+    orthogonal to them: q columns describe low-rank-plus-isotropic covariances at q / d of the cost
+    of full ones. ``offset`` and ``along`` keep what depends on the particle apart from a table of
+    means that does not, where that is possible: under ``vmap`` the table then stays one (K, d)
+    matrix, and what was computed in a basis leaves it in the component that is drawn, not in all.
 
     Attributes:
         log_weights: (K,) normalised log mixture weights.
@@ -50,6 +51,7 @@ class Transition:
         basis: (K, d, q) orthonormal columns, or None for the d coordinate axes.
         offset: (d,), or a scalar zero.
         rest: (K, 1) variance orthogonal to the basis, or a scalar; unused where q = d.
+        along: (K, q), or None for zero; None without a basis.
     """
 
     log_weights: Float[Array, " k"]
@@ -58,6 +60,7 @@ class Transition:
     basis: Float[Array, "k d q"] | None = None
     offset: Float[Array, "#d"] | float = 0.0
     rest: Float[Array, "#k 1"] | float = 0.0
+    along: Float[Array, "k q"] | None = None
 
     @property
     def _low_rank(self) -> bool:
@@ -66,15 +69,33 @@ class Transition:
 
     @property
     def _outside(self) -> Float[Array, "#k 1"]:
-        """The variances orthogonal to the basis, with both axes."""
-        return jnp.reshape(self.rest, (-1, 1))
+        """The variances orthogonal to the basis, with both axes; zero where nothing is."""
+        if self._low_rank:
+            return jnp.reshape(self.rest, (-1, 1))
+        return jnp.zeros((1, 1), self.means.dtype)
 
     @property
     def mean(self) -> Float[Array, " d"]:
         """Mean of the mixture."""
-        if self.means.shape[0] == 1:
-            return self.offset + self.means[0]
-        return self.offset + jnp.exp(self.log_weights) @ self.means
+        weights = jnp.exp(self.log_weights)
+        mean = self.means[0] if self.means.shape[0] == 1 else weights @ self.means
+        if self.along is not None:
+            mean = mean + jnp.einsum("kde,ke->d", self.basis, weights[:, None] * self.along)
+        return self.offset + mean
+
+    @property
+    def component_means(self) -> Float[Array, "k d"]:
+        """Means of the components."""
+        means = self.offset + self.means
+        if self.along is not None:
+            means = means + jnp.einsum("kde,ke->kd", self.basis, self.along)
+        return means
+
+    def project_means(self, rows: Float[Array, "m d"]) -> Float[Array, "k m"]:
+        """``component_means @ rows.T``, without a (K, d) table a particle where there is none."""
+        if self.along is not None:
+            return self.component_means @ rows.T
+        return jnp.broadcast_to(self.offset, self.means.shape[1:]) @ rows.T + self.means @ rows.T
 
     @property
     def isotropic(self) -> bool:
@@ -120,25 +141,33 @@ class Transition:
             eigenvalues=take(self.eigenvalues),
             basis=take(self.basis),
             rest=take(self.rest),
+            along=take(self.along),
         )
 
     def pick(self, key: PRNGKeyArray, log_weights: Float[Array, " k"]) -> Transition:
         """One component, drawn with the given log weights, as a single Gaussian."""
-        if self.means.shape[0] == 1:
-            return self
-        return self.component(jax.random.categorical(key, log_weights))
+        return self.component(self.pick_index(key, log_weights))
+
+    def pick_index(self, key: PRNGKeyArray, log_weights: Float[Array, " k"]) -> Array | int:
+        """The number of one component, drawn with the given log weights."""
+        return 0 if self.means.shape[0] == 1 else jax.random.categorical(key, log_weights)
 
     def draw(self, key: PRNGKeyArray) -> Float[Array, " d"]:
         """A draw, given that there is one component."""
         noise = jax.random.normal(key, self.means.shape[1:], self.means.dtype)
         scales = jnp.sqrt(self.eigenvalues[0])
+        around = self.offset + self.means[0]
         if self.basis is None:
-            return self.mean + scales * noise
-        if not self._low_rank:
-            return self.mean + self.basis[0] @ (scales * noise)
-        outer = jnp.sqrt(self._outside[0])
-        inside = self.basis[0] @ ((scales - outer) * (self.basis[0].T @ noise))
-        return self.mean + outer * noise + inside
+            return around + scales * noise
+        if self._low_rank:
+            outer = jnp.sqrt(self._outside[0])
+            around = around + outer * noise
+            inside = (scales - outer) * (self.basis[0].T @ noise)
+        else:
+            inside = scales * noise
+        if self.along is not None:
+            inside = inside + self.along[0]
+        return around + self.basis[0] @ inside
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
         """One draw."""
@@ -159,7 +188,8 @@ class Transition:
         if self.basis is None:
             return jnp.sum(centred**2 / spread, axis=-1), log_dets
         inside = jnp.einsum("kde,kd->ke", self.basis, centred)
-        quadratics = jnp.sum(inside**2 / spread, axis=-1)
+        from_mean = inside if self.along is None else inside - self.along
+        quadratics = jnp.sum(from_mean**2 / spread, axis=-1)
         if self._low_rank:
             # The difference of the two squared lengths would lose the digits of a small rest.
             outside = centred - jnp.einsum("kde,ke->kd", self.basis, inside)
@@ -212,16 +242,39 @@ class Transition:
                 shift overshoots and may diverge from level to level; this one is Polyak's step,
                 which never leads away from the maximum of a concave function.
         """
-        centre = self.mean
-        shifts = self.covariance_times(gradient)
-        within = shifts @ gradient
+        rotated = None if self.basis is None else jnp.einsum("kde,d->ke", self.basis, gradient)
+        within = self._variance_along(gradient, rotated)
         gain = within[0] if within.shape[0] == 1 else jnp.exp(self.log_weights) @ within
         step = jnp.where(gain > room, room / jnp.where(gain > 0.0, gain, 1.0), 1.0)
-        gradient, shifts = step * gradient, step * shifts
-        # Cumulant of g.(x - centre) for each component.
-        cumulants = (self.offset - centre) @ gradient + self.means @ gradient
-        log_weights = self.log_weights + cumulants + 0.5 * shifts @ gradient
-        return Tilted(self, centre, gradient, shifts, log_weights)
+        gradient = step * gradient
+        # Cumulants of g.(x - origin) of the components.
+        origin = self.offset + self.means[0]
+        cumulants = (self.means - self.means[0]) @ gradient + 0.5 * step**2 * within
+        if rotated is not None:
+            rotated = step * rotated
+            if self.along is not None:
+                cumulants += jnp.sum(self.along * rotated, axis=-1)
+        return Tilted(self, gradient, rotated, origin, self.log_weights + cumulants)
+
+    def _variance_along(self, vector: Float[Array, " d"], rotated) -> Float[Array, "#k"]:
+        """The quadratic forms v' V_k v; ``rotated`` is v in the components' bases, (K, q)."""
+        if self.basis is not None:
+            squares = jnp.sum(rotated**2 * (self.eigenvalues - self._outside), axis=-1)
+            return squares + self._outside[:, 0] * (vector @ vector)
+        if self.eigenvalues.shape[1] == 1:
+            return self.eigenvalues[:, 0] * (vector @ vector)
+        return self.eigenvalues @ vector**2
+
+    def translated(self, vector: Float[Array, " d"], rotated) -> Transition:
+        """One Gaussian, its mean moved by V v; ``rotated`` is v in its basis, (1, q)."""
+        if self.basis is None:
+            return dataclasses.replace(self, offset=self.offset + self.eigenvalues[0] * vector)
+        along = rotated * (self.eigenvalues - self._outside)
+        return dataclasses.replace(
+            self,
+            offset=self.offset + self._outside[0] * vector,
+            along=along if self.along is None else self.along + along,
+        )
 
     def conditioned(
         self,
@@ -237,7 +290,8 @@ class Transition:
             noise_covariance: Sigma, (m, m), positive definite.
         """
         centre = self.mean
-        misfits = residual - (self.offset - centre) @ matrix.T - self.means @ matrix.T
+        shifted = dataclasses.replace(self, offset=self.offset - centre)
+        misfits = residual - shifted.project_means(matrix)
         gains = self.covariance_times(matrix)  # (k or 1, m, d): H V_k
         joint = jnp.einsum("kmd,nd->kmn", gains, matrix) + noise_covariance
         # One call for all: on the CPU two batched LAPACK calls that do not depend on each other
@@ -308,8 +362,7 @@ class Transition:
         """
         key_pick, key_draw = jax.random.split(key)
         rows = jnp.where(used[:, None], rows, 0.0)
-        offset = jnp.broadcast_to(self.offset, self.means.shape[1:]) @ rows.T
-        misfits = jnp.where(used, values - offset - self.means @ rows.T, 0.0)
+        misfits = jnp.where(used, values - self.project_means(rows), 0.0)
         gains = self.covariance_times(rows)  # (k or 1, m, d)
         joint = jnp.einsum("kmd,nd->kmn", gains, rows)
         # Rows that are not used become those of the identity, so that sizes are static. The others

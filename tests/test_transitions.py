@@ -22,7 +22,16 @@ def _make(num_components, rank, key=0):
     square = jax.random.normal(keys[3], (num_components, SIZE, SIZE))
     basis = jnp.linalg.qr(square)[0][..., :rank] if rank else None
     rest = jnp.linspace(0.2, 0.5, num_components)[:, None]
-    return Transition(weights, means, eigenvalues, basis, rest=rest)
+    along = jnp.linspace(-1.0, 1.0, num_components * rank).reshape(shape) if rank else None
+    offset = jnp.array([0.3, -0.2, 0.1])
+    return Transition(weights, means, eigenvalues, basis, offset, rest, along)
+
+
+def _means(transition):
+    means = transition.offset + transition.means
+    if transition.along is None:
+        return means
+    return means + np.einsum("kde,ke->kd", transition.basis, transition.along)
 
 
 def _covariances(transition):
@@ -47,7 +56,7 @@ CASES = [(1, 0), (1, SIZE), (1, 1), (3, 0), (3, SIZE), (3, 2)]
 def test_log_prob_and_sample(num_components, rank):
     transition = _make(num_components, rank)
     x = jax.vmap(transition.sample)(jax.random.split(jax.random.key(1), NUM))
-    expected = _log_prob(transition.log_weights, transition.means, _covariances(transition), x)
+    expected = _log_prob(transition.log_weights, _means(transition), _covariances(transition), x)
     np.testing.assert_allclose(jax.vmap(transition.log_prob)(x), expected, rtol=1e-3, atol=1e-4)
     standard_error = jnp.std(x, axis=0) / NUM**0.5
     assert jnp.all(jnp.abs(x.mean(0) - transition.mean) < 4 * standard_error)
@@ -62,8 +71,8 @@ def test_tilted_draws_and_ratio(num_components, rank):
     x = jax.vmap(law.sample)(keys)
     log_ratio = jax.vmap(law.log_ratio)(x)
     covariances = _covariances(transition)
-    means = transition.means + np.einsum("kde,e->kd", covariances, gradient)
-    exponents = transition.means @ gradient + 0.5 * (means - transition.means) @ gradient
+    means = _means(transition) + np.einsum("kde,e->kd", covariances, gradient)
+    exponents = _means(transition) @ gradient + 0.5 * (means - _means(transition)) @ gradient
     log_weights = jax.nn.log_softmax(transition.log_weights + exponents)
     log_q = _log_prob(log_weights, means, covariances, x)
     np.testing.assert_allclose(log_ratio, jax.vmap(transition.log_prob)(x) - log_q, atol=2e-4)
@@ -101,8 +110,8 @@ def test_conditioned_draws_and_ratio(num_components, rank):
     covariances, centre = _covariances(transition), transition.mean
     joint = np.einsum("md,kde,ne->kmn", matrix, covariances, matrix) + noise
     gains = np.einsum("kde,me,kmn->kdn", covariances, matrix, np.linalg.inv(joint))
-    misfits = residual - (transition.means - centre) @ matrix.T
-    means = transition.means + np.einsum("kdm,km->kd", gains, misfits)
+    misfits = residual - (_means(transition) - centre) @ matrix.T
+    means = _means(transition) + np.einsum("kdm,km->kd", gains, misfits)
     posterior = covariances - np.einsum("kdm,me,kef->kdf", gains, matrix, covariances)
     log_norm = [
         multivariate_normal(np.zeros(2), j).logpdf(m) for j, m in zip(joint, misfits, strict=True)
@@ -126,13 +135,13 @@ def test_fixed_coordinates(num_components, rank):
     index = np.array([0, 2])
     small = covariances[:, index[:, None], index]
     marginal = _log_prob(
-        transition.log_weights, transition.means[:, index], small, np.asarray(values)[None, index]
+        transition.log_weights, _means(transition)[:, index], small, np.asarray(values)[None, index]
     )
     np.testing.assert_allclose(log_density, np.broadcast_to(marginal, (NUM,)), rtol=1e-3)
     # Bayes: p(free | fixed) = p(x) / p(fixed); its mean by quadrature over the one free coordinate.
     axis = np.linspace(-8, 8, 4001)
     points = np.stack([np.full_like(axis, 0.3), axis, np.full_like(axis, -0.5)], axis=1)
-    density = np.exp(_log_prob(transition.log_weights, transition.means, covariances, points))
+    density = np.exp(_log_prob(transition.log_weights, _means(transition), covariances, points))
     mean = np.sum(axis * density) / np.sum(density)
     assert abs(x[:, 1].mean() - mean) < 4 * x[:, 1].std() / NUM**0.5
 
@@ -149,13 +158,13 @@ def test_pinned_directions(num_components, dense):
     np.testing.assert_allclose(x @ small.T, np.broadcast_to(target, (NUM, 2)), atol=1e-5)
     covariances = _covariances(transition)
     joint = np.einsum("md,kde,ne->kmn", small, covariances, small)
-    means = np.asarray(transition.means, np.float64) @ small.T
+    means = np.asarray(_means(transition), np.float64) @ small.T
     marginal = _log_prob(transition.log_weights, means, joint, target[None])
     np.testing.assert_allclose(log_density, np.broadcast_to(marginal, (NUM,)), rtol=1e-3)
     # The free direction against the quadrature of p on the line that the others leave.
     axis, free = np.linspace(-8, 8, 4001), np.asarray(rows[1], np.float64)
     points = target @ small + axis[:, None] * free
-    density = np.exp(_log_prob(transition.log_weights, transition.means, covariances, points))
+    density = np.exp(_log_prob(transition.log_weights, _means(transition), covariances, points))
     moments = np.array([axis, axis**2]) @ density / np.sum(density)
     found = np.stack([x @ free, (x @ free) ** 2])
     assert np.all(np.abs(found.mean(1) - moments) < 4 * found.std(1) / NUM**0.5)

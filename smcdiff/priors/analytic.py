@@ -181,17 +181,19 @@ class AnalyticPrior(DiffusionDistribution):
         log_weights, inside = self._evaluate(x, t)
         gains, rest = self._gains(t)
         offset = from_noise * x
+        means, along = self.means, None
         if inside is not None:
-            moved = jnp.einsum("kde,ke->kd", self.basis, (gains - rest) * inside)
-            means = self.means + rest * (x - t.alpha * self.means) + moved
+            along = from_signal * (gains - rest) * inside
+            if self._low_rank:
+                means = means + rest * (x - t.alpha * means)
         elif gains.shape[0] == 1:  # the table of means stays one for all particles
             offset += from_signal * gains[0] * x
-            means = (1.0 - t.alpha * gains) * self.means
+            means = (1.0 - t.alpha * gains) * means
         else:
-            means = self.means + gains * (x - t.alpha * self.means)
+            means = means + gains * (x - t.alpha * means)
         spread = self._with_variances(lambda v: tau2 + from_signal**2 * self._remaining(v, t))
         return dataclasses.replace(
-            spread, log_weights=log_weights, means=from_signal * means, offset=offset
+            spread, log_weights=log_weights, means=from_signal * means, offset=offset, along=along
         )
 
     def default_kernel(self) -> kernels.Kernel:

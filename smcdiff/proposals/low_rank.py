@@ -133,7 +133,7 @@ class LowRankConditioned:
             jnp.maximum(jnp.stack([spread.excess, total.excess]), 0.0),
         )
         noise, joint = (jax.tree.map(lambda leaf, i=i: leaf[i], both) for i in (0, 1))
-        offsets = transition.offset + transition.means - transition.mean
+        offsets = transition.component_means - transition.mean
         misfits = residual - jax.vmap(lambda u: system.project(slope.times(u)))(offsets)
         log_weights = transition.log_weights + jax.vmap(joint.log_kernel)(misfits)
         return cls(
@@ -144,7 +144,7 @@ class LowRankConditioned:
         """One draw, by Matheron's rule."""
         key_pick, key_draw, key_noise = jax.random.split(key, 3)
         index = jax.random.categorical(key_pick, self.log_weights)
-        mean = (self.transition.offset + self.transition.means)[index]
+        mean = self.transition.component_means[index]
         normals = jax.random.normal(key_draw, mean.shape, mean.dtype)
         step = self.covariance.map(jnp.sqrt).times(normals)
         seen = self.system.project(self.slope.times(step))
@@ -165,7 +165,7 @@ class LowRankConditioned:
         """Log b at x."""
         within, directions = self.covariance.base, self.covariance.directions
         along = within + self.covariance.excess
-        centred = x - self.transition.offset - self.transition.means
+        centred = x - self.transition.component_means
         inside = centred @ directions.T
         outside = centred - inside @ directions
         quadratics = jnp.sum(outside**2, axis=1) / within + jnp.sum(inside**2 / along, axis=1)
