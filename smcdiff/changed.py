@@ -15,6 +15,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.gaussian import LOG_2PI, inverse_lower
+from smcdiff.pytrees import pytree
 
 if TYPE_CHECKING:
     from smcdiff.transitions import Transition
@@ -28,7 +29,7 @@ class Noise(NamedTuple):
     log_det: Float[Array, ""]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Tilted:
     """The law q(x) ~ p(x) exp(g.x); see `Transition.tilted`.
@@ -61,7 +62,7 @@ class Tilted:
         return logsumexp(self.log_weights) - self.gradient @ (x - self.origin)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Conditioned:
     """The law q(x) ~ p(x) N(r; H (x - mean), Sigma); see `Transition.conditioned`.

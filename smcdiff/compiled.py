@@ -20,7 +20,8 @@ from smcdiff.steered import SteeredDiffusion
 class Settings:
     """What fixes the compiled run, besides the shapes of its arguments.
 
-    ``ess_threshold`` is None where each step has its own, ``thresholds`` of the run.
+    ``ess_threshold`` is None where each step has its own, ``thresholds`` of the run. ``classes``
+    are those of the model and the proposal, by which programs are told apart.
     """
 
     num_particles: int
@@ -31,6 +32,7 @@ class Settings:
     batch_size: int | None
     store_ancestors: bool
     progress: Callable | None
+    classes: tuple = ()
 
 
 class Run(NamedTuple):

@@ -18,6 +18,7 @@ from smcdiff import schedules
 from smcdiff.errors import InputError
 from smcdiff.priors import DiffusionPrior
 from smcdiff.priors.learned import Prediction
+from smcdiff.pytrees import pytree
 from smcdiff.zoo import (
     PREDICTIONS,
     entries_of,
@@ -28,7 +29,7 @@ from smcdiff.zoo import (
 )  # fmt: skip
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class NetworkClassifier:
     """A Flax network as a noise-conditional classifier; its weights are pytree leaves.
@@ -55,7 +56,7 @@ class NetworkClassifier:
         return ClassLogProb(self, jnp.asarray(label, jnp.int32))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class ClassLogProb:
     """Log probability of one class under a noise-conditional classifier.
@@ -78,7 +79,7 @@ class ClassLogProb:
         return jax.nn.log_softmax(self.classifier(x, t))[self.label]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class ObservationDenoiser:
     """A conditional Flax network as the denoiser of a `DiffusionPrior`.
@@ -102,7 +103,7 @@ class ObservationDenoiser:
         return network(x[None], times, self.observation[None])[0]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class ConditionalNetwork:
     """A network trained on pairs (x_0, y); what `smcdiff.proposals.Amortized` takes.

@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from smcdiff import schedules
 from smcdiff.errors import InputError
 from smcdiff.priors.base import DiffusionDistribution
+from smcdiff.pytrees import pytree
 from smcdiff.schedules import Level
 
 
@@ -48,7 +49,7 @@ class Solver(Protocol):
         ...
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class ProbabilityFlow:
     """The ODE, solved to a tolerance by diffrax (Tsitouras' 5(4) pairs, adaptive steps).
@@ -212,7 +213,7 @@ def _over_events(function, prior: DiffusionDistribution, x: Array):
     return jax.tree.map(lambda r: r.reshape(batch if r.ndim == 1 else (*batch, *shape)), results)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class DPMSolver:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): about 20 evaluations suffice.

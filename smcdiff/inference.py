@@ -29,6 +29,7 @@ from smcdiff.model import Problem
 from smcdiff.posterior import Posterior
 from smcdiff.progress import ProgressBar
 from smcdiff.proposals import Proposal, ReverseModel, check_fits, choose
+from smcdiff.pytrees import classes
 from smcdiff.smc import resampling as resamplers
 from smcdiff.version import __version__
 
@@ -172,7 +173,7 @@ class SMC:
         model, proposal, reason = self._assemble(problem)
         keys = jax.random.split(key, self.settings.num_chains)
         with self._progress() as progress:
-            settings = dataclasses.replace(self.settings, progress=progress)
+            settings = self._settings(progress, model, proposal)
             done = jax.block_until_ready(
                 run(keys, model, proposal, self._thresholds(model), settings)
             )
@@ -240,7 +241,7 @@ class SMC:
         stacked, mapped = stack(models)
         keys = jax.random.split(key, (size, self.settings.num_chains))
         with self._progress() as progress:
-            settings = dataclasses.replace(self.settings, progress=progress)
+            settings = self._settings(progress, stacked, proposal)
             thresholds = self._thresholds(models[0])
             results = jax.block_until_ready(
                 run_batch(keys, stacked, mapped, proposal, thresholds, settings)
@@ -261,6 +262,11 @@ class SMC:
         if not bool(jnp.all((fractions >= 0.0) & (fractions <= 1.0))):
             raise InputError("SMC: ess_threshold gives values outside [0, 1]")
         return jnp.concatenate([fractions[:1], fractions]).astype(log_snr.dtype)
+
+    def _settings(self, progress, model: ReverseModel, proposal: Proposal) -> Settings:
+        """The settings of one run."""
+        known = classes((model, proposal))
+        return dataclasses.replace(self.settings, progress=progress, classes=known)
 
     def _progress(self):
         """A context whose value is the callback that the engine calls, or None."""

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
+from smcdiff.pytrees import pytree
 from smcdiff.schedules import Level
 from smcdiff.transitions import Transition
 
@@ -85,7 +86,7 @@ class Kernel(Protocol):
         ...
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class DDIM:
     """The DDIM-eta Gaussian kernel around the denoised mean.
@@ -133,7 +134,7 @@ class DDIM:
         return Transition(one, mean[None], jnp.broadcast_to(tau2, (1, 1)).astype(mean.dtype))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class AnalyticDPM:
     """The ancestral step with the optimal isotropic variance (Bao et al. 2022, theorem 1).
@@ -177,7 +178,7 @@ class AnalyticDPM:
         return Transition(one, mean[None], jnp.broadcast_to(variance, (1, 1)).astype(mean.dtype))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class EulerMaruyama:
     """The Euler-Maruyama step of the reverse SDE (Song et al. 2021, eq. 6).
@@ -227,7 +228,7 @@ class EulerMaruyama:
         return Transition(one, mean[None], jnp.broadcast_to(variance, (1, 1)).astype(mean.dtype))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Exact:
     """The exact law of x_s given x_t, for `Gaussian` and `GaussianMixture` priors.

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
+from smcdiff.pytrees import pytree
 
 Scalar = Float[Array, ""] | float
 
@@ -87,7 +88,7 @@ class _LogSNR:
         return 2.0 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))  # type: ignore[attr-defined]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class OrnsteinUhlenbeck(_LogSNR):
     """Variance preserving, ``alpha = exp(-t)``: the OU process dx = -x dt + sqrt(2) dW.
@@ -113,7 +114,7 @@ class OrnsteinUhlenbeck(_LogSNR):
         return 0.5 * jax.nn.softplus(-jnp.asarray(log_snr))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class VarianceExploding(_LogSNR):
     """Variance exploding, ``alpha = 1, sigma = t``: time *is* the noise standard deviation.
@@ -139,7 +140,7 @@ class VarianceExploding(_LogSNR):
         return jnp.exp(-0.5 * jnp.asarray(log_snr))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class LinearBeta(_LogSNR):
     """DDPM's linear beta schedule in continuous time, variance preserving.
@@ -178,7 +179,7 @@ class LinearBeta(_LogSNR):
         return 2.0 * target / (self.beta_min + jnp.sqrt(self.beta_min**2 + 2.0 * slope * target))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Cosine(_LogSNR):
     """Cosine schedule, variance preserving: ``alpha = cos(pi t / 2), sigma = sin(pi t / 2)``.
@@ -223,7 +224,7 @@ def _ending_at_zero(times: Float[Array, " steps"]) -> Float[Array, " steps+1"]:
     return jnp.concatenate([times, jnp.zeros((1,), times.dtype)])
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class UniformLogSNR:
     """Times at which the log-SNR is equally spaced; the default."""
@@ -235,7 +236,7 @@ class UniformLogSNR:
         return _ending_at_zero(schedule.time(jnp.linspace(*ends, num_steps)))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class UniformTime:
     """Equally spaced times."""
@@ -246,7 +247,7 @@ class UniformTime:
         return _ending_at_zero(jnp.linspace(schedule.t_max, schedule.t_min, num_steps))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class UniformSqrtAlphaBar:
     """Times at which DDPM's sqrt(alpha-bar) is equally spaced.
@@ -267,7 +268,7 @@ class UniformSqrtAlphaBar:
         return _ending_at_zero(schedule.time(log_snr))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Karras:
     """Karras et al. (2022), eq. 5: ``(sigma/alpha)^(1/rho)`` equally spaced.

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from smcdiff.proposals import Proposal, ReverseModel
+from smcdiff.pytrees import classes, pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class SteeredDiffusion:
     """The Feynman-Kac model of a reverse diffusion under a proposal.
@@ -28,7 +29,10 @@ class SteeredDiffusion:
     def blank(self):
         """Zeros in the shapes of a particle."""
         x = jnp.zeros(self.model.size)
-        evaluation = _guide.eval_shape(self.proposal, self.model, self.shared, x, jnp.int32(0))
+        kind = classes((self.proposal, self.model))
+        evaluation = _guide.eval_shape(
+            self.proposal, self.model, self.shared, x, jnp.int32(0), kind
+        )
         return x, *jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), evaluation)
 
     def propose(self, key: PRNGKeyArray, t, prev):
@@ -45,7 +49,8 @@ class SteeredDiffusion:
             return self.proposal.propose(key, self.model, self.shared, x, guide, t - 1)
 
         def evaluate(x, t):
-            return _guide(self.proposal, self.model, self.shared, x, t)
+            kind = classes((self.proposal, self.model))
+            return _guide(self.proposal, self.model, self.shared, x, t, kind)
 
         def finish(x, t):
             # The last level needs no network: psi_0 is the likelihood, and nothing is drawn after.
@@ -57,7 +62,7 @@ class SteeredDiffusion:
         return (x, new_twist, guide), log_ratio + new_twist - log_twist
 
 
-@jax.jit
-def _guide(proposal: Proposal, model: ReverseModel, shared: Any, x, t):
+@jax.jit(static_argnames="kind")
+def _guide(proposal: Proposal, model: ReverseModel, shared: Any, x, t, kind: tuple):
     """``proposal.guide``; under jit, so that the network is traced once and not at every use."""
     return proposal.guide(model, shared, x, t)

@@ -29,9 +29,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smcdiff.changed import Conditioned, Noise, Tilted
 from smcdiff.gaussian import LOG_2PI, inverse_lower
+from smcdiff.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Transition:
     """A mixture of K Gaussians on flat vectors of length d.

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -31,6 +30,7 @@ from smcdiff.priors import (
     VPrediction,
     X0Prediction,
 )  # fmt: skip
+from smcdiff.pytrees import pytree
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -66,7 +66,7 @@ class PriorInfo:
     licence: str
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class NetworkDenoiser:
     """A Flax network as the denoiser of a `DiffusionPrior`; its weights are pytree leaves.

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smcdiff.pytrees import pytree
 from smcdiff.smc import particle_filter, resampling
 
 HERE = pathlib.Path(__file__).parent
@@ -37,7 +38,7 @@ FULL = {1_000: 200, 10_000: 100, 100_000: 30, 1_000_000: 10}  # particles: steps
 SMOKE = {100: 5, 1_000: 5}
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class LinearGaussian:
     """x_0 ~ N(0, 1), x_t = 0.9 x_{t-1} + N(0, 0.25), y_t = x_t + N(0, 0.25)."""

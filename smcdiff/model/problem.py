@@ -13,6 +13,7 @@ from smcdiff.errors import InputError
 from smcdiff.model import sites
 from smcdiff.model.arguments import StaticArguments
 from smcdiff.priors.base import DiffusionDistribution
+from smcdiff.pytrees import pytree
 
 
 def _possible(terms: Array) -> Array:
@@ -20,7 +21,7 @@ def _possible(terms: Array) -> Array:
     return jnp.where(jnp.isneginf(terms), -10.0, terms)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """A NumPyro model, read: everything that a sampler needs to know of it.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
+from smcdiff.pytrees import pytree
 
 LARGEST_DENSE = 4096
 """Entries of event or observation, whichever are fewer, up to which a dense SVD is taken."""
@@ -146,7 +147,7 @@ class ImageOperator(LinearOperator):
         return self._event
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Composition(LinearOperator):
     """``outer @ inner``.
@@ -186,7 +187,7 @@ class Composition(LinearOperator):
         return self.outer.apply(self.inner.apply(x))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class SVD:
     """A thin singular value decomposition, A = left diag(values) right.

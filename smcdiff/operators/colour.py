@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
 from smcdiff.operators.base import LinearOperator
+from smcdiff.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class ColourMix(LinearOperator):
     """Each pixel's channels times a matrix; ``ColourMix.grey(shape)`` averages them.

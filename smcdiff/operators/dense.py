@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
 from smcdiff.operators.base import LinearOperator
+from smcdiff.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Dense(LinearOperator):
     """y = matrix x.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from smcdiff.errors import InputError
 from smcdiff.operators.base import LinearOperator
+from smcdiff.pytrees import pytree
 
 
 def _waves(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -20,7 +20,7 @@ def _waves(size: int) -> tuple[np.ndarray, np.ndarray]:
     return scale * np.cos(angles), scale * np.sin(angles)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class MaskedFourier(LinearOperator):
     """Real and imaginary parts of chosen coefficients of the unitary 2-D transform; see ``of``.

@@ -13,9 +13,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from smcdiff.errors import InputError
 from smcdiff.operators.base import SVD, LinearOperator
 from smcdiff.operators.reshape import Reshape
+from smcdiff.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Mask(LinearOperator):
     """The observed entries, as a vector; made by `Mask.of` (row-major order) or `Mask.random`.

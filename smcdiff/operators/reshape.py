@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import jax
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
 from smcdiff.operators.base import SVD, LinearOperator
+from smcdiff.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Reshape(LinearOperator):
     """The entries of an event, in row-major order, in another shape.

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from smcdiff import kernels, schedules
 from smcdiff.errors import InputError
 from smcdiff.priors.base import DiffusionDistribution
+from smcdiff.pytrees import pytree
 from smcdiff.schedules import Level, Schedule
 from smcdiff.transitions import Transition
 
@@ -38,7 +39,7 @@ class Prediction(Protocol):
         ...
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class X0Prediction:
     """The network predicts x_0."""
@@ -52,7 +53,7 @@ class X0Prediction:
         return clean
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class EpsPrediction:
     """The network predicts the noise eps."""
@@ -66,7 +67,7 @@ class EpsPrediction:
         return noise
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class VPrediction:
     """The network predicts v = alpha eps - sigma x_0; scaled where alpha^2 + sigma^2 != 1."""
@@ -80,7 +81,7 @@ class VPrediction:
         return level.alpha * noise - level.sigma * clean
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class DenoisingError:
     """Mean squared error of the denoised mean, a coordinate, at some noise levels.

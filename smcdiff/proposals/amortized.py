@@ -13,6 +13,7 @@ from smcdiff.errors import InputError
 from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.proposals.base import ReverseModel
 from smcdiff.proposals.learned_guidance import GuidedMean, Means, require_same_process
+from smcdiff.pytrees import pytree
 
 
 class Conditional(Protocol):
@@ -23,7 +24,7 @@ class Conditional(Protocol):
         ...
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Amortized(GuidedMean):
     """Draws from a conditional network s(x_t, y, t) (Batzolis et al. 2021, section 3).

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from smcdiff.errors import InputError
 from smcdiff.kernels import Kernel
 from smcdiff.model import Problem
+from smcdiff.pytrees import pytree
 from smcdiff.schedules import Level
 from smcdiff.transitions import Change, Transition
 
@@ -30,7 +31,7 @@ Guide = Any
 """What a proposal carries from the evaluation at x_t to the draw of x_s: a pytree."""
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class ReverseModel:
     """The reverse diffusion of one problem, on flat events.
@@ -103,6 +104,8 @@ class ReverseModel:
 
 class Proposal:
     """Base class of all proposals; the defaults are those of the bootstrap filter.
+
+    A sampler is a frozen dataclass, registered with `smcdiff.pytrees.pytree`.
 
     Attributes:
         path_weighted: whether x_s is held to a path of the observed entries, so that p_s psi_s is

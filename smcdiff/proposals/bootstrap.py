@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal
+from smcdiff.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Bootstrap(Proposal):
     """Proposes from the reverse kernel; the likelihood enters only through the weights.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
 from smcdiff.proposals.base import ReverseModel
@@ -14,9 +13,10 @@ from smcdiff.proposals.singular import (
     SingularSystem,
     require_singular,
 )
+from smcdiff.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class DAPS(SingularDraw):
     """Draw a clean x_0 given x_t and y, then noise it to the next level.

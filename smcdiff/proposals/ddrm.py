@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -17,6 +16,7 @@ from smcdiff.proposals.singular import (
     SingularSystem,
     require_singular,
 )
+from smcdiff.pytrees import pytree
 
 
 class Coefficients(NamedTuple):
@@ -63,7 +63,7 @@ def coefficients(sigma_t, sigma_s, noise: Float[Array, "*r"], eta, eta_b) -> Coe
     return Coefficients(on_state, on_data, jnp.maximum(variance, 0.0))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class DDRM(SingularDraw):
     """Denoising diffusion restoration: exact Gaussian conditionals, a singular vector at a time.

@@ -14,6 +14,7 @@ from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import well_observed
 from smcdiff.proposals.replacement import forward_noise
 from smcdiff.proposals.singular import SingularSystem, require_singular, singular_system
+from smcdiff.pytrees import pytree
 from smcdiff.transitions import Transition
 
 
@@ -33,7 +34,7 @@ class _Path(NamedTuple):
     log_forward: Float[Array, " steps"]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class FPS(Proposal):
     """Condition every reverse step on a simulated path y_t of the observation.

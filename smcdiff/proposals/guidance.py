@@ -22,6 +22,7 @@ from smcdiff.proposals.singular import (
     singular_system,
 )  # fmt: skip
 from smcdiff.proposals.twists import log_twist, widening
+from smcdiff.pytrees import pytree
 
 
 class _Guide(NamedTuple):
@@ -43,7 +44,7 @@ class _Translated(Proposal):
         return moved, jnp.where(frozen, 0.0, log_ratio)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class DPS(_Translated):
     """Diffusion posterior sampling (Chung et al. 2023, algorithm 1).
@@ -97,7 +98,7 @@ class DPS(_Translated):
         return value, _Guide(denoised, -self.scale * gradient)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class PiGDM(_Translated):
     """Pseudo-inverse guided diffusion (Song et al. 2023, algorithm 1).

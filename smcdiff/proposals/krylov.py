@@ -14,6 +14,7 @@ from smcdiff.kernels import bridge
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import require_linear
 from smcdiff.proposals.twists import Widening, widening
+from smcdiff.pytrees import pytree
 
 
 class _Guide(NamedTuple):
@@ -23,7 +24,7 @@ class _Guide(NamedTuple):
     gain: Float[Array, " d"]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class KrylovMomentMatched(Proposal):
     """`MomentMatched` for many observations: A C_t A' is only ever multiplied by vectors.

@@ -22,6 +22,7 @@ from smcdiff.kernels import bridge
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.low_rank import DiagonalPlus, LowRank, LowRankConditioned
 from smcdiff.proposals.singular import SingularSystem, require_singular, singular_system
+from smcdiff.pytrees import pytree
 
 
 class _Guide(NamedTuple):
@@ -33,7 +34,7 @@ class _Guide(NamedTuple):
     columns: Float[Array, "r q"]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class LanczosMomentMatched(Proposal):
     """`MomentMatched` for many observations, determinants and covariances included.

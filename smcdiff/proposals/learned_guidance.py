@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from smcdiff.errors import InputError
 from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.proposals.base import Proposal, ReverseModel
+from smcdiff.pytrees import pytree
 from smcdiff.schedules import Schedule
 
 
@@ -33,7 +34,7 @@ def _as_pytree(function: Callable | None) -> Callable | None:
     return function
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class ClassifierGuidance(Proposal):
     """Classifier guidance (Dhariwal and Nichol 2021, algorithm 1; Song et al. 2021, eq. 14).
@@ -129,7 +130,7 @@ class GuidedMean(Proposal):
         return moved, jnp.where(frozen, 0.0, log_ratio)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class ClassifierFree(GuidedMean):
     """Classifier-free guidance (Ho and Salimans 2022, eq. 6).

@@ -19,6 +19,7 @@ from smcdiff.errors import InputError
 from smcdiff.gaussian import LOG_2PI
 from smcdiff.model import Problem
 from smcdiff.proposals.base import ReverseModel
+from smcdiff.pytrees import pytree
 
 _NUM_PROBES = 64
 _LEAST_SIGNAL = 2.0
@@ -86,7 +87,7 @@ def near_solution(
     return -pullback(solve(residual))[0]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Selection:
     """An observation of single coordinates: y_i = gain_i (x[index_i] + scale_i * noise).

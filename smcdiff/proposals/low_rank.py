@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.gaussian import LOG_2PI, inverse_lower
 from smcdiff.proposals.singular import SingularSystem
+from smcdiff.pytrees import pytree
 from smcdiff.transitions import Transition
 
 
@@ -88,7 +89,7 @@ class DiagonalPlus(NamedTuple):
         )
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class LowRankConditioned:
     """The law q(x) ~ b(x) N(r; A G (x - mean), Sigma), and the transition p that it replaces.

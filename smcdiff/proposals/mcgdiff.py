@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 
 from smcdiff.proposals.base import Proposal
@@ -15,9 +14,10 @@ from smcdiff.proposals.singular import (
     require_singular,
     singular_system,
 )  # fmt: skip
+from smcdiff.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class MCGDiff(Proposal):
     """Condition every reverse step on the observation, noised to the level of the step.

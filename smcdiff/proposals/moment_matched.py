@@ -30,6 +30,7 @@ from smcdiff.gaussian import LOG_2PI, inverse_lower, log_normal_cholesky
 from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import log_normaliser, near_solution, require_linear
+from smcdiff.pytrees import pytree
 
 
 class _Shared(NamedTuple):
@@ -58,7 +59,7 @@ def _positive(matrix: Float[Array, "m m"], model: ReverseModel) -> Float[Array, 
     return (vectors * jnp.maximum(values, 0.0)) @ vectors.T
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class MomentMatched(Proposal):
     """Conditional of the locally linear-Gaussian model, with the Tweedie covariance.

@@ -12,11 +12,12 @@ from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.bootstrap import Bootstrap
 from smcdiff.proposals.repaint import renoise
+from smcdiff.pytrees import pytree
 from smcdiff.schedules import Level
 from smcdiff.transitions import Change
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Rejuvenated(Proposal):
     """A proposal whose draws are moved again, to give copies of a particle their own values.

@@ -13,6 +13,7 @@ from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import require_selection
 from smcdiff.proposals.replacement import Replacement, SMCDiff
+from smcdiff.pytrees import pytree
 from smcdiff.schedules import Level
 
 
@@ -24,7 +25,7 @@ def renoise(key: PRNGKeyArray, x: Float[Array, " d"], s: Level, t: Level) -> Flo
     return shrink * x + jnp.sqrt(variance) * jax.random.normal(key, x.shape, x.dtype)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class RePaint(Proposal):
     """Replacement with resampling: noise the state again and denoise it, so that parts agree.

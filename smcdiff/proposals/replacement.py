@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from smcdiff.gaussian import LOG_2PI
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import Selection, require_selection, selection
+from smcdiff.pytrees import pytree
 
 
 def _log_normal(x, mean, scale, where) -> Float[Array, ""]:
@@ -51,7 +52,7 @@ class _Masked(Proposal):
         return _keep_if(model.no_density(step), transition.sample(key), fixed)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Replacement(_Masked):
     """The replacement method: observed entries are overwritten at every step.
@@ -132,7 +133,7 @@ def forward_noise(
     return jnp.concatenate([path, clean[None]]), log_forward
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class _Path:
     """The noise of one forward path of the observed entries, shared by the particles of a chain.
@@ -148,7 +149,7 @@ class _Path:
     log_forward: Float[Array, " steps"]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class SMCDiff(_Masked):
     """SMC-Diff (Trippe et al. 2022, algorithm 1): replacement with the weights p(y_s given x_t).

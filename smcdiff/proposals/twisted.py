@@ -9,9 +9,10 @@ import jax
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal
 from smcdiff.proposals.twists import NUM_POINTS, log_twist, widening
+from smcdiff.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Twisted(Proposal):
     """Twisted diffusion sampler, TDS (Wu et al. 2023, algorithm 1).

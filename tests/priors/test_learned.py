@@ -9,6 +9,7 @@ import pytest
 
 from smcdiff import priors, schedules
 from smcdiff.errors import InputError
+from smcdiff.pytrees import pytree
 
 SCHEDULE = schedules.Cosine()
 ORACLE = priors.Gaussian(jnp.array([1.0, -1.0]), jnp.array([0.5, 0.1]), SCHEDULE)
@@ -45,7 +46,7 @@ def test_sample_follows_the_prior():
 
 
 def test_parameters_enter_jit_as_arguments():
-    @jax.tree_util.register_dataclass
+    @pytree
     @dataclasses.dataclass(frozen=True)
     class Scale:
         factor: jax.Array

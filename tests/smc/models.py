@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smcdiff.pytrees import pytree
+
 COEFFICIENT, STATE_NOISE, NOISE = 0.9, 0.5, 0.5
 
 
@@ -14,7 +16,7 @@ def log_normal(x, mean, scale):
     return -0.5 * ((x - mean) / scale) ** 2 - jnp.log(scale) - 0.5 * jnp.log(2 * jnp.pi)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class LinearGaussian:
     """x_0 ~ N(0, 1), x_t = 0.9 x_{t-1} + N(0, 0.25), y_t = x_t + N(0, 0.25)."""
@@ -31,7 +33,7 @@ class LinearGaussian:
         return log_normal(self.y[t], particle, NOISE)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Blank(LinearGaussian):
     """The same model with one method for all steps, the first one included."""
@@ -46,7 +48,7 @@ class Blank(LinearGaussian):
         return x, self.log_potential(t, prev, x)
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Fused(LinearGaussian):
     """The same model through the fused methods."""
@@ -63,7 +65,7 @@ class Fused(LinearGaussian):
         raise AssertionError("propose takes precedence")
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Scripted:
     """A walk that goes nowhere, with log weights read from a table (steps + 1, particles).
