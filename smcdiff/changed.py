@@ -1,13 +1,9 @@
-"""Laws that come of a `Transition` by a change: an exponential tilt, or an observation.
-
-A law draws, ``sample(key)``, and says how it differs from the transition: ``log_ratio(x)`` is
-log p - log q, at any x.
-"""
+"""Laws that come of a `Transition` by a change: an exponential tilt, or an observation."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +15,18 @@ from smcdiff.pytrees import pytree
 
 if TYPE_CHECKING:
     from smcdiff.transitions import Transition
+
+
+class Change(Protocol):
+    """A law q to draw x_s from, made of the reverse kernel p."""
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
+        """One draw."""
+        ...
+
+    def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """Log p - log q, at any x."""
+        ...
 
 
 class Noise(NamedTuple):

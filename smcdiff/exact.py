@@ -158,13 +158,14 @@ def linear_gaussian_posterior(
         operator_or_matrix: (m, d) matrix, or a linear callable on events.
         y: (m,) observation (any shape with m entries).
         noise: noise standard deviation, a scalar or (m,), in the units of y. Zero is allowed where
-            A S_k A' is non-singular.
+            A S_k A' is non-singular; the posterior then has draws and moments, and no density.
 
     Returns:
         The posterior, a NumPyro distribution with ``log_evidence`` = log p(y).
 
     Raises:
-        InputError: another prior, or shapes that do not fit.
+        InputError: another prior, shapes that do not fit, NaN, negative noise, or rows that see the
+            same of x with too little noise for the precision of the arrays.
     """
     if not isinstance(prior, AnalyticPrior):
         raise InputError(
@@ -179,4 +180,22 @@ def linear_gaussian_posterior(
     if noise.size not in (1, y.shape[0]):
         raise InputError(f"noise has shape {noise.shape}; give a scalar or {y.shape}")
     scale = jnp.broadcast_to(jnp.ravel(noise), y.shape)
-    return jax.jit(LinearGaussianPosterior)(prior, matrix, y, scale)
+    posterior = jax.jit(LinearGaussianPosterior)(prior, matrix, y, scale)
+    if not isinstance(posterior.log_evidence, Tracer):
+        _check_finite(posterior, matrix, y, scale)
+    return posterior
+
+
+def _check_finite(posterior: LinearGaussianPosterior, matrix, y, scale) -> None:
+    """Raises ``InputError`` where the oracle would hand out NaN."""
+    for name, values in (("operator", matrix), ("y", y), ("noise", scale)):
+        if not bool(jnp.all(jnp.isfinite(values))):
+            raise InputError(f"linear_gaussian_posterior: {name} has NaN or infinite entries")
+    if bool(jnp.any(scale < 0.0)):
+        raise InputError("linear_gaussian_posterior: noise is negative; give standard deviations")
+    if not bool(jnp.isfinite(posterior.log_evidence)):
+        raise InputError(
+            f"linear_gaussian_posterior: the covariance of y is singular in {matrix.dtype}: rows of"
+            " the operator see the same of x, with next to no noise; give more noise, leave such"
+            " rows out, or call jax.config.update('jax_enable_x64', True)"
+        )

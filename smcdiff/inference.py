@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -40,6 +40,15 @@ _MOST = 2**31 - 1
 def _check_key(key: Any) -> None:
     if not hasattr(key, "dtype") or not jnp.size(key):
         raise InputError(f"SMC: the random key is {key!r}; pass jax.random.key(0), for example")
+
+
+@contextmanager
+def _naming_item(index: int):
+    """Puts the item of a batch into the message of an error."""
+    try:
+        yield
+    except (InputError, SamplingError) as error:
+        raise type(error)(f"run_batch, item {index}: {error}") from error
 
 
 @functools.cache
@@ -72,7 +81,8 @@ class SMC:
             example ``lambda log_snr: 0.5 * (log_snr > 0)``: where the twist is wrong at high noise,
             resampling on it costs founders, and not resampling there costs nothing.
         weighted: with False the weights are switched off: the heuristic sampler of the literature.
-        batch_size: particles mapped at once, over all chains; None maps all of them.
+        batch_size: particles in the network at once, over all chains, at least one of each; None
+            is all of them.
         progress_bar: show progress with the time left.
         kernel: reverse kernel; None takes the prior's own (exact for analytic priors, DDPM's
             ancestral step for learned ones, and `kernels.AnalyticDPM` where an exact observation
@@ -114,6 +124,7 @@ class SMC:
                 raise InputError(
                     f"SMC: {name} is {value!r}; it must be a whole number, at most {_MOST}"
                 )
+        num_particles, num_steps, num_chains = int(num_particles), int(num_steps), int(num_chains)
         for name, value in positive.items():
             if value < 1:
                 raise InputError(f"SMC: {name} is {value}; it must be at least 1")
@@ -144,7 +155,7 @@ class SMC:
             num_particles,
             num_chains,
             resamplers.get(resampling),
-            None if callable(ess_threshold) else ess_threshold,
+            None if callable(ess_threshold) else float(ess_threshold),
             weighted,
             batch_size,
             store_ancestors,
@@ -234,8 +245,9 @@ class SMC:
         assembled = []
         for index in range(size):
             item = {name: value[index] for name, value in batch.items()}
-            problem = model_reader.read(self.model, args, {**kwargs, **item}, linear=self.linear)
-            assembled.append(self._assemble(problem))
+            with _naming_item(index):
+                problem = model_reader.read(self.model, args, kwargs | item, linear=self.linear)
+                assembled.append(self._assemble(problem))
         _, proposal, reason = assembled[0]
         models = [model for model, _, _ in assembled]
         stacked, mapped = stack(models)
@@ -250,7 +262,8 @@ class SMC:
         posteriors = []
         for index, model in enumerate(models):
             done = jax.tree.map(lambda leaf, i=index: leaf[i], results)
-            posteriors.append(self._posterior(done, model, proposal, reason, seconds / size))
+            with _naming_item(index):
+                posteriors.append(self._posterior(done, model, proposal, reason, seconds / size))
         return posteriors
 
     def _thresholds(self, model: ReverseModel) -> Float[Array, " steps"] | None:

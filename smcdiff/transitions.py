@@ -392,7 +392,3 @@ class Transition:
         draw = draw + (inverses[index].T @ (inverses[index] @ misfit)) @ gains[index]
         left = jnp.where(used, values - rows @ draw, 0.0)  # rounding, or all of it at a Dirac
         return draw + left @ rows, logsumexp(log_weights)
-
-
-Change = Transition | Tilted | Conditioned
-"""A law q to draw x_s from: ``sample(key)``, and ``log_ratio(x)``, log p - log q at any x."""

@@ -77,5 +77,11 @@ def test_bad_input():
         exact.linear_gaussian_posterior(PRIOR, MATRIX, [0.4, 0.1], 0.3)
     with pytest.raises(InputError, match="exact posterior"):
         exact.linear_gaussian_posterior(object(), MATRIX, [0.4], 0.3)
+    with pytest.raises(InputError, match="y has NaN"):
+        exact.linear_gaussian_posterior(PRIOR, MATRIX, [jnp.nan], 0.3)
+    with pytest.raises(InputError, match="noise is negative"):
+        exact.linear_gaussian_posterior(PRIOR, MATRIX, [0.4], -0.3)
+    with pytest.raises(InputError, match="singular in float32.*jax_enable_x64"):
+        exact.linear_gaussian_posterior(PRIOR, jnp.repeat(MATRIX, 2, 0), [0.4, 0.4], 1e-5)
     with pytest.raises(InputError, match="noise has shape"):
         exact.linear_gaussian_posterior(PRIOR, MATRIX, [0.4], [0.3, 0.1])

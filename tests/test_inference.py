@@ -195,6 +195,17 @@ def test_observation_far_outside_the_prior():
         run(sampler(), y=Y + 1e5)
 
 
+def test_batch_names_the_item():
+    ys = jnp.stack([Y, Y + 1e5])
+    with pytest.raises(InputError, match="run_batch, item 1: .*far outside"):
+        sampler().run_batch(jax.random.key(0), {"y": ys}, PRIOR, operators.Dense(MATRIX), NOISE)
+
+
+def test_settings_of_numpy(tmp_path):
+    smc = sampler(num_steps=np.int64(4), num_particles=np.int32(16), ess_threshold=np.float32(0.5))
+    run(smc).save(tmp_path / "posterior.nc")
+
+
 def test_batch_of_different_shapes():
     with pytest.raises(InputError, match="leading axes"):
         sampler().run_batch(jax.random.key(0), {"y": Y, "noise": jnp.ones(3)}, PRIOR, MATRIX)

@@ -198,7 +198,8 @@ def solve(
         typer.Option(
             help="auto chooses from the problem's structure and says why; or a sampler's name:"
             " bootstrap, replacement, smcdiff, repaint, dps, pigdm, twisted, moment-matched,"
-            " krylov-moment-matched, mcgdiff, fps, ddrm, daps or rejuvenated.",
+            " krylov-moment-matched, lanczos-moment-matched, mcgdiff, fps, ddrm, daps or"
+            " rejuvenated.",
             rich_help_panel=_SAMPLER,
         ),
     ] = "auto",

@@ -186,6 +186,15 @@ class Problem:
         """Whether every observed site is Normal or MultivariateNormal, the mean being anything."""
         return all(sites.is_gaussian(site) for site in self.observed().values())
 
+    def log_normaliser(self, x: Float[Array, "*event"] | None = None) -> Float[Array, ""]:
+        """The constant c of log p(y given x) = c - |whitened(x)|^2 / 2 of Gaussian observations.
+
+        From the scales alone: a difference of the other two would lose its digits where the misfit
+        is large. It depends on x (None: zeros) where the scales do.
+        """
+        found = self.observed(x).values()
+        return sum((sites.log_peak(site) for site in found), jnp.zeros(()))
+
     def whitened(self, x: Float[Array, "*event"]) -> Float[Array, " m"]:
         """Whitened misfit of Gaussian or exact observations, flat; see `residual`."""
         return jnp.concatenate([sites.whiten(site) for site in self.observed(x).values()])

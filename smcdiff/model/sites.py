@@ -114,6 +114,12 @@ def entry_log_prob(site: Site, value: Array | None = None) -> Float[Array, " n"]
     return jnp.ravel(terms)
 
 
+def log_peak(site: Site) -> Float[Array, ""]:
+    """Log density of a Gaussian site where its value is its mean; 0 of an exact one."""
+    at_mean = jnp.broadcast_to(mean(site), jnp.shape(site["value"]))
+    return jnp.sum(log_prob({**site, "value": at_mean}))
+
+
 def mask(fn, value: Array) -> Array:
     """Which entries of ``value`` count, of its shape."""
     result = jnp.ones(jnp.shape(value), bool)

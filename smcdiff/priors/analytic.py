@@ -53,6 +53,9 @@ def _eigen(covariances: Array, size: int) -> _Spectrum:
     """The spectrum of variances or dense covariances; nothing is left orthogonal to their basis."""
     basis, unused = None, jnp.ones((1, 1), covariances.dtype)
     if covariances.ndim == 3:
+        lopsided = jnp.abs(covariances - jnp.swapaxes(covariances, 1, 2))
+        if _is_concrete(lopsided) and jnp.max(lopsided) > 1e-4 * jnp.max(jnp.abs(covariances)):
+            raise InputError("a covariance matrix is not symmetric; give L L' of a factor L")
         covariances, basis = jnp.linalg.eigh(covariances)
     elif covariances.ndim < 2:
         covariances = covariances.reshape(-1, 1)
@@ -291,7 +294,7 @@ class GaussianMixture(AnalyticPrior):
     """A mixture of Gaussians.
 
     Args:
-        weights: (K,) positive weights; they are normalised.
+        weights: (K,) non-negative weights; they are normalised.
         means: (K, d).
         covariances: a scalar, (K,) one variance a component, (K, d) variances or (K, d, d)
             matrices.
@@ -380,6 +383,6 @@ def _is_one_matrix(covariances: Float[Array, "d d"]) -> bool:
 
 def _log_normalised(weights: Float[Array, " k"]) -> Float[Array, " k"]:
     """Log weights of a mixture that sum to one."""
-    if _is_concrete(weights) and not (np.all(weights >= 0) and np.isfinite(weights.sum())):
-        raise InputError("GaussianMixture: weights must be non-negative and finite")
+    if _is_concrete(weights) and not (np.all(weights >= 0) and 0 < weights.sum() < np.inf):
+        raise InputError("GaussianMixture: weights must be non-negative and finite, and not all 0")
     return jnp.log(weights / jnp.sum(weights))

@@ -35,7 +35,8 @@ class Amortized(GuidedMean):
     target is what the model declares, and the network's bias is corrected. Consistent; without a
     twist, the observation is weighed once, at the end.
 
-    Cost: two network evaluations a particle and step, with weights off one.
+    Cost: two network evaluations a particle and step, with weights off one (not with
+    `smcdiff.kernels.Exact`).
 
     Attributes:
         network: the conditional network.
@@ -59,8 +60,9 @@ class Amortized(GuidedMean):
         return self.network.given(y)
 
     def guide(self, model: ReverseModel, shared: DiffusionDistribution, x, step):
-        """The conditional mean, and the prior's where weights compare the two."""
+        """The conditional mean, and the prior's where weights or an exact kernel compare them."""
         t = model.level(step)
         given = jnp.ravel(shared.denoise(model.event(x), t.time))
-        plain = model.denoise(x, t) if model.weighted else given
+        compared = model.weighted or not model.kernel.uses_denoised
+        plain = model.denoise(x, t) if compared else given
         return jnp.zeros(()), Means(plain, given)

@@ -20,12 +20,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from smcdiff.changed import Change
 from smcdiff.errors import InputError
 from smcdiff.kernels import Kernel
 from smcdiff.model import Problem
 from smcdiff.pytrees import pytree
 from smcdiff.schedules import Level
-from smcdiff.transitions import Change, Transition
+from smcdiff.transitions import Transition
 
 Guide = Any
 """What a proposal carries from the evaluation at x_t to the draw of x_s: a pytree."""

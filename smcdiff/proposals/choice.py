@@ -14,6 +14,7 @@ from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.proposals.base import Proposal
 from smcdiff.proposals.bootstrap import Bootstrap
 from smcdiff.proposals.fps import FPS
+from smcdiff.proposals.krylov import KrylovMomentMatched
 from smcdiff.proposals.lanczos import LanczosMomentMatched
 from smcdiff.proposals.moment_matched import MomentMatched
 from smcdiff.proposals.replacement import SMCDiff
@@ -64,8 +65,11 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
             f"the observation is linear-Gaussian, and {size} entries are too many for MomentMatched"
             f" ({limit} at most)"
         )
-        if analytic:  # its pullbacks cost next to nothing, and its covariances are exact
+        # Its pullbacks cost next to nothing, and its covariances are exact.
+        if analytic and min(size, math.prod(problem.event_shape)) <= LARGEST_DENSE:
             return LanczosMomentMatched(), reason
+        if analytic:
+            return KrylovMomentMatched(floor=0.0), f"{reason} or for Lanczos to decompose"
         return (
             Twisted(),
             f"{reason}; KrylovMomentMatched often does better at 2 to 3 times the cost",

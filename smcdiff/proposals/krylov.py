@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from smcdiff.errors import InputError
 from smcdiff.kernels import bridge
 from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.proposals.linear import require_linear
+from smcdiff.proposals.linear import require_linear, unit
 from smcdiff.proposals.twists import Widening, widening
 from smcdiff.pytrees import pytree
 
@@ -90,12 +90,6 @@ class KrylovMomentMatched(Proposal):
         return transition.tilted(tilt * guide.gain)
 
 
-def _unit(vector: Float[Array, " m"]) -> Float[Array, " m"]:
-    """The vector at length one; zero stays zero."""
-    length = jnp.linalg.norm(vector)
-    return vector / jnp.where(length > 0.0, length, 1.0)
-
-
 def _solve(covariance_times, push, residual, least, size: int):
     """Solves (I + A C A') w = r in the Krylov space of r.
 
@@ -109,7 +103,7 @@ def _solve(covariance_times, push, residual, least, size: int):
     Returns:
         w (m,) and C A' w (d,).
     """
-    basis, gains, images = [_unit(residual)], [], []
+    basis, gains, images = [unit(residual)], [], []
     for index in range(size):
         gains.append(covariance_times(basis[index]))
         images.append(basis[index] - push(gains[index]))
@@ -119,7 +113,7 @@ def _solve(covariance_times, push, residual, least, size: int):
                 new = new - known.T @ (known @ new)
             # What is left of a space that is exhausted is rounding.
             exhausted = jnp.linalg.norm(new) < 1e-4 * jnp.linalg.norm(images[index])
-            basis.append(jnp.where(exhausted, 0.0, _unit(new)))
+            basis.append(jnp.where(exhausted, 0.0, unit(new)))
     columns = jnp.stack(basis)
     floor = (columns * least) @ columns.T
     excess = columns @ jnp.stack(images).T - floor

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from smcdiff.errors import InputError
 from smcdiff.kernels import bridge
 from smcdiff.proposals.base import Proposal, ReverseModel
+from smcdiff.proposals.linear import unit
 from smcdiff.proposals.low_rank import DiagonalPlus, LowRank, LowRankConditioned
 from smcdiff.proposals.singular import SingularSystem, require_singular, singular_system
 from smcdiff.pytrees import pytree
@@ -112,12 +113,6 @@ class LanczosMomentMatched(Proposal):
         )
 
 
-def _unit(vector: Float[Array, " d"]) -> Float[Array, " d"]:
-    """The vector at length one; zero stays zero."""
-    length = jnp.linalg.norm(vector)
-    return vector / jnp.where(length > 0.0, length, 1.0)
-
-
 def _lanczos(covariance_times, start: Float[Array, " d"], size: int) -> LowRank:
     """C as c I + U diag(e) U' with e >= 0, from its products with vectors.
 
@@ -135,10 +130,10 @@ def _lanczos(covariance_times, start: Float[Array, " d"], size: int) -> LowRank:
             new = new - basis.T @ (basis @ new)
         # What is left of a space that is exhausted is rounding.
         exhausted = jnp.linalg.norm(new) < 1e-4 * jnp.linalg.norm(image)
-        return basis.at[index + 1].set(jnp.where(exhausted, 0.0, _unit(new))), image
+        return basis.at[index + 1].set(jnp.where(exhausted, 0.0, unit(new))), image
 
     # A scan holds the program of one product, not of all; the row behind the last is cut off.
-    basis = jnp.zeros((size + 1, *start.shape), start.dtype).at[0].set(_unit(start))
+    basis = jnp.zeros((size + 1, *start.shape), start.dtype).at[0].set(unit(start))
     basis, images = jax.lax.scan(grow, basis, jnp.arange(size))
     rows = basis[:size]
     projected = rows @ images.T
@@ -149,6 +144,6 @@ def _lanczos(covariance_times, start: Float[Array, " d"], size: int) -> LowRank:
     # Where next to nothing is left it is rounding, and the smallest direction stands for the rest.
     full = jnp.linalg.norm(remainder) < 1e-3 * jnp.linalg.norm(probe)
     smallest = jnp.min(jnp.where(values > 0.0, values, jnp.inf))
-    remainder = _unit(remainder)
+    remainder = unit(remainder)
     base = jnp.where(full, smallest, jnp.maximum(remainder @ covariance_times(remainder), 0.0))
     return LowRank(base, vectors.T @ rows, jnp.maximum(values - base, 0.0))

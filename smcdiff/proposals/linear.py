@@ -8,7 +8,6 @@ is a row of zeros. Of an exact observation the residual is y - A x and the noise
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +35,12 @@ def require_linear(problem: Problem, name: str) -> None:
         )
 
 
+def unit(vector: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The vector at length one; zero stays zero."""
+    length = jnp.linalg.norm(vector)
+    return vector / jnp.where(length > 0.0, length, 1.0)
+
+
 def well_observed(model: ReverseModel, gains: Float[Array, " r"]) -> Bool[Array, " r"]:
     """Which directions of x are observed so well that a draw of the noise may settle them.
 
@@ -46,7 +51,7 @@ def well_observed(model: ReverseModel, gains: Float[Array, " r"]) -> Bool[Array,
         model: the reverse model.
         gains: (r,) what a unit of x in each direction is to y, in noise standard deviations.
     """
-    signal = gains * jnp.sqrt(model.problem.prior.spread(model.level(0)))
+    signal = gains * jnp.sqrt(model.problem.prior.average_spread(model.level(0)))
     return signal >= _LEAST_SIGNAL
 
 
@@ -61,30 +66,6 @@ def row_norms(model: ReverseModel) -> Float[Array, " m"]:
     probes = jax.random.rademacher(jax.random.key(0), (_NUM_PROBES, size), origin.dtype)
     base = model.residual(origin)
     return jnp.mean((base - jax.vmap(model.residual)(probes)) ** 2, axis=0)
-
-
-def log_normaliser(
-    model: ReverseModel, adjoint_step: Float[Array, " d"] | None = None
-) -> Float[Array, ""]:
-    """The constant c of log p(y given x) = c - |r(x)|^2 / 2.
-
-    Args:
-        model: the reverse model.
-        adjoint_step: a point with a small residual. c is the same everywhere, but where the
-            residual is large the two terms lose their digits to each other in float32.
-    """
-    size = model.size
-    x = jnp.zeros((size,)) if adjoint_step is None else adjoint_step
-    return model.log_likelihood(x) + 0.5 * jnp.sum(model.residual(x) ** 2)
-
-
-def near_solution(
-    model: ReverseModel, solve: Callable[[Float[Array, " m"]], Float[Array, " m"]]
-) -> Float[Array, " d"]:
-    """A point that nearly satisfies the observation: A' applied to ``solve(r(0))``."""
-    size = model.size
-    residual, pullback = jax.vjp(model.residual, jnp.zeros((size,)))
-    return -pullback(solve(residual))[0]
 
 
 @pytree
@@ -128,7 +109,10 @@ def _probe(residual, size: int) -> tuple[Array, Array, Array]:
 
 
 def selection(model: ReverseModel) -> Selection:
-    """Reads which coordinates are observed, their values and noise, from the residual."""
+    """Reads which coordinates are observed, their values and noise, from the residual.
+
+    With weights off all of them are held, as published.
+    """
     size, exact = model.size, model.problem.noise_free
     index, inverse_scale, at_zero = _probe(model.residual, size)
     seen = inverse_scale > 0.0
@@ -142,7 +126,9 @@ def selection(model: ReverseModel) -> Selection:
     values = scatter(0.0, at_zero * unit)
     # At the values the law of x is at its mode, and whatever sees no x counts as it is.
     law = jnp.log(unit) + (0.0 if exact else 0.5 * LOG_2PI)
-    held = seen & (exact | well_observed(model, inverse_scale))
+    held = seen
+    if model.weighted and not exact:  # without weights nothing else would know of the rest
+        held = seen & well_observed(model, inverse_scale)
     log_constant = model.log_likelihood(values) + jnp.sum(jnp.where(held, law, 0.0))
     scale = scatter(1.0, jnp.zeros_like(unit) if exact else unit)
     held, weak = scatter(False, held), scatter(False, seen & ~held)

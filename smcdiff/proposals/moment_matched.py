@@ -22,14 +22,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
 from smcdiff.gaussian import LOG_2PI, inverse_lower, log_normal_cholesky
 from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.proposals.linear import log_normaliser, near_solution, require_linear
+from smcdiff.proposals.linear import require_linear
 from smcdiff.pytrees import pytree
 
 
@@ -96,8 +95,7 @@ class MomentMatched(Proposal):
         # Masked rows are zero and repeated rows make the Gram matrix singular.
         ridge = 1e-6 * jnp.maximum(jnp.max(jnp.diagonal(gram)), 1e-30)
         factor = jnp.linalg.cholesky(gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype))
-        point = near_solution(model, lambda r: jsl.cho_solve((factor, True), r))
-        return _Shared(matrix, factor, inverse_lower(factor), log_normaliser(model, point))
+        return _Shared(matrix, factor, inverse_lower(factor), model.problem.log_normaliser())
 
     def _covariance_rows(self, model: ReverseModel, shared: _Shared, x, t) -> _Guide:
         """A C_t by one vector-Jacobian product a row, or in closed form for a Gaussian prior."""

@@ -8,13 +8,13 @@ import math
 import jax
 import jax.numpy as jnp
 
+from smcdiff.changed import Change
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.bootstrap import Bootstrap
 from smcdiff.proposals.repaint import renoise
 from smcdiff.pytrees import pytree
 from smcdiff.schedules import Level
-from smcdiff.transitions import Change
 
 
 @pytree

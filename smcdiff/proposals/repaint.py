@@ -84,7 +84,7 @@ class RePaint(Proposal):
         return self._base(model).start(key, model, shared)
 
     def guide(self, model, shared, x, step):
-        """No twist; one network evaluation."""
+        """As `Replacement` or `SMCDiff`; one network evaluation."""
         return self._base(model).guide(model, shared, x, step)
 
     def final(self, model, shared, x):

@@ -2,8 +2,8 @@
 
 Both observe single entries of x (a mask). The imputed clean entries are y + noise of the
 observation's own size: the law of the observed part of x_0 given y under a flat prior; y itself
-where it is observed exactly. An entry whose noise is more than half the prior's scale is not
-overwritten, for such a draw would be far from any x_0: with weights on it is weighed.
+where it is observed exactly. With weights on an entry whose noise is more than half the prior's
+scale is weighed and not overwritten, for such a draw would be far from any x_0.
 """
 
 from __future__ import annotations

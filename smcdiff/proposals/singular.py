@@ -24,7 +24,7 @@ from smcdiff.errors import InputError
 from smcdiff.gaussian import LOG_2PI
 from smcdiff.operators.base import LARGEST_DENSE
 from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.proposals.linear import log_normaliser, require_linear
+from smcdiff.proposals.linear import require_linear
 from smcdiff.schedules import Level
 
 
@@ -105,7 +105,7 @@ def singular_system(model: ReverseModel) -> SingularSystem:
     solution = right.T @ jnp.where(kept, observed / jnp.where(kept, values, 1.0), 0.0)
     rest = model.residual(solution)
     outside = rest - left @ (left.T @ rest)
-    constant = log_normaliser(model, solution) - 0.5 * jnp.sum(outside**2)
+    constant = model.problem.log_normaliser() - 0.5 * jnp.sum(outside**2)
     return SingularSystem(left, values, right, observed, jnp.ones_like(values), constant)
 
 

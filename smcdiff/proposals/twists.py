@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.proposals.base import ReverseModel
-from smcdiff.proposals.linear import log_normaliser, near_solution, row_norms
+from smcdiff.proposals.linear import row_norms
 from smcdiff.schedules import Level
 
 _FEW_OBSERVATIONS = 64
@@ -88,9 +88,7 @@ def widening(key: PRNGKeyArray, model: ReverseModel, num_points: int = NUM_POINT
     """
     problem = model.problem
     if problem.linear:
-        norms = row_norms(model)
-        point = near_solution(model, lambda r: r / jnp.where(norms > 0, norms, 1.0))
-        return Widening(norms, log_normaliser(model, point))
+        return Widening(row_norms(model), problem.log_normaliser())
     if problem.gaussian and problem.num_observations <= _FEW_OBSERVATIONS:
         return LocalWidening()
     key_points, key_peaks = jax.random.split(key)
@@ -122,9 +120,9 @@ def _log_local_average(model: ReverseModel, denoised: Float[Array, " d"], spread
     # Held fixed in gradients, as in Gauss-Newton: no second derivatives of the mean.
     slopes = jax.jacrev(lambda x: model.problem.whitened(model.event(x)))(denoised)
     variances = 1.0 + spread * jax.lax.stop_gradient(jnp.sum(slopes**2, axis=1))
-    terms = residual**2 / variances + jnp.log(variances) - residual**2
     room = 0.5 * jnp.sum(residual**2 / variances)
-    return Twist(model.log_likelihood(denoised) - 0.5 * jnp.sum(terms), room)
+    constant = model.problem.log_normaliser(model.event(denoised))
+    return Twist(constant - 0.5 * jnp.sum(jnp.log(variances)) - room, room)
 
 
 def _log_tempered(model: ReverseModel, wide: Tempering, denoised: Float[Array, " d"], spread):

@@ -146,6 +146,8 @@ BAD = [
     (lambda: priors.GaussianMixture(jnp.ones(3), MEANS, 1.0), "do not fit"),
     (lambda: priors.GaussianMixture(WEIGHTS, MEANS, jnp.ones(3)), "covariances have shape"),
     (lambda: priors.GaussianMixture(jnp.array([-1.0, 2.0]), MEANS, 1.0), "non-negative"),
+    (lambda: priors.GaussianMixture(jnp.zeros(2), MEANS, 1.0), "not all 0"),
+    (lambda: priors.Gaussian(jnp.zeros(2), jnp.array([[1.0, 0.9], [0.0, 1.0]])), "not symmetric"),
     (
         lambda: priors.GaussianMixture.of_factors(WEIGHTS, MEANS, jnp.ones((2, 3, 3)), 1.0),
         "q < d",

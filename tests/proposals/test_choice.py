@@ -39,6 +39,16 @@ def test_choice(prior, mean, size, expected, word):
     assert type(proposal) is expected and word in reason
 
 
+def test_too_many_observations_to_decompose(monkeypatch):
+    def model(y):
+        x = numpyro.sample("x", ANALYTIC)
+        numpyro.sample("y", dist.Normal(x[:90], 0.3).to_event(1), obs=y)
+
+    monkeypatch.setattr("smcdiff.proposals.choice.LARGEST_DENSE", 80)
+    proposal, _ = proposals.choose(read(model, (jnp.zeros(90),)))
+    assert proposal == proposals.KrylovMomentMatched(floor=0.0)
+
+
 def constrained():
     """x[0] > 1 under a standard normal: the evidence is that tail's probability, 0.1587."""
     x = numpyro.sample("x", priors.Gaussian(jnp.zeros(2), 1.0))

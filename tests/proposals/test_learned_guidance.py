@@ -7,9 +7,17 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from smcdiff import SMC, InputError, kernels, priors, proposals, schedules
+from smcdiff import SMC, InputError, exact, kernels, priors, proposals, schedules
 from smcdiff.model import read
-from tests.proposals.models import reverse_model
+from tests.proposals.models import (
+    DENSE,
+    GAUSSIAN,
+    NOISE,
+    Y,
+    conditional_sampler,
+    model,
+    reverse_model,
+)
 
 MEANS = jnp.array([[-1.5, 0.0], [1.5, 0.5], [0.0, 1.5]])
 PRIOR = priors.GaussianMixture(jnp.array([0.5, 0.3, 0.2]), MEANS, jnp.array(0.6))
@@ -100,6 +108,18 @@ def test_published_updates():
     guided = moved(proposals.ClassifierGuidance(_log_class, omega))
     gradient = jax.grad(_log_class)(x, t.time)
     np.testing.assert_allclose(guided, variance * omega * gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_amortized_draws_with_an_exact_kernel_follow_the_network():
+    """Weights off, where the kernel makes no use of the network's denoised mean."""
+    proposal = conditional_sampler("Amortized", GAUSSIAN, DENSE, NOISE)
+    smc = SMC(model, proposal, num_particles=2000, num_steps=100, weighted=False,
+              kernel=kernels.Exact(), progress_bar=False)  # fmt: skip
+    posterior = smc.run(jax.random.key(0), GAUSSIAN, DENSE, NOISE, y=Y)
+    truth = exact.linear_gaussian_posterior(GAUSSIAN, DENSE, Y, NOISE)
+    # Six standard errors; the draws of the prior miss the mean by 1.
+    bound = 6 * jnp.sqrt(truth.variance / 2000)
+    assert jnp.all(jnp.abs(posterior.samples["x"][0].mean(0) - truth.mean) < bound)
 
 
 def test_bad_input():

@@ -114,7 +114,7 @@ def _replacement_step(levels, key, x, n, shared=None, noise=NOISE):
     return np.where(OBSERVED, known, free)
 
 
-@pytest.mark.parametrize("noise", [NOISE, 0.0])
+@pytest.mark.parametrize("noise", [NOISE, 5.0, 0.0])  # 5 is beyond the prior's scale
 def test_replacement(noise):
     _compare(proposals.Replacement(), MASK, partial(_replacement_step, noise=noise), noise)
 
