@@ -157,9 +157,10 @@ class Posterior:
         ``log_likelihood``), ``sample_stats``, ``log_likelihood`` (each observed site, pointwise, of
         each draw; ``weighted_log_likelihood`` of each particle), ``smc`` (chain, step; the filter's
         record, and ``log_evidence`` a chain) and ``observed_data``.
-        ArviZ 1.x takes it as it is; with 0.23 call ``arviz.from_datatree``. R-hat and ESS of the
-        resampled draws measure neither mixing nor Monte-Carlo error: look at ``smc`` and at
-        `diagnose`.
+        ArviZ 1.x takes it as it is; with 0.23 call ``arviz.from_datatree``. Chains count equally in
+        the groups of draws, as ArviZ wants them, while `mean`, `std` and `resample` pool them by
+        their evidence: the two differ where the evidences do. R-hat and ESS of the resampled draws
+        measure neither mixing nor Monte-Carlo error: look at ``smc`` and at `diagnose`.
         """
         from smcdiff.export import to_datatree
 

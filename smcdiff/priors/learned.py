@@ -107,7 +107,8 @@ class DiffusionPrior(DiffusionDistribution):
     Args:
         denoiser: ``denoiser(x, t)``, the network's raw output for one event x of ``event_shape``
             and a scalar t in the schedule's time. A pytree (its arrays then enter jit as
-            arguments) or a plain function.
+            arguments) or a plain function, which is compiled once with all that it reads: where
+            parameters change later, give ``jax.tree_util.Partial(function, parameters)``.
         schedule: noise schedule; its ``t_min``, ``t_max`` bound the sampler's grid.
         event_shape: shape of one event.
         prediction: what the output means: `X0Prediction`, `EpsPrediction` or `VPrediction`.

@@ -72,7 +72,7 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
             return KrylovMomentMatched(floor=0.0), f"{reason} or for Lanczos to decompose"
         return (
             Twisted(),
-            f"{reason}; KrylovMomentMatched often does better at 2 to 3 times the cost",
+            f"{reason}; KrylovMomentMatched often does better with 3 VJPs a step instead of 1",
         )
     if _has_gradient(problem):
         return Twisted(), "the observation is not linear-Gaussian, but differentiable"

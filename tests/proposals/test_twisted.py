@@ -7,7 +7,9 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from smcdiff import SMC, InputError, exact, kernels, priors, proposals
+from smcdiff import SMC, InputError, exact, kernels, priors, proposals, schedules
+from smcdiff.model import read
+from smcdiff.proposals.twists import LocalWidening, log_twist
 
 PRIOR = priors.Gaussian(jnp.array([0.5, -0.5]), jnp.array([[1.0, 0.4], [0.4, 0.6]]))
 
@@ -122,3 +124,27 @@ def test_does_not_diverge_where_rows_overlap(weighted):
     truth = exact.linear_gaussian_posterior(SMOOTH, BLUR, y, 0.1)
     misfit = (posterior.mean()["x"] - truth.mean) / jnp.sqrt(truth.variance)
     assert jnp.sqrt(jnp.mean(misfit**2)) < 1.0  # in posterior standard deviations
+
+
+def test_twist_keeps_its_digits_where_the_noise_is_small():
+    """log psi = sum_i log N(y_i; f_i(m), sigma^2 + spread |grad f_i|^2), here f_i = x_i^2 + 1.
+
+    At the denoised mean the misfits are a thousand sigma: half their squares, 3e7, hold the twist,
+    some tens of nat, to a few nat in float32.
+    """
+    sigma, y = 1e-3, jnp.zeros(64)
+
+    def squares(y):
+        x = numpyro.sample("x", priors.Gaussian(jnp.zeros(64), 1.0))
+        numpyro.sample("y", dist.Normal(x**2 + 1.0, sigma).to_event(1), obs=y)
+
+    problem = read(squares, (y,))
+    levels = schedules.levels(problem.prior.schedule, jnp.array([2.0, 1.0, 0.5, 0.0]))
+    model = proposals.ReverseModel(problem, kernels.Exact(), levels)
+    level, denoised = model.level(1), jnp.linspace(0.5, 1.0, 64)
+    value = log_twist(model, LocalWidening(), denoised, level).value
+    spread = float(model.problem.prior.spread(level))
+    at = np.asarray(denoised, np.float64)
+    variances = sigma**2 + spread * (2.0 * at) ** 2
+    expected = -0.5 * np.sum((at**2 + 1.0) ** 2 / variances + np.log(2 * np.pi * variances))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
