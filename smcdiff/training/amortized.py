@@ -173,8 +173,7 @@ def _train(
     shape = simulator.prior.event_shape
     simulate = jax.jit(jax.vmap(simulator))
     some = np.sort(np.random.default_rng(0).permutation(len(events))[:2000])
-    # A stream of its own: the loop folds the step's number into the seed's key.
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 2**31), len(some[:256]))
+    keys = jax.random.split(_own_stream(config, 0), len(some[:256]))
     pairs = simulate(keys, _clean(events[np.random.default_rng(1).permutation(some)[:256]]))
     mean, std = float(pairs.mean()), float(pairs.std())
     if not std > 0.0:
@@ -230,9 +229,14 @@ def _images(simulator: Simulator, data: str | Path, config: TrainConfig) -> np.n
 
 def _draws(simulator: Simulator, config: TrainConfig) -> np.ndarray:
     """Float draws of the prior."""
-    keys = jax.random.split(jax.random.key(config.seed), _POOL // 64)
+    keys = jax.random.split(_own_stream(config, 1), _POOL // 64)
     draw = jax.jit(lambda prior, key: flow.sample(prior, key, (64,)))
     return np.concatenate([np.asarray(draw(simulator.prior, key)) for key in keys])
+
+
+def _own_stream(config: TrainConfig, number: int) -> Array:
+    """A key that the loop does not use: it folds the step's number into the seed's."""
+    return jax.random.fold_in(jax.random.key(config.seed), 2**31 + number)
 
 
 def _clean(events: np.ndarray) -> Array:
