@@ -216,7 +216,9 @@ def write(rows, arguments, folder: Path) -> None:
     if any(r["problems"] < 20 for r in rows) and not arguments:
         lines += [
             "The rows of 10 problems by the same command with --problems 10 --no-importance"
-            " --methods and their names. A method without a kernel in its name runs on DDPM's.",
+            " --methods and their names, those of 100 with --problems 100 --steps 100"
+            " --observations 1 --methods 'MomentMatched, exact kernel' MomentMatched. A method"
+            " without a kernel in its name runs on DDPM's.",
             "",
         ]
     lines += [
