@@ -14,9 +14,10 @@ def pytree(cls: Class) -> Class:
     """Registers a dataclass as a pytree; fields with ``metadata={"static": True}`` are structure.
 
     In place of ``jax.tree_util.register_dataclass``, whose tree structures compare equal for any
-    two classes with as many children and the same static values (jaxlib 0.10.2), though their
-    hashes differ. JAX's caches look up a few bits of the hash and then compare, so that now and
-    then `MCGDiff()` was handed the program compiled for `PiGDM()`: wrong numbers, and no error.
+    two classes with as many children and the same static values (jaxlib 0.10.2 to 0.12.0), though
+    their hashes differ. The caches of JAX 0.10 look up a few bits of the hash and then compare, so
+    that now and then `MCGDiff()` was handed the program compiled for `PiGDM()`: wrong numbers, and
+    no error (25 of 1,500 pairs of classes; none of 1,500 with JAX 0.12).
     """
     fields = dataclasses.fields(cls)
     static = [field.name for field in fields if field.metadata.get("static", False)]
