@@ -29,10 +29,8 @@ class SteeredDiffusion:
     def blank(self):
         """Zeros in the shapes of a particle."""
         x = jnp.zeros(self.model.size)
-        kind = classes((self.proposal, self.model))
-        evaluation = _guide.eval_shape(
-            self.proposal, self.model, self.shared, x, jnp.int32(0), kind
-        )
+        steered = self.proposal, self.model, self.shared
+        evaluation = _guide.eval_shape(*steered, x, jnp.int32(0), classes(steered))
         return x, *jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), evaluation)
 
     def propose(self, key: PRNGKeyArray, t, prev):
@@ -49,8 +47,8 @@ class SteeredDiffusion:
             return self.proposal.propose(key, self.model, self.shared, x, guide, t - 1)
 
         def evaluate(x, t):
-            kind = classes((self.proposal, self.model))
-            return _guide(self.proposal, self.model, self.shared, x, t, kind)
+            steered = self.proposal, self.model, self.shared
+            return _guide(*steered, x, t, classes(steered))
 
         def finish(x, t):
             # The last level needs no network: psi_0 is the likelihood, and nothing is drawn after.

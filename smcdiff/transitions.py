@@ -381,13 +381,10 @@ class Transition:
         log_dets = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)
         log_normals = -0.5 * (jnp.sum(white**2, axis=1) + jnp.sum(used) * LOG_2PI) - log_dets
         log_weights = self.log_weights + log_normals
-        index, single = 0, self
-        if self.means.shape[0] > 1:
-            index = jax.random.categorical(key_pick, log_weights)
-            single = self.component(index)
+        index = self.pick_index(key_pick, log_weights)
+        draw = self.component(index).draw(key_draw)
         if gains.shape[0] == 1:
             index = 0
-        draw = single.draw(key_draw)
         misfit = jnp.where(used, values - rows @ draw, 0.0)
         draw = draw + (inverses[index].T @ (inverses[index] @ misfit)) @ gains[index]
         left = jnp.where(used, values - rows @ draw, 0.0)  # rounding, or all of it at a Dirac

@@ -23,10 +23,8 @@ class Line:
 
 @pytree
 @dataclasses.dataclass(frozen=True)
-class Other:
-    slope: jax.Array
-    degree: int = dataclasses.field(default=1, metadata={"static": True})
-    intercept: float = 0.0
+class Other(Line):
+    """The same fields."""
 
 
 def test_children_structure_and_names():

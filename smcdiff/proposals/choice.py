@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from smcdiff.model import Problem
 from smcdiff.model.linearity import probe_points
-from smcdiff.operators.base import LARGEST_DENSE
 from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.proposals.base import Proposal
 from smcdiff.proposals.bootstrap import Bootstrap
@@ -18,6 +15,7 @@ from smcdiff.proposals.krylov import KrylovMomentMatched
 from smcdiff.proposals.lanczos import LanczosMomentMatched
 from smcdiff.proposals.moment_matched import MomentMatched
 from smcdiff.proposals.replacement import SMCDiff
+from smcdiff.proposals.singular import can_decompose
 from smcdiff.proposals.twisted import Twisted
 
 _FEW_OBSERVATIONS = 16
@@ -52,7 +50,7 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
     size = problem.num_observations
     if problem.noise_free:
         reason = f"site '{problem.observed_sites[0]}' is observed without noise (Delta)"
-        if min(size, math.prod(problem.event_shape)) > LARGEST_DENSE:
+        if not can_decompose(problem):
             return SMCDiff(), f"{reason}, with {size} entries too many for FPS to decompose"
         # MCGDiff's log evidence mostly varies 2 to 6 times as much (25 components, d = 8 and 80).
         return FPS(), f"{reason}, to which FPS holds every particle"
@@ -66,7 +64,7 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
             f" ({limit} at most)"
         )
         # Its pullbacks cost next to nothing, and its covariances are exact.
-        if analytic and min(size, math.prod(problem.event_shape)) <= LARGEST_DENSE:
+        if analytic and can_decompose(problem):
             return LanczosMomentMatched(), reason
         if analytic:
             return KrylovMomentMatched(floor=0.0), f"{reason} or for Lanczos to decompose"

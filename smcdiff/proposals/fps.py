@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from smcdiff.gaussian import LOG_2PI
 from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.proposals.linear import well_observed
+from smcdiff.proposals.linear import held, log_weak, weak_guide
 from smcdiff.proposals.replacement import forward_noise
 from smcdiff.proposals.singular import SingularSystem, require_singular, singular_system
 from smcdiff.pytrees import pytree
@@ -32,6 +32,12 @@ class _Path(NamedTuple):
     held: Bool[Array, " r"]
     noise: Float[Array, "levels r"]
     log_forward: Float[Array, " steps"]
+
+    def log_weak(self, x: Float[Array, " d"], spread) -> Float[Array, ""]:
+        """Log density of the data that are not held, for x_0 about x, and the constant."""
+        system = self.system
+        misfit = system.observed - system.project(x)
+        return system.log_constant + log_weak(misfit, system.values, ~self.held, spread)
 
 
 @pytree
@@ -71,10 +77,8 @@ class FPS(Proposal):
     def prepare(self, key, model):
         """The singular system, and one path from clean to noisy."""
         system = singular_system(model)
-        held = system.seen
-        if model.weighted and not model.problem.noise_free:
-            held = well_observed(model, system.values)
-        return _Path(system, held, *forward_noise(key, model, held))
+        settled = held(model, system.values)
+        return _Path(system, settled, *forward_noise(key, model, settled))
 
     @staticmethod
     def _on_path(key, shared: _Path, transition: Transition, level, path, own_noise):
@@ -99,11 +103,7 @@ class FPS(Proposal):
 
     def guide(self, model, shared, x, step):
         """The twist of the coordinates that are not held; one network evaluation."""
-        level = model.level(step)
-        if not model.weighted or model.problem.noise_free:
-            return jnp.zeros(()), model.denoise_for_kernel(x, level)
-        denoised = model.denoise(x, level)
-        return self._log_weak(shared, denoised, model.problem.prior.spread(level)), denoised
+        return weak_guide(model, x, step, shared.log_weak)
 
     def propose(self, key, model: ReverseModel, shared, x, guide, step):
         """The reverse kernel given the path's next point."""
@@ -133,14 +133,6 @@ class FPS(Proposal):
         noise = level.alpha**2 * jnp.eye(system.values.shape[0])
         return transition.conditioned(rows, y - rows @ transition.mean, noise).sample(key)
 
-    @staticmethod
-    def _log_weak(shared: _Path, x, spread) -> Float[Array, ""]:
-        """Log density of the data that are not held, for x_0 about x, and the constant."""
-        system = shared.system
-        variances = 1.0 + spread * system.values**2
-        terms = (system.observed - system.project(x)) ** 2 / variances + jnp.log(variances)
-        return system.log_constant - 0.5 * jnp.sum(jnp.where(shared.held, 0.0, terms))
-
     def final(self, model, shared, x):
         """The likelihood of what is not held; the rest cancels against each particle's noise."""
-        return self._log_weak(shared, x, 0.0)
+        return shared.log_weak(x, 0.0)

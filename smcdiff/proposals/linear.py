@@ -8,6 +8,7 @@ is a row of zeros. Of an exact observation the residual is y - A x and the noise
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from smcdiff.pytrees import pytree
 
 _NUM_PROBES = 64
 _LEAST_SIGNAL = 2.0
-"""Of a direction that is well observed; of 1, 2 and 3 the best for `FPS` on a blur of digits."""
+"""Of a direction that is held; of 1, 2 and 3 the best for `FPS` on a blur of digits."""
 
 
 def require_linear(problem: Problem, name: str) -> None:
@@ -41,18 +42,54 @@ def unit(vector: Float[Array, " n"]) -> Float[Array, " n"]:
     return vector / jnp.where(length > 0.0, length, 1.0)
 
 
-def well_observed(model: ReverseModel, gains: Float[Array, " r"]) -> Bool[Array, " r"]:
-    """Which directions of x are observed so well that a draw of the noise may settle them.
+def held(model: ReverseModel, gains: Float[Array, " r"]) -> Bool[Array, " r"]:
+    """Which directions of x are held to what was observed of them, less a draw of the noise.
 
-    Elsewhere y less a draw of its noise lies far outside the prior, and the more so the weaker the
-    signal is.
+    Where the signal is weak such a draw lies far outside the prior; those enter by a twist instead,
+    `log_weak`. An exact observation has no noise to draw, and with weights off nothing else would
+    know of the rest: then all that are seen are held, as published.
 
     Args:
         model: the reverse model.
         gains: (r,) what a unit of x in each direction is to y, in noise standard deviations.
     """
+    if model.problem.noise_free or not model.weighted:
+        return gains > 0.0
     signal = gains * jnp.sqrt(model.problem.prior.average_spread(model.level(0)))
     return signal >= _LEAST_SIGNAL
+
+
+def log_weak(
+    misfit: Float[Array, " r"], gains: Float[Array, " r"], weak: Bool[Array, " r"], spread
+) -> Float[Array, ""]:
+    """Log density of weakly observed directions over that of their noise at 0.
+
+    Args:
+        misfit: (r,) whitened, at a guess of x_0.
+        gains: as for `held`.
+        weak: (r,) which count.
+        spread: variance of x_0 about the guess, in each direction.
+    """
+    variances = 1.0 + spread * gains**2
+    return -0.5 * jnp.sum(jnp.where(weak, misfit**2 / variances + jnp.log(variances), 0.0))
+
+
+def weak_guide(
+    model: ReverseModel, x: Float[Array, " d"], step, log_twist: Callable[[Array, Array], Array]
+) -> tuple[Float[Array, ""], Float[Array, " d"] | None]:
+    """The guide of a proposal that holds what it can: the twist of the rest, the denoised mean.
+
+    Args:
+        model: the reverse model.
+        x: (d,) the particle.
+        step: its level.
+        log_twist: log density of what is weak, of a guess of x_0 and the variance about it.
+    """
+    level = model.level(step)
+    if not model.weighted or model.problem.noise_free:
+        return jnp.zeros(()), model.denoise_for_kernel(x, level)
+    denoised = model.denoise(x, level)
+    return log_twist(denoised, model.problem.prior.spread(level)), denoised
 
 
 def row_norms(model: ReverseModel) -> Float[Array, " m"]:
@@ -92,10 +129,9 @@ class Selection:
 
     def log_weak(self, x: Float[Array, " d"], spread) -> Float[Array, ""]:
         """Log density of what is weakly observed, for x_0 in N(x, spread I), and the constant."""
-        scale = jnp.where(self.weak, self.scale, 1.0)
-        variances = 1.0 + spread / scale**2
-        terms = ((self.values - x) / scale) ** 2 / variances + jnp.log(variances)
-        return self.log_constant - 0.5 * jnp.sum(jnp.where(self.weak, terms, 0.0))
+        gains = 1.0 / jnp.where(self.weak, self.scale, 1.0)
+        misfit = gains * (self.values - x)
+        return self.log_constant + log_weak(misfit, gains, self.weak, spread)
 
 
 def _probe(residual, size: int) -> tuple[Array, Array, Array]:
@@ -109,10 +145,7 @@ def _probe(residual, size: int) -> tuple[Array, Array, Array]:
 
 
 def selection(model: ReverseModel) -> Selection:
-    """Reads which coordinates are observed, their values and noise, from the residual.
-
-    With weights off all of them are held, as published.
-    """
+    """Reads which coordinates are observed, their values and noise, from the residual."""
     size, exact = model.size, model.problem.noise_free
     index, inverse_scale, at_zero = _probe(model.residual, size)
     seen = inverse_scale > 0.0
@@ -126,13 +159,11 @@ def selection(model: ReverseModel) -> Selection:
     values = scatter(0.0, at_zero * unit)
     # At the values the law of x is at its mode, and whatever sees no x counts as it is.
     law = jnp.log(unit) + (0.0 if exact else 0.5 * LOG_2PI)
-    held = seen
-    if model.weighted and not exact:  # without weights nothing else would know of the rest
-        held = seen & well_observed(model, inverse_scale)
-    log_constant = model.log_likelihood(values) + jnp.sum(jnp.where(held, law, 0.0))
+    settled = held(model, inverse_scale)
+    log_constant = model.log_likelihood(values) + jnp.sum(jnp.where(settled, law, 0.0))
     scale = scatter(1.0, jnp.zeros_like(unit) if exact else unit)
-    held, weak = scatter(False, held), scatter(False, seen & ~held)
-    return Selection(held, weak, values, scale, log_constant)
+    chosen = scatter(False, settled), scatter(False, seen & ~settled)
+    return Selection(*chosen, values, scale, log_constant)
 
 
 def require_selection(problem: Problem, name: str) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smcdiff.gaussian import LOG_2PI
 from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.proposals.linear import Selection, require_selection, selection
+from smcdiff.proposals.linear import Selection, require_selection, selection, weak_guide
 from smcdiff.pytrees import pytree
 
 
@@ -179,11 +179,7 @@ class SMCDiff(_Masked):
 
     def guide(self, model, shared, x, step):
         """The twist of the entries that are not held; one network evaluation."""
-        level = model.level(step)
-        if not model.weighted or model.problem.noise_free:
-            return jnp.zeros(()), model.denoise_for_kernel(x, level)
-        denoised = model.denoise(x, level)
-        return shared.chosen.log_weak(denoised, model.problem.prior.spread(level)), denoised
+        return weak_guide(model, x, step, shared.chosen.log_weak)
 
     @staticmethod
     def along_path(model: ReverseModel, shared: _Path, x, step, other) -> Float[Array, " d"]:

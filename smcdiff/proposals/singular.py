@@ -12,6 +12,7 @@ the whitened residual, and not from `smcdiff.operators`.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smcdiff.errors import InputError
 from smcdiff.gaussian import LOG_2PI
+from smcdiff.model import Problem
 from smcdiff.operators.base import LARGEST_DENSE
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import require_linear
@@ -74,11 +76,16 @@ class SingularSystem(NamedTuple):
         return (self.values * z) @ self.right
 
 
+def can_decompose(problem: Problem) -> bool:
+    """Whether the singular value decomposition of the observation's operator is affordable."""
+    return min(math.prod(problem.event_shape), problem.num_observations) <= LARGEST_DENSE
+
+
 def require_singular(model: ReverseModel, name: str) -> None:
     """Raises ``InputError`` unless the observation is linear-Gaussian and its SVD affordable."""
     require_linear(model.problem, name)
-    fewer = min(model.size, model.problem.num_observations)
-    if fewer > LARGEST_DENSE:
+    if not can_decompose(model.problem):
+        fewer = min(model.size, model.problem.num_observations)
         remedy = "use proposals.KrylovMomentMatched() or proposals.Twisted()"
         if model.problem.noise_free:
             remedy = "use proposals.SMCDiff() for a mask, or give the observation noise"

@@ -44,7 +44,7 @@ def test_too_many_observations_to_decompose(monkeypatch):
         x = numpyro.sample("x", ANALYTIC)
         numpyro.sample("y", dist.Normal(x[:90], 0.3).to_event(1), obs=y)
 
-    monkeypatch.setattr("smcdiff.proposals.choice.LARGEST_DENSE", 80)
+    monkeypatch.setattr("smcdiff.proposals.singular.LARGEST_DENSE", 80)
     proposal, _ = proposals.choose(read(model, (jnp.zeros(90),)))
     assert proposal == proposals.KrylovMomentMatched(floor=0.0)
 
