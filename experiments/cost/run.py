@@ -4,8 +4,9 @@
     python experiments/cost/run.py --smoke    # what the tests run
 
 In one process, a run is set against a loop that evaluates only the denoiser (for Bootstrap), or the
-denoiser and one vector-Jacobian product (for Twisted), as often and at the same batch shape. Times
-are medians over repetitions of the compiled calls, the two taken in turn; a run is `SMC.run` whole:
+denoiser and one vector-Jacobian product (for Twisted), as often and at the same batch shape; and
+against that loop with one standard normal a particle and step, which no sampler can do without.
+Times are medians over repetitions of the compiled calls, taken in turn; a run is `SMC.run` whole:
 reading the model, filtering, and the posterior on the host.
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from smcdiff import SMC, load_prior, priors, proposals, schedules
+from smcdiff import SMC, kernels, load_prior, priors, proposals, schedules
 
 HERE = Path(__file__).parent
 
@@ -43,8 +44,8 @@ def mixture(size: int, full: bool = False) -> priors.GaussianMixture:
     return priors.GaussianMixture(jnp.ones(25), means, covariances)
 
 
-def bare_loop(prior, times, particles, pullback: bool):
-    """Only the network, at every level but the last: a jitted function of the start."""
+def bare_loop(prior, times, particles: int, pullback: bool, draws: bool):
+    """Only the network, and normals where wanted, at every level but the last: a jitted call."""
 
     def one(x, t):
         if not pullback:
@@ -52,12 +53,18 @@ def bare_loop(prior, times, particles, pullback: bool):
         denoised, vjp = jax.vjp(lambda x: prior.denoise(x, t), x)
         return vjp(denoised)[0]
 
+    def step(x, inputs):
+        t, key = inputs
+        noise = jax.random.normal(key, x.shape) if draws else 0.0
+        return x + 1e-3 * (jax.vmap(one, (0, None))(x, t) + noise), None
+
     @jax.jit
     def loop(x):
-        return jax.lax.scan(lambda x, t: (x + 1e-3 * jax.vmap(one, (0, None))(x, t), None),
-                            x, times[:-1])[0]  # fmt: skip
+        keys = jax.random.split(jax.random.key(0), len(times) - 1)
+        return jax.lax.scan(step, x, (times[:-1], keys))[0]
 
-    return loop, jnp.zeros((particles, *prior.event_shape))
+    start = jnp.zeros((particles, *prior.event_shape))
+    return lambda: loop(start).block_until_ready()
 
 
 def median_seconds(functions, repetitions: int) -> list[float]:
@@ -71,31 +78,32 @@ def median_seconds(functions, repetitions: int) -> list[float]:
     return [float(np.median(record)) for record in seconds]
 
 
-def measure(name, prior, proposal, pullback, particles, steps, repetitions) -> str:
+def measure(name, prior, proposal, kernel, particles, steps, repetitions) -> str:
     """One row of the table."""
     y = jnp.zeros(min(64, int(np.prod(prior.event_shape)) // 2))
-    smc = SMC(model, proposal, num_particles=particles, num_steps=steps, progress_bar=False)
+    smc = SMC(
+        model, proposal, kernel=kernel, num_particles=particles, num_steps=steps, progress_bar=False
+    )
 
     def run():
         smc.run(jax.random.key(1), prior, y=y)
 
     times = schedules.UniformLogSNR()(prior.schedule, steps)
-    loop, start = bare_loop(prior, times, particles, pullback)
-
-    def bare():
-        loop(start).block_until_ready()
-
+    pullback = isinstance(proposal, proposals.Twisted)
+    bare, drawing = (bare_loop(prior, times, particles, pullback, draws) for draws in (False, True))
     bare()
-    cpu, wall = time.process_time(), time.perf_counter()
+    drawing()
+    cpu = time.process_time()
     run()
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    cpu = time.process_time() - cpu
     before = time.process_time()
     run()
     cpu -= time.process_time() - before
-    ours, theirs = median_seconds([run, bare], repetitions)
+    ours, theirs, floor = median_seconds([run, bare, drawing], repetitions)
+    title = {kernels.DDIM: "DDPM", kernels.Exact: "exact"}[type(kernel)]
     return (
-        f"| {name} | {type(proposal).__name__} | {particles} x {steps} | {ours:.2f} |"
-        f" {theirs:.2f} | {ours / theirs:.2f} | {cpu:.1f} |"
+        f"| {name} | {type(proposal).__name__} | {title} | {particles} x {steps} | {ours:.3f} |"
+        f" {theirs:.3f} | {ours / theirs:.2f} | {ours / floor:.2f} | {cpu:.1f} |"
     )
 
 
@@ -113,25 +121,21 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     smoke = options.smoke
     jax.config.update("jax_enable_compilation_cache", False)
-    repetitions, steps = (1, 4) if smoke else (3, 20)
-    boot, tds = proposals.Bootstrap(), proposals.Twisted()
-    cases = [
-        ("mixture, d = 80", mixture(80), boot, False, 10 if smoke else 4000),
-        ("mixture, d = 80", mixture(80), tds, True, 10 if smoke else 4000),
-    ]
+    repetitions, steps = (1, 4) if smoke else (5, 20)
+    ddpm, exact = kernels.DDIM(), kernels.Exact()
+    cases = [("mixture, d = 80", mixture(80), [ddpm, exact], 10 if smoke else 4000)]
     if not smoke:
-        prior = load_prior("mnist")
         full = mixture(80, full=True)
         cases = [
-            ("mnist", prior, boot, False, 64),
-            ("mnist", prior, tds, True, 64),
-            ("mixture, d = 80, full covariances", full, boot, False, 4000),
-            ("mixture, d = 80, full covariances", full, tds, True, 4000),
+            ("mnist", load_prior("mnist"), [ddpm], 64),
+            ("mixture, d = 80, full covariances", full, [ddpm, exact], 4000),
             *cases,
         ]
     rows = [
-        measure(name, prior, proposal, pullback, particles, steps, repetitions)
-        for name, prior, proposal, pullback, particles in cases
+        measure(name, prior, proposal, kernel, particles, steps, repetitions)
+        for name, prior, choices, particles in cases
+        for kernel in choices
+        for proposal in (proposals.Bootstrap(), proposals.Twisted())
     ]
     imports = [
         import_seconds(statement, 1 if smoke else 7)
@@ -142,8 +146,11 @@ def main(arguments: list[str] | None = None) -> None:
         "",
         "Written by `python experiments/cost/run.py`" + (" --smoke" if smoke else ""),
         "",
-        "| prior | proposal | particles x steps | run, s | bare, s | ratio | compilation, CPU s |",
-        "|---|---|---|---|---|---|---|",
+        "Ratio: run over the bare network; over draws: run over the bare network and its normals.",
+        "",
+        "| prior | proposal | kernel | particles x steps | run, s | bare, s | ratio | over draws"
+        " | compilation, CPU s |",
+        "|" + "---|" * 9,
         *rows,
         "",
         f"`import smcdiff` takes {imports[1]:.2f} s, `import jax, numpyro` {imports[0]:.2f} s:"
