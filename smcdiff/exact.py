@@ -44,7 +44,7 @@ class LinearGaussianPosterior(dist.Distribution):
     support: Any = constraints.real_vector
     pytree_data_fields = (
         "log_evidence", "log_weights", "means",
-        "_prior", "_matrix", "_y", "_scale", "_gains", "_factors",
+        "_prior", "_matrix", "_y", "_scale", "_rows", "_factors",
     )  # fmt: skip
 
     def __init__(self, prior: AnalyticPrior, matrix: Array, y: Array, scale: Array):
@@ -60,7 +60,7 @@ class LinearGaussianPosterior(dist.Distribution):
         solved = jax.vmap(lambda f, m: jsl.cho_solve((f, True), m))(factors, misfits)
         self.means = prior.means + jnp.einsum("kmd,km->kd", rows, solved)
         self._prior, self._matrix, self._y, self._scale = prior, matrix, y, scale
-        self._gains, self._factors = rows, factors
+        self._rows, self._factors = rows, factors
         super().__init__(batch_shape=(), event_shape=prior.event_shape, validate_args=False)
 
     @partial(jax.jit, static_argnames="sample_shape")
@@ -74,12 +74,9 @@ class LinearGaussianPosterior(dist.Distribution):
             x = components.component(index).sample(key_prior)
             noise = self._scale * jax.random.normal(key_noise, self._y.shape, x.dtype)
             misfit = self._y - self._matrix @ x - noise
-            return x + jsl.cho_solve((self._factors[index], True), misfit) @ self._gains[index]
+            return x + jsl.cho_solve((self._factors[index], True), misfit) @ self._rows[index]
 
-        count = 1
-        for size in sample_shape:
-            count *= size
-        draws = jax.vmap(draw)(jax.random.split(key, count))
+        draws = jax.vmap(draw)(jax.random.split(key, math.prod(sample_shape)))
         return jnp.reshape(draws, (*sample_shape, *self.event_shape))
 
     @jax.jit
@@ -95,10 +92,18 @@ class LinearGaussianPosterior(dist.Distribution):
         return jnp.exp(self.log_weights) @ self.means
 
     def component_covariances(self) -> Float[Array, "k d d"]:
-        """Posterior covariances of the components, dense, (K, d, d)."""
-        solved = jax.vmap(lambda f, g: jsl.cho_solve((f, True), g))(self._factors, self._gains)
-        removed = jnp.einsum("kmd,kme->kde", self._gains, solved)
-        return self._prior.component_covariances() - removed
+        """Posterior covariances of the components, dense, (K, d, d).
+
+        In Joseph's form, (I - G A) S (I - G A)' + G Gamma G' with the gain G = S A' F^{-1}: the
+        difference of the two large matrices of the textbook would lose what a small noise leaves.
+        """
+
+        def one(factor, rows, prior):
+            gain = jsl.cho_solve((factor, True), rows).T
+            left = prior - gain @ rows
+            return left - (left @ self._matrix.T) @ gain.T + (gain * self._scale**2) @ gain.T
+
+        return jax.vmap(one)(self._factors, self._rows, self._prior.component_covariances())
 
     def covariance_matrix(self) -> Float[Array, "d d"]:
         """Dense covariance of the whole posterior, (d, d)."""

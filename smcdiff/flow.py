@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple, Protocol
 
 import jax
@@ -116,7 +117,7 @@ class ProbabilityFlow:
         Raises:
             InputError: x does not end in the prior's event shape.
         """
-        size = _event_size(prior)
+        size = math.prod(prior.event_shape)
         if size <= self.exact_trace:
             probes = jnp.eye(size)
         else:
@@ -195,20 +196,13 @@ def _scale(prior: DiffusionDistribution, t) -> Array:
     return jnp.sqrt(schedule.alpha(jnp.asarray(t)) ** 2 + schedule.sigma(jnp.asarray(t)) ** 2)
 
 
-def _event_size(prior: DiffusionDistribution) -> int:
-    size = 1
-    for length in prior.event_shape:
-        size *= length
-    return size
-
-
 def _over_events(function, prior: DiffusionDistribution, x: Array):
     """Maps a function of one flat event over leading axes; events come back in their shape."""
     x, shape = jnp.asarray(x), tuple(prior.event_shape)
     batch = x.shape[: x.ndim - len(shape)]
     if x.shape[len(batch) :] != shape:
         raise InputError(f"x has shape {x.shape}; it must end in the prior's event shape {shape}")
-    size = _event_size(prior)
+    size = math.prod(prior.event_shape)
     results = jax.vmap(function)(x.reshape(-1, size))
     return jax.tree.map(lambda r: r.reshape(batch if r.ndim == 1 else (*batch, *shape)), results)
 
@@ -287,10 +281,8 @@ def sample(
     if not temperature > 0.0:
         raise InputError(f"flow.sample: temperature is {temperature}; it must be positive")
     solver = DPMSolver() if solver is None else solver
-    count = 1
-    for length in sample_shape:
-        count *= length
-    start = jax.vmap(prior.terminal().sample)(jax.random.split(key, count))
+    keys = jax.random.split(key, math.prod(sample_shape))
+    start = jax.vmap(prior.terminal().sample)(keys)
     start = temperature * start.reshape(*sample_shape, *prior.event_shape)
     return solver.decode(prior, start)
 

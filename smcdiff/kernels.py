@@ -40,9 +40,10 @@ def bridge(t: Level, s: Level, eta: float | Array = 1.0) -> tuple[Array, Array, 
     Returns:
         (c, k, tau2), scalars.
     """
-    ratio = jnp.exp(t.log_snr - s.log_snr)
-    tau2 = eta**2 * s.sigma**2 * (1.0 - ratio)
-    from_noise = jnp.sqrt(s.sigma**2 - tau2) / t.sigma
+    change = t.log_snr - s.log_snr
+    tau2 = -(eta**2) * s.sigma**2 * jnp.expm1(change)
+    # sigma_s^2 - tau^2, which would cancel where the step is long.
+    from_noise = s.sigma * jnp.sqrt(1.0 - eta**2 + eta**2 * jnp.exp(change)) / t.sigma
     return from_noise, s.alpha - t.alpha * from_noise, tau2
 
 

@@ -21,10 +21,12 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
@@ -210,17 +212,27 @@ class Cosine(_LogSNR):
 class Grid(Protocol):
     """Places ``num_steps`` steps between ``schedule.t_max`` and 0."""
 
-    def __call__(self, schedule: Schedule, num_steps: int) -> Float[Array, " steps+1"]:
+    def __call__(self, schedule: Schedule, num_steps: int) -> Float[Array, " levels"]:
         """Decreasing times, shape (num_steps + 1,), the last one 0."""
         ...
 
 
-def _check_steps(num_steps: int) -> None:
+def _check(schedule: Schedule, num_steps: int) -> None:
+    """Raises ``InputError`` where a grid would have no steps, or none that less noise follows."""
     if num_steps < 2:
         raise InputError(f"num_steps is {num_steps}; a time grid needs at least 2 steps")
+    ends = schedule.log_snr(schedule.t_max), schedule.log_snr(schedule.t_min)
+    if any(isinstance(end, Tracer) for end in ends):
+        return
+    if not -math.inf < float(ends[0]) < float(ends[1]) < math.inf:
+        raise InputError(
+            f"the schedule {schedule!r} has log-SNR {ends[0]:.4g} at t_max and {ends[1]:.4g} at"
+            " t_min; they must be finite and increase, so take t_min above 0, t_max above t_min"
+            " and, where alpha reaches 0, t_max below that time"
+        )
 
 
-def _ending_at_zero(times: Float[Array, " steps"]) -> Float[Array, " steps+1"]:
+def _ending_at_zero(times: Float[Array, " steps"]) -> Float[Array, " levels"]:
     return jnp.concatenate([times, jnp.zeros((1,), times.dtype)])
 
 
@@ -229,9 +241,9 @@ def _ending_at_zero(times: Float[Array, " steps"]) -> Float[Array, " steps+1"]:
 class UniformLogSNR:
     """Times at which the log-SNR is equally spaced; the default."""
 
-    def __call__(self, schedule: Schedule, num_steps: int) -> Float[Array, " steps+1"]:
+    def __call__(self, schedule: Schedule, num_steps: int) -> Float[Array, " levels"]:
         """Decreasing times, shape (num_steps + 1,), the last one 0."""
-        _check_steps(num_steps)
+        _check(schedule, num_steps)
         ends = schedule.log_snr(schedule.t_max), schedule.log_snr(schedule.t_min)
         return _ending_at_zero(schedule.time(jnp.linspace(*ends, num_steps)))
 
@@ -241,9 +253,9 @@ class UniformLogSNR:
 class UniformTime:
     """Equally spaced times."""
 
-    def __call__(self, schedule: Schedule, num_steps: int) -> Float[Array, " steps+1"]:
+    def __call__(self, schedule: Schedule, num_steps: int) -> Float[Array, " levels"]:
         """Decreasing times, shape (num_steps + 1,), the last one 0."""
-        _check_steps(num_steps)
+        _check(schedule, num_steps)
         return _ending_at_zero(jnp.linspace(schedule.t_max, schedule.t_min, num_steps))
 
 
@@ -256,9 +268,9 @@ class UniformSqrtAlphaBar:
     variance-preserving schedules and defines the grid for variance-exploding ones.
     """
 
-    def __call__(self, schedule: Schedule, num_steps: int) -> Float[Array, " steps+1"]:
+    def __call__(self, schedule: Schedule, num_steps: int) -> Float[Array, " levels"]:
         """Decreasing times, shape (num_steps + 1,), the last one 0."""
-        _check_steps(num_steps)
+        _check(schedule, num_steps)
         ends = [schedule.log_snr(t) for t in (schedule.t_max, schedule.t_min)]
         first, last = (jnp.sqrt(jax.nn.sigmoid(end)) for end in ends)
         fraction = jnp.linspace(first, last, num_steps)
@@ -279,9 +291,9 @@ class Karras:
 
     rho: Scalar = 7.0
 
-    def __call__(self, schedule: Schedule, num_steps: int) -> Float[Array, " steps+1"]:
+    def __call__(self, schedule: Schedule, num_steps: int) -> Float[Array, " levels"]:
         """Decreasing times, shape (num_steps + 1,), the last one 0."""
-        _check_steps(num_steps)
+        _check(schedule, num_steps)
         times = jnp.asarray([schedule.t_max, schedule.t_min])
         first, last = jnp.exp(-0.5 / self.rho * schedule.log_snr(times))
         root = jnp.linspace(first, last, num_steps)

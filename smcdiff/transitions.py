@@ -367,18 +367,21 @@ class Transition:
         gains = self.covariance_times(rows)  # (k or 1, m, d)
         joint = jnp.einsum("kmd,nd->kmn", gains, rows)
         # Rows that are not used become those of the identity, so that sizes are static. The others
-        # get no more than rounding on their diagonal, for the factors' sake.
-        scale = jnp.max(jnp.diagonal(joint, axis1=1, axis2=2), axis=1)
-        rounding = jnp.finfo(joint.dtype).eps * scale[:, None] + 1e-30
-        joint = joint + jax.vmap(jnp.diag)(jnp.where(used, rounding, 1.0))
+        # are taken in their own scales, and get no more than rounding on their diagonal, for the
+        # factors' sake.
+        variances = jnp.diagonal(joint, axis1=1, axis2=2)
+        scales = jnp.sqrt(jnp.where(used & (variances > 0.0), variances, 1.0))
+        rounding = jnp.where(used, jnp.finfo(joint.dtype).eps, 1.0)
+        joint = joint / (scales[:, :, None] * scales[:, None, :]) + jnp.diag(rounding)
         factors = jnp.linalg.cholesky(joint)
-        inverses = jax.vmap(inverse_lower)(factors)
+        inverses = jax.vmap(inverse_lower)(factors) / scales[:, None, :]
         white = jnp.einsum(
             "kmn,kn->km",
             jnp.broadcast_to(inverses, (misfits.shape[0], *inverses.shape[1:])),
             misfits,
         )
-        log_dets = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)
+        diagonals = jnp.diagonal(factors, axis1=1, axis2=2) * scales
+        log_dets = jnp.sum(jnp.log(diagonals), axis=1)
         log_normals = -0.5 * (jnp.sum(white**2, axis=1) + jnp.sum(used) * LOG_2PI) - log_dets
         log_weights = self.log_weights + log_normals
         index = self.pick_index(key_pick, log_weights)

@@ -85,3 +85,18 @@ def test_bad_input():
         exact.linear_gaussian_posterior(PRIOR, jnp.repeat(MATRIX, 2, 0), [0.4, 0.4], 1e-5)
     with pytest.raises(InputError, match="noise has shape"):
         exact.linear_gaussian_posterior(PRIOR, MATRIX, [0.4], [0.3, 0.1])
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1e-4])
+def test_covariance_keeps_the_digits_of_a_small_noise(noise):
+    """Against float64: in the direction that is seen the variance is that of the noise."""
+    posterior = exact.linear_gaussian_posterior(PRIOR, MATRIX, [0.4], noise)
+    matrix = np.asarray(MATRIX, np.float64)
+    for found, prior in zip(
+        posterior.component_covariances(), np.asarray(PRIOR.component_covariances()), strict=True
+    ):
+        expected = np.linalg.inv(np.linalg.inv(prior.astype(float)) + matrix.T @ matrix / noise**2)
+        seen = matrix[0] / np.linalg.norm(matrix)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        # Read off a matrix of size 1, a variance is good to 1e-7.
+        np.testing.assert_allclose(seen @ found @ seen, seen @ expected @ seen, atol=2e-7)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from smcdiff import SMC, InputError, kernels, load_prior, priors, schedules
 from tests.proposals.models import DENSE, MIXTURE, NOISE, Y, model
@@ -70,3 +71,31 @@ def test_optimal_variance_needs_the_denoising_error():
     with pytest.raises(InputError, match="does not have; pass denoising_error"):
         kernels.AnalyticDPM().check(learned)
     kernels.AnalyticDPM().check(load_prior("mnist"))
+
+
+@pytest.mark.parametrize("eta", [1.0, 0.5, 0.0])
+def test_coefficients_of_long_steps(eta):
+    """Up to a log-SNR of 30 in one step; against float64."""
+    schedule = schedules.OrnsteinUhlenbeck()
+    for gap in (1e-3, 1.0, 16.0, 30.0):
+        t, s = (schedules.levels(schedule, schedule.time(v)) for v in (-gap / 2, gap / 2))
+        c, k, tau2 = kernels.bridge(t, s, eta)
+        log_snr, alpha = ([float(getattr(v, n)) for v in (t, s)] for n in ("log_snr", "alpha"))
+        sigma = [float(v.sigma) for v in (t, s)]
+        ratio = np.exp(log_snr[0] - log_snr[1])
+        expected = np.sqrt(1.0 - eta**2 + eta**2 * ratio) * sigma[1] / sigma[0]
+        np.testing.assert_allclose(c, expected, rtol=1e-4)
+        np.testing.assert_allclose(k, alpha[1] - alpha[0] * expected, rtol=1e-3)
+        variance = eta**2 * sigma[1] ** 2 * -np.expm1(log_snr[0] - log_snr[1])
+        np.testing.assert_allclose(tau2, variance, rtol=1e-4)
+
+
+def test_density_of_a_clipped_kernel_is_around_the_clipped_mean():
+    t, s = (schedules.levels(schedules.Cosine(), jnp.asarray(v)) for v in (0.5, 0.4))
+    x, denoised = jnp.array([0.3, 2.0]), jnp.array([0.2, 1.7])
+    law = kernels.DDIM(clip=(-1.0, 1.0))(MIXTURE, x, denoised, t, s)
+    from_noise, from_signal, tau2 = kernels.bridge(t, s)
+    mean = from_noise * x + from_signal * jnp.array([0.2, 1.0])
+    point = jnp.array([0.1, 0.5])
+    expected = norm(mean, jnp.sqrt(tau2)).logpdf(point).sum()
+    np.testing.assert_allclose(law.log_prob(point), expected, rtol=1e-4)

@@ -75,3 +75,18 @@ def test_linear_beta_matches_the_discrete_ddpm():
 def test_one_step_is_refused():
     with pytest.raises(InputError, match="at least 2 steps"):
         schedules.UniformLogSNR()(schedules.Cosine(), 1)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.Cosine(t_max=1.0),
+        schedules.OrnsteinUhlenbeck(t_min=0.0),
+        schedules.OrnsteinUhlenbeck(t_min=2.0, t_max=1.0),
+        schedules.VarianceExploding(t_max=float("inf")),
+    ],
+)
+@pytest.mark.parametrize("grid", GRIDS, ids=_name)
+def test_ends_that_no_grid_can_have(schedule, grid):
+    with pytest.raises(InputError, match="log-SNR .* at t_max and .* at t_min; they must be"):
+        grid(schedule, 4)

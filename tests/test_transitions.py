@@ -170,6 +170,18 @@ def test_pinned_directions(num_components, dense):
     assert np.all(np.abs(found.mean(1) - moments) < 4 * found.std(1) / NUM**0.5)
 
 
+def test_pinned_directions_of_very_different_variances():
+    """Each has its own rounding: variances of 1 and 1e-8, pinned at a standard deviation."""
+    variances, values = jnp.array([1.0, 1e-8, 1.0]), jnp.array([1.0, 1e-4, 0.0])
+    used = jnp.array([True, True, False])
+    basis = jnp.eye(SIZE)[None]
+    transition = Transition(jnp.zeros(1), jnp.zeros((1, SIZE)), variances[None], basis)
+    x, log_density = transition.sample_pinned(jax.random.key(0), basis[0], used, values)
+    expected = -1.0 - np.log(2 * np.pi) + 0.5 * np.log(1e8)
+    np.testing.assert_allclose(log_density, expected, rtol=1e-5)
+    np.testing.assert_allclose(x[:2], values[:2], rtol=1e-5)
+
+
 def test_pinned_dirac_goes_to_the_nearest_point():
     transition = Transition(jnp.zeros(1), jnp.ones((1, SIZE)), jnp.zeros((1, 1)))
     rows = jnp.array([[0.6, 0.8, 0.0]])

@@ -33,6 +33,8 @@ from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.schedules import Level, Schedule
 from smcdiff.transitions import Transition
 
+_FEW_COMPONENTS = 128
+
 
 def _is_concrete(*arrays) -> bool:
     return not any(isinstance(array, Tracer) for array in arrays)
@@ -120,22 +122,38 @@ class AnalyticPrior(DiffusionDistribution):
         """Log responsibilities of the components for x_t = x, (K,)."""
         variances = level.alpha**2 * self.eigenvalues + level.sigma**2
         log_det = jnp.sum(jnp.log(variances), axis=-1)
-        # Matrix products instead of a (K, d) table a particle; centred, since the expanded square
-        # loses the digits that the distance from the origin takes.
+        if self.basis is None:
+            log_priors = self.log_weights - 0.5 * log_det
+            return jax.nn.log_softmax(self._log_normals(x, level, 1.0 / variances, log_priors))
+        quadratic = jnp.sum(inside**2 / variances, axis=-1)
+        if self._low_rank:
+            rest = level.alpha**2 * self.rest[:, 0] + level.sigma**2
+            # The difference of the two squared lengths would lose the digits of a small rest.
+            reached = level.alpha * self.means + jnp.einsum("kde,ke->kd", self.basis, inside)
+            quadratic += jnp.sum((x - reached) ** 2, axis=-1) / rest
+            log_det += (x.shape[0] - inside.shape[1]) * jnp.log(rest)
+        return jax.nn.log_softmax(self.log_weights - 0.5 * (quadratic + log_det))
+
+    def _log_normals(self, x, level: Level, precisions: Float[Array, "#k d"], log_priors):
+        """Log priors plus log densities without their constants, of components without a basis.
+
+        By matrix products, where a (K, d) table a particle would cost ten times as much. Expanded
+        about the origin the squares lose the digits of whatever is near x: that finds the component
+        that x belongs to, and about its mean they are expanded once more.
+        """
         centre = jnp.mean(self.means, axis=0)
         means, x = level.alpha * (self.means - centre), x - level.alpha * centre
-        if self.basis is None:
-            quadratic = (1.0 / variances) @ x**2 - 2.0 * (means / variances) @ x
-            quadratic = quadratic + jnp.sum(means**2 / variances, axis=-1)
+        scaled = means * precisions
+        squares = jnp.sum(means * scaled, axis=-1)
+        rough = precisions @ x**2 - 2.0 * scaled @ x + squares
+        near = jnp.argmax(log_priors - 0.5 * jax.lax.stop_gradient(rough))
+        offset = x - means[near]
+        cross = precisions @ (offset * means[near]) - scaled @ offset
+        if len(means) <= _FEW_COMPONENTS:  # a table that all particles share
+            apart = jnp.sum((means[:, None] - means) ** 2 * precisions, axis=-1)[near]
         else:
-            quadratic = jnp.sum(inside**2 / variances, axis=-1)
-        if self._low_rank:
-            size, rank = x.shape[0], inside.shape[1]
-            rest = level.alpha**2 * self.rest[:, 0] + level.sigma**2
-            squares = jnp.sum(x**2) - 2.0 * means @ x + jnp.sum(means**2, axis=-1)
-            quadratic += jnp.maximum(squares - jnp.sum(inside**2, axis=-1), 0.0) / rest
-            log_det += (size - rank) * jnp.log(rest)
-        return jax.nn.log_softmax(self.log_weights - 0.5 * (quadratic + log_det))
+            apart = jnp.sum((means[near] - means) ** 2 * precisions, axis=-1)
+        return log_priors - 0.5 * (precisions @ offset**2 + 2.0 * cross + apart)
 
     @staticmethod
     def _gain(variances: Array, level: Level) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import jax
@@ -77,8 +78,5 @@ class DiffusionDistribution(dist.Distribution):
 
     def _sample_many(self, draw_one, key: PRNGKeyArray, sample_shape: tuple[int, ...]) -> Array:
         """Maps a single-event sampler over ``sample_shape``."""
-        count = 1
-        for size in sample_shape:
-            count *= size
-        draws = jax.vmap(draw_one)(jax.random.split(key, count))
+        draws = jax.vmap(draw_one)(jax.random.split(key, math.prod(sample_shape)))
         return jnp.reshape(draws, (*sample_shape, *self.event_shape))

@@ -11,6 +11,7 @@ A network predicts x_0, eps or v; each is turned into the denoised mean m(x, t) 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from smcdiff import kernels, schedules
-from smcdiff.errors import InputError
+from smcdiff.errors import InputError, first_line
 from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.pytrees import pytree
 from smcdiff.schedules import Level, Schedule
@@ -153,9 +154,9 @@ class DiffusionPrior(DiffusionDistribution):
         try:
             output = jax.eval_shape(lambda x, t: self.denoise(x, t), event, time)
         except (TypeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise InputError(
-                f"DiffusionPrior: denoiser(x, t) fails on x of shape {self.event_shape}: {reason}"
+                f"DiffusionPrior: denoiser(x, t) fails on x of shape {self.event_shape}:"
+                f" {first_line(error)}"
             ) from error
         if output.shape != self.event_shape:
             raise InputError(
@@ -170,9 +171,7 @@ class DiffusionPrior(DiffusionDistribution):
 
     def terminal(self) -> Transition:
         """N(0, sigma_T^2 I); the schedule must end where alpha_T times the data is negligible."""
-        size = 1
-        for length in self.event_shape:
-            size *= length
+        size = math.prod(self.event_shape)
         sigma = self.schedule.sigma(jnp.asarray(self.schedule.t_max))
         return Transition(jnp.zeros((1,)), jnp.zeros((1, size)), jnp.broadcast_to(sigma**2, (1, 1)))
 

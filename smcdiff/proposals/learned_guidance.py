@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from smcdiff.errors import InputError
+from smcdiff.errors import InputError, first_line
 from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.pytrees import pytree
@@ -183,9 +183,8 @@ def _check_log_prob(name: str, log_prob: Callable, model: ReverseModel) -> None:
     try:
         shape = jax.eval_shape(log_prob, event, time).shape
     except (TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"{name}: log_prob(x, t) fails on x of shape {event.shape}: {reason}"
+            f"{name}: log_prob(x, t) fails on x of shape {event.shape}: {first_line(error)}"
         ) from error
     if shape != ():
         raise InputError(

@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from scipy.stats import multivariate_normal
 
 from smcdiff import priors, schedules
 from smcdiff.errors import InputError
@@ -167,3 +168,51 @@ BAD = [
 def test_bad_input(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+NARROW = {
+    "scalar": lambda k, d: 1.0,
+    "diagonal": lambda k, d: 1.0 + np.random.default_rng(1).uniform(size=(k, d)),
+}
+
+
+@pytest.mark.parametrize("variances", NARROW.values(), ids=NARROW.keys())
+@pytest.mark.parametrize("count", [3, 200])  # many components take another path
+def test_responsibilities_keep_their_digits(variances, count):
+    """Two components side by side, 1e4 of their scale from the origin; against float64."""
+    rng, size, scale = np.random.default_rng(0), 5, 1e-3
+    means = 10.0 * rng.normal(size=(count, size))
+    means[1] = means[0] + scale * rng.normal(size=size)
+    variances = scale**2 * np.asarray(variances(count, size))
+    prior = priors.GaussianMixture(jnp.ones(count), jnp.asarray(means), jnp.asarray(variances))
+    x = np.float32(means[0] + 0.5 * scale)
+    means, variances = np.asarray(prior.means, np.float64), np.broadcast_to(variances, means.shape)
+    log_p = -0.5 * np.sum((x - means) ** 2 / variances + np.log(variances), axis=1)
+    expected = means * np.exp(log_p - np.logaddexp.reduce(log_p))[:, None]
+    # The denoiser at a level whose noise is a thousandth of the scale: x, by its weights.
+    level = schedules.levels(prior.schedule, jnp.asarray(1e-13))
+    found = jnp.exp(prior.reverse(x, level, level).log_weights)
+    np.testing.assert_allclose(found @ means[:, 0], expected[:, 0].sum(), atol=1e-6)
+    weights = np.exp(log_p - np.logaddexp.reduce(log_p))
+    np.testing.assert_allclose(found[:2], weights[:2], atol=2e-3)
+
+
+def test_responsibilities_of_factors_keep_their_digits():
+    """The rest of the covariance is 1e-6 of what the factors explain."""
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(2, 8, 2))
+    means = np.stack([np.zeros(8), 1e-3 * rng.normal(size=8)])
+    prior = priors.GaussianMixture.of_factors(
+        jnp.ones(2), jnp.asarray(means), jnp.asarray(factors), jnp.full(2, 1e-6)
+    )
+    covariances = factors @ np.swapaxes(factors, 1, 2) + 1e-6 * np.eye(8)
+    x = np.float32(factors[0] @ np.array([1.0, -0.5]) + 1e-3 * rng.normal(size=8))
+    expected = [
+        multivariate_normal(m, c).logpdf(x) for m, c in zip(means, covariances, strict=True)
+    ]
+    level = schedules.levels(prior.schedule, jnp.asarray(1e-12))
+    log_weights = prior.reverse(jnp.asarray(x), level, level).log_weights
+    # Thousands of nat apart; float32 coordinates of size 1 leave 1e-4 of 1e-3, so 1e-3 of that.
+    np.testing.assert_allclose(
+        log_weights[0] - log_weights[1], expected[0] - expected[1], rtol=0.01
+    )

@@ -72,6 +72,14 @@ def test_wrong_output_shape():
         priors.DiffusionPrior(lambda x, t: x[:2], SCHEDULE, (3,))
 
 
+def test_failing_denoiser_without_a_word():
+    def silent(x, t):
+        raise ValueError
+
+    with pytest.raises(InputError, match="fails on x of shape .*ValueError: no message"):
+        priors.DiffusionPrior(silent, SCHEDULE, (3,))
+
+
 def test_failing_denoiser():
     with pytest.raises(InputError, match="fails on x of shape"):
         priors.DiffusionPrior(lambda x, t: x @ jnp.ones((5, 5)), SCHEDULE, (3,))
