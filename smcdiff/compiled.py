@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.errors import InputError
 from smcdiff.proposals import Proposal, ReverseModel
+from smcdiff.schedules import Level
 from smcdiff.smc import FilterResult, particle_filter
 from smcdiff.steered import SteeredDiffusion
 
@@ -80,7 +81,8 @@ def _run_chains(
             progress=settings.progress,
         )
         x = result.particles[0]
-        return Run(result._replace(particles=x), *jax.vmap(model.describe)(x))
+        described = jax.lax.map(model.describe, x, batch_size=batch_size or len(x))
+        return Run(result._replace(particles=x), *described)
 
     if settings.num_chains == 1:  # without vmap the choice to resample stays a branch
         return jax.tree.map(lambda a: a[None], run_chain(keys[0]))
@@ -106,8 +108,19 @@ def run_batch(keys, model, mapped, proposal, thresholds, settings):
     return jax.vmap(run_one, in_axes=(0, axes))(keys, leaves)
 
 
+def _equal(first: Level, second: Level) -> bool:
+    return all(bool(jnp.array_equal(a, b)) for a, b in zip(first, second, strict=True))
+
+
 def stack(models: list[ReverseModel]) -> tuple[ReverseModel, tuple[bool, ...]]:
-    """Several reverse models as one, with a leading axis on the leaves in which they differ."""
+    """Several reverse models as one, with a leading axis on the leaves in which they differ.
+
+    Arguments that the items share are the same arrays. Levels are equal where the items share the
+    prior's schedule; on an axis of their own the conditionals on them would run both branches.
+    """
+    levels = models[0].levels
+    if all(_equal(model.levels, levels) for model in models):
+        models = [dataclasses.replace(model, levels=levels) for model in models]
     flat = [jax.tree.flatten(model) for model in models]
     if any(structure != flat[0][1] for _, structure in flat):
         raise InputError(

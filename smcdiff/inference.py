@@ -26,6 +26,7 @@ from smcdiff.compiled import Run, Settings, run, run_batch, stack
 from smcdiff.errors import InputError, SamplingError
 from smcdiff.kernels import AnalyticDPM, Kernel
 from smcdiff.model import Problem
+from smcdiff.model.arguments import split
 from smcdiff.posterior import Posterior
 from smcdiff.progress import ProgressBar
 from smcdiff.proposals import Proposal, ReverseModel, check_fits, choose
@@ -143,6 +144,11 @@ class SMC:
                 f"SMC: proposal is {proposal!r}; pass an object of smcdiff.proposals, for example"
                 " proposals.Twisted()"
             )
+        if jax.tree.leaves(proposal) == [proposal] and proposal is not None:
+            raise InputError(
+                f"SMC: the class {type(proposal).__name__} is no pytree; make it a frozen dataclass"
+                " and decorate it with smcdiff.pytrees.pytree"
+            )
         self.model = model
         self.proposal = proposal
         self.num_steps = num_steps
@@ -181,7 +187,8 @@ class SMC:
         start = time.perf_counter()
         _check_key(key)
         problem = model_reader.read(self.model, args, kwargs, linear=self.linear)
-        model, proposal, reason = self._assemble(problem)
+        proposal, reason = self._choose(problem)
+        model = self._assemble(problem, proposal)
         keys = jax.random.split(key, self.settings.num_chains)
         with self._progress() as progress:
             settings = self._settings(progress, model, proposal)
@@ -191,8 +198,12 @@ class SMC:
         seconds = time.perf_counter() - start
         return self._posterior(done, model, proposal, reason, seconds)
 
-    def _assemble(self, problem: Problem) -> tuple[ReverseModel, Proposal, str]:
-        """The reverse model and the proposal, checked against each other."""
+    def _choose(self, problem: Problem) -> tuple[Proposal, str]:
+        """The proposal, and why it is this one."""
+        return choose(problem) if self.proposal is None else (self.proposal, "named by the user")
+
+    def _assemble(self, problem: Problem, proposal: Proposal) -> ReverseModel:
+        """The reverse model, once the proposal is known to fit it."""
         prior = problem.prior
         kernel = self._kernel(problem)
         kernel.check(prior)
@@ -201,14 +212,11 @@ class SMC:
                 "SMC: the kernel has eta = 0, so its steps have no density to weigh; use eta > 0 or"
                 " weighted=False"
             )
-        proposal, reason = self.proposal, "named by the user"
-        if proposal is None:
-            proposal, reason = choose(problem)
         times = self.grid(prior.schedule, self.num_steps)
         levels = schedules.levels(prior.schedule, times)
         model = ReverseModel(problem, kernel, levels, self.settings.weighted)
         check_fits(proposal, model)
-        return model, proposal, reason
+        return model
 
     def _kernel(self, problem: Problem) -> Kernel:
         """The kernel that the user named, or one that suits the prior and the observation."""
@@ -242,14 +250,19 @@ class SMC:
         if len(set(sizes.values())) != 1 or () in sizes.values() or (0,) in sizes.values():
             raise InputError(f"run_batch: leading axes {sizes}; all must be equal and at least 1")
         ((size,),) = set(sizes.values())
-        assembled = []
+        arrays, static = split(args, kwargs)  # once, so that the items share them
+        args, kwargs = static.rebuild(arrays)
+        problems = []
         for index in range(size):
             item = {name: value[index] for name, value in batch.items()}
             with _naming_item(index):
                 problem = model_reader.read(self.model, args, kwargs | item, linear=self.linear)
-                assembled.append(self._assemble(problem))
-        _, proposal, reason = assembled[0]
-        models = [model for model, _, _ in assembled]
+                problems.append(problem)
+        proposal, reason = self._choose(problems[0])
+        models = []
+        for index, problem in enumerate(problems):
+            with _naming_item(index):
+                models.append(self._assemble(problem, proposal))
         stacked, mapped = stack(models)
         keys = jax.random.split(key, (size, self.settings.num_chains))
         with self._progress() as progress:

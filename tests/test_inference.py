@@ -8,7 +8,17 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from smcdiff import SMC, InputError, SamplingError, exact, kernels, operators, priors, proposals
+from smcdiff import (
+    SMC,
+    InputError,
+    SamplingError,
+    compiled,
+    exact,
+    kernels,
+    operators,
+    priors,
+    proposals,
+)
 from smcdiff.schedules import Cosine, Karras
 
 PRIOR = priors.GaussianMixture(
@@ -130,6 +140,7 @@ def test_unweighted_has_no_evidence():
         ({"ess_threshold": 1.5}, "ess_threshold is 1.5"),
         ({"resampling": "sistematic"}, "systematic"),
         ({"proposal": "twisted"}, "proposals.Twisted"),
+        ({"proposal": type("Mine", (proposals.Bootstrap,), {})()}, "class Mine is no pytree"),
     ],
 )
 def test_settings_out_of_range(options, message):
@@ -199,6 +210,23 @@ def test_batch_names_the_item():
     ys = jnp.stack([Y, Y + 1e5])
     with pytest.raises(InputError, match="run_batch, item 1: .*far outside"):
         sampler().run_batch(jax.random.key(0), {"y": ys}, PRIOR, operators.Dense(MATRIX), NOISE)
+
+
+def test_batch_shares_what_its_items_share(monkeypatch):
+    """The operator and the levels, so that they are decomposed and branched on once."""
+    seen = []
+
+    def spy(models):
+        stacked, mapped = compiled.stack(models)
+        leaves = zip(jax.tree.leaves(stacked), mapped, strict=True)
+        seen.extend(leaf.shape for leaf, is_mapped in leaves if is_mapped)
+        return stacked, mapped
+
+    monkeypatch.setattr("smcdiff.inference.stack", spy)
+    operator = operators.Dense(np.asarray(MATRIX))
+    ys = np.stack([Y, Y + 1.0])
+    sampler(num_steps=4).run_batch(jax.random.key(0), {"y": ys}, PRIOR, operator, 0.3)
+    assert seen == [(2, 2)]  # y alone
 
 
 def test_settings_of_numpy(tmp_path):

@@ -114,15 +114,15 @@ def check_exported(trace: dict[str, Site]) -> None:
         InputError: a name that netCDF or the export cannot hold, or a deterministic site that is no
             real array.
     """
-    for name, site in trace.items():
-        if site["type"] not in ("sample", "deterministic"):
-            continue
+    found = {n: s for n, s in trace.items() if s["type"] in ("sample", "deterministic")}
+    axes = {f"{n}_dim_{i}" for n, s in found.items() for i in range(np.ndim(s["value"]))}
+    for name, site in found.items():
         if "/" in name:
             raise InputError(
                 f"site '{name}': a netCDF file cannot hold a name with '/'; with handlers.scope"
                 " pass divider='.'"
             )
-        if name in _TAKEN:
+        if name in _TAKEN or name in axes:
             raise InputError(f"site '{name}': the posterior file uses that name; choose another")
         if site["type"] == "deterministic":
             value = site["value"]

@@ -97,18 +97,11 @@ def check_consistent(problem: Problem) -> None:
 @jax.jit
 def _system(problem: Problem) -> tuple[Float[Array, "m d"], Float[Array, " m"], Array]:
     """The dense operator A, y - A 0, and the largest number in either y or that."""
-    size = math.prod(problem.event_shape)
-
-    def residual(x):
-        return problem.residual(x.reshape(problem.event_shape))
-
-    origin = jnp.zeros((size,))
-    jacobian = jax.jacrev if problem.num_observations <= size else jax.jacfwd
-    at_zero, largest = residual(origin), jnp.zeros(())
+    at_zero, largest = problem.residual(jnp.zeros(problem.event_shape)), jnp.zeros(())
     for site in problem.observed().values():
         used = sites.mask(site["fn"], site["value"])
         largest = jnp.maximum(largest, jnp.max(jnp.where(used, jnp.abs(site["value"]), 0.0)))
-    return -jacobian(residual)(origin), at_zero, jnp.maximum(largest, jnp.max(jnp.abs(at_zero)))
+    return problem.matrix(), at_zero, jnp.maximum(largest, jnp.max(jnp.abs(at_zero)))
 
 
 def _site_of(problem: Problem, index: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -180,6 +181,21 @@ class Problem:
                 " it is, or use a proposal that needs no linear observation"
             )
         return self.whitened(x)
+
+    def operator(self) -> Callable[[Float[Array, " d"]], Float[Array, " m"]]:
+        """The whitened operator A of a linear-Gaussian observation, on flat events.
+
+        It is the derivative of `residual`, whose values would round to the size of y.
+        """
+        shape = self.event_shape
+        _, derivative = jax.linearize(self.residual, jnp.zeros(shape))
+        return lambda x: -derivative(x.reshape(shape))
+
+    def matrix(self) -> Float[Array, "m d"]:
+        """`operator` as a dense matrix, by as many products as it has columns, or rows if fewer."""
+        size = math.prod(self.event_shape)
+        jacobian = jax.jacrev if self.num_observations <= size else jax.jacfwd
+        return -jacobian(lambda x: self.residual(x.reshape(self.event_shape)))(jnp.zeros((size,)))
 
     @property
     def gaussian(self) -> bool:

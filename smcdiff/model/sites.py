@@ -102,16 +102,18 @@ def entry_log_prob(site: Site, value: Array | None = None) -> Float[Array, " n"]
     """
     value = jnp.asarray(site["value"]) if value is None else value
     if is_factor(site):
-        terms = site["fn"].log_prob(value)
-    else:
-        base = unwrap(site["fn"])
-        axes = tuple(range(-len(base.event_shape), 0))
-        # NumPyro's own mask keeps values that are masked out of the gradient, too.
-        terms = base.mask(jnp.all(mask(site["fn"], value), axis=axes)).log_prob(value)
-    if site["scale"] is not None:
-        scale = jnp.asarray(site["scale"])
-        terms = scale.reshape(scale.shape + (1,) * (terms.ndim - scale.ndim)) * terms
-    return jnp.ravel(terms)
+        return jnp.ravel(log_prob({**site, "value": value}))
+    fn, base = site["fn"], unwrap(site["fn"])
+    axes = tuple(range(-len(base.event_shape), 0))
+    # NumPyro's own mask keeps values that are masked out of the gradient, too.
+    terms = base.mask(jnp.all(mask(fn, value), axis=axes)).log_prob(value)
+    return jnp.ravel(_scale(site, len(fn.event_shape) - len(base.event_shape)) * terms)
+
+
+def _scale(site: Site, num_axes: int) -> Array:
+    """The scale of a site, of its batch shape as the log density is, and ``num_axes`` behind."""
+    scale = jnp.asarray(1.0 if site["scale"] is None else site["scale"])
+    return scale.reshape(scale.shape + (1,) * num_axes)
 
 
 def log_peak(site: Site) -> Float[Array, ""]:
@@ -176,7 +178,4 @@ def whiten(site: Site) -> Float[Array, " m"]:
         white = jax.scipy.linalg.solve_triangular(factor, difference[..., None], lower=True)[..., 0]
     else:
         white = difference / base.scale
-    if site["scale"] is not None:  # of the batch shape, as the log density is
-        scale = jnp.sqrt(jnp.asarray(site["scale"]))
-        white = scale.reshape(scale.shape + (1,) * len(site["fn"].event_shape)) * white
-    return jnp.ravel(white)
+    return jnp.ravel(jnp.sqrt(_scale(site, len(site["fn"].event_shape))) * white)

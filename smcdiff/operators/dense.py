@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
@@ -17,12 +18,14 @@ class Dense(LinearOperator):
     """y = matrix x.
 
     Attributes:
-        matrix: (d_y, d_x).
+        matrix: (d_y, d_x), an array or nested lists.
     """
 
     matrix: Float[Array, "m d"]
 
     def __post_init__(self):
+        if isinstance(self.matrix, (list, tuple)):
+            object.__setattr__(self, "matrix", jnp.asarray(self.matrix))
         if getattr(self.matrix, "ndim", 2) != 2:
             raise InputError(f"Dense: the matrix has shape {self.matrix.shape}; it must be 2-D")
 

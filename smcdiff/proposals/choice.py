@@ -23,13 +23,15 @@ _FEW_OBSERVATIONS = 16
 
 
 def _has_gradient(problem: Problem) -> bool:
-    """Whether the likelihood has a finite gradient that is not zero everywhere."""
-    probe = 0.1 * jax.random.normal(jax.random.key(2), problem.event_shape)
+    """Whether the likelihood has a gradient that is finite and not zero at some probe point."""
+    points = probe_points(problem.prior, 4)
     try:
-        gradient = jax.grad(problem.log_likelihood)(probe)
+        gradients = jax.vmap(jax.grad(problem.log_likelihood))(points)
     except (TypeError, ValueError, NotImplementedError):  # a callback, say, has no derivative
         return False
-    return bool(jnp.all(jnp.isfinite(gradient)) & jnp.any(gradient != 0.0))
+    gradients = gradients.reshape(len(points), -1)
+    usable = jnp.all(jnp.isfinite(gradients), axis=1) & jnp.any(gradients != 0.0, axis=1)
+    return bool(jnp.any(usable))
 
 
 def _can_be_zero(problem: Problem) -> bool:

@@ -8,6 +8,7 @@ is a row of zeros. Of an exact observation the residual is y - A x and the noise
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -98,11 +99,9 @@ def row_norms(model: ReverseModel) -> Float[Array, " m"]:
     Estimated with Rademacher probes (mean of (A z)_i^2), which is exact for rows with one non-zero
     entry and needs no dense matrix.
     """
-    size = model.size
-    origin = jnp.zeros((size,))
-    probes = jax.random.rademacher(jax.random.key(0), (_NUM_PROBES, size), origin.dtype)
-    base = model.residual(origin)
-    return jnp.mean((base - jax.vmap(model.residual)(probes)) ** 2, axis=0)
+    shape = _NUM_PROBES, model.size
+    probes = jax.random.rademacher(jax.random.key(0), shape, jnp.result_type(float))
+    return jnp.mean(jax.vmap(model.problem.operator())(probes) ** 2, axis=0)
 
 
 @pytree
@@ -134,20 +133,20 @@ class Selection:
         return self.log_constant + log_weak(misfit, gains, self.weak, spread)
 
 
-def _probe(residual, size: int) -> tuple[Array, Array, Array]:
+def _probe(problem: Problem) -> tuple[Array, Array, Array]:
     """Candidate indices, inverse noise scales, and r(0)."""
-    at_zero = residual(jnp.zeros((size,)))
-    inverse_scale = at_zero - residual(jnp.ones((size,)))  # the gain, of an exact observation
-    weighted = at_zero - residual(jnp.arange(size, dtype=at_zero.dtype))
+    operator, size = problem.operator(), math.prod(problem.event_shape)
+    inverse_scale = operator(jnp.ones((size,)))  # the gain, of an exact observation
+    weighted = operator(jnp.arange(size, dtype=inverse_scale.dtype))
     safe = jnp.where(inverse_scale == 0.0, 1.0, inverse_scale)
     index = jnp.clip(jnp.round(weighted / safe), 0, size - 1).astype(jnp.int32)
-    return index, inverse_scale, at_zero
+    return index, inverse_scale, problem.residual(jnp.zeros(problem.event_shape))
 
 
 def selection(model: ReverseModel) -> Selection:
     """Reads which coordinates are observed, their values and noise, from the residual."""
     size, exact = model.size, model.problem.noise_free
-    index, inverse_scale, at_zero = _probe(model.residual, size)
+    index, inverse_scale, at_zero = _probe(model.problem)
     seen = inverse_scale > 0.0
     unit = jnp.where(seen, 1.0 / jnp.where(seen, inverse_scale, 1.0), 1.0)
     # Masked entries are written to a slot behind the last coordinate and cut off.
@@ -169,17 +168,11 @@ def selection(model: ReverseModel) -> Selection:
 def require_selection(problem: Problem, name: str) -> None:
     """Raises ``InputError`` unless every observation is one coordinate plus Gaussian noise."""
     require_linear(problem, name)
-    size = int(np.prod(problem.event_shape))
-
-    def residual(x):
-        return problem.residual(x.reshape(problem.event_shape))
-
-    index, inverse_scale, at_zero = _probe(residual, size)
-    probe = jax.random.normal(jax.random.key(1), (size,))
-    predicted = inverse_scale * probe[index]
-    actual = at_zero - residual(probe)
-    tolerance = 1e-3 * (1.0 + jnp.max(jnp.abs(at_zero)))
-    is_selection = bool(jnp.all(jnp.abs(predicted - actual) <= tolerance))
+    index, inverse_scale, at_zero = _probe(problem)
+    probe = jax.random.normal(jax.random.key(1), (math.prod(problem.event_shape),))
+    error = jnp.abs(inverse_scale * probe[index] - problem.operator()(probe))
+    gain = jnp.abs(inverse_scale)
+    is_selection = bool(jnp.all(error <= 1e-3 * gain + 1e-6 * jnp.max(gain)))
     used: Int[np.ndarray, " n"] = np.asarray(index)[np.asarray(inverse_scale) > 0]
     if not is_selection or bool(jnp.any(inverse_scale < 0)) or len(np.unique(used)) != len(used):
         others = "FPS()" if problem.noise_free else "Twisted() or proposals.MomentMatched()"
@@ -188,6 +181,7 @@ def require_selection(problem: Problem, name: str) -> None:
             f" entry at most once); for other linear operators use proposals.{others}"
         )
     unseen = jnp.where(inverse_scale > 0, 0.0, jnp.abs(at_zero))
+    tolerance = 1e-3 * (1.0 + jnp.max(jnp.abs(at_zero)))
     if problem.noise_free and bool(jnp.max(unseen, initial=0.0) > tolerance):
         raise InputError(
             f"{name}: no '{problem.site}' satisfies the exact observation, which has entries that"

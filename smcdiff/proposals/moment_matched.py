@@ -89,8 +89,7 @@ class MomentMatched(Proposal):
 
     def prepare(self, key, model):
         """The dense whitened operator."""
-        size = model.size
-        matrix = -jax.jacrev(model.residual)(jnp.zeros((size,)))
+        matrix = model.problem.matrix()
         gram = matrix @ matrix.T
         # Masked rows are zero and repeated rows make the Gram matrix singular.
         ridge = 1e-6 * jnp.maximum(jnp.max(jnp.diagonal(gram)), 1e-30)

@@ -186,7 +186,9 @@ class SMCDiff(_Masked):
         """Where the observed entries of a particle that is at x after ``step`` are at ``other``."""
         clean = shared.chosen.values
         if not model.problem.noise_free:
-            clean = (x - shared.noise[step]) / model.level(step).alpha
+            # By its own small noise: what x itself rounds off would add up from step to step.
+            alpha = model.level(step).alpha
+            clean = clean - (alpha * clean + shared.noise[step] - x) / alpha
         return model.level(other).alpha * clean + shared.noise[other]
 
     def propose(self, key, model, shared, x, guide, step):

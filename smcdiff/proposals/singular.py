@@ -98,8 +98,7 @@ def require_singular(model: ReverseModel, name: str) -> None:
 def singular_system(model: ReverseModel) -> SingularSystem:
     """Decomposes the operator; once a run, since nothing in it depends on particle or chain."""
     origin = jnp.zeros((model.size,))
-    matrix = -jax.jacrev(model.residual)(origin)
-    left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
+    left, values, right = jnp.linalg.svd(model.problem.matrix(), full_matrices=False)
     cutoff = 1e-6 * jnp.maximum(jnp.max(values), 1e-30)
     kept = values > cutoff
     values = jnp.where(kept, values, 0.0)

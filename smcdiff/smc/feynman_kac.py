@@ -105,6 +105,11 @@ def check(model: Any, key: PRNGKeyArray) -> jnp.dtype:
     name = type(model).__name__
     step = jax.ShapeDtypeStruct((), jnp.int32)
     if hasattr(model, "blank"):
+        if not hasattr(model, "propose"):
+            raise InputError(
+                f"particle_filter: {name} has blank but no propose, which starts such a model;"
+                " define propose, or leave blank out"
+            )
         first, first_weight = model.blank(), None
     else:
         _check_methods(name, model)

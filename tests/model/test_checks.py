@@ -245,6 +245,14 @@ def test_arguments_not_supplied():
     refuses("unexpected keyword argument 'z'", affine, A, 0.5, Y, z=1)
 
 
+def test_names_of_the_axes_of_the_file():
+    def body(x, y):
+        numpyro.deterministic("x_dim_0", 2.0 * x)
+        normal(x, y)
+
+    refuses("site 'x_dim_0': the posterior file uses that name", make(body), jnp.ones(3))
+
+
 def test_model_that_cannot_be_traced():
     refuses("not under jax.jit", make(lambda x, y: normal(np.asarray(x), y)), jnp.ones(3))
 

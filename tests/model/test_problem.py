@@ -129,3 +129,33 @@ def test_reading_never_samples_the_prior():
 
     problem = read(model, (jnp.ones((2, 2)),))
     assert (problem.site, problem.event_shape, problem.linear) == ("image", (2, 2), True)
+
+
+def test_scale_of_some_axes_is_that_of_the_trailing_ones():
+    """A batch (2, 3) and a scale (3,): as NumPyro's log density has it, entry by entry too."""
+    weights = jnp.array([1.0, 2.0, 4.0])
+    y = jnp.arange(6.0).reshape(2, 3)
+
+    def model(y=None):
+        x = numpyro.sample("x", PRIOR)
+        with handlers.scale(scale=weights):
+            numpyro.sample("y", dist.Poisson(jnp.exp(x)[None] * jnp.ones((2, 1))), obs=y)
+
+    problem = read(model, (), {"y": y})
+    expected = weights * dist.Poisson(jnp.exp(X)).log_prob(y)
+    np.testing.assert_allclose(problem.entrywise_log_twist(X), expected.ravel(), rtol=1e-5)
+    np.testing.assert_allclose(problem.log_likelihood(X), expected.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [2, 50])
+def test_operator_is_that_of_the_whitened_residual(rows):
+    """Whatever size y has, to which a difference of residuals would round."""
+    matrix = jax.random.normal(jax.random.key(0), (rows, 3))
+
+    def model(y):
+        x = numpyro.sample("x", PRIOR)
+        numpyro.sample("y", dist.Normal(1e6 + matrix @ x, 0.5).to_event(1), obs=y)
+
+    problem = read(model, (jnp.full(rows, 1e6),), {}, linear=True)
+    np.testing.assert_allclose(problem.matrix(), matrix / 0.5, rtol=1e-5)
+    np.testing.assert_allclose(problem.operator()(X), matrix @ X / 0.5, rtol=1e-4, atol=1e-5)

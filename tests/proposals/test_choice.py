@@ -55,6 +55,16 @@ def constrained():
     numpyro.factor("above", jnp.where(x[0] > 1.0, 0.0, -jnp.inf))
 
 
+def test_gradient_where_the_prior_is():
+    """sqrt has none at 0, where the prior N(20, 1) has no mass."""
+
+    def model(y):
+        x = numpyro.sample("x", priors.Gaussian(jnp.full(2, 20.0), 1.0))
+        numpyro.sample("y", dist.Normal(jnp.sqrt(x), 0.1).to_event(1), obs=y)
+
+    assert proposals.choose(read(model, (jnp.full(2, 4.4),)))[0] == proposals.Twisted()
+
+
 def test_likelihood_that_excludes_some_x():
     proposal, reason = proposals.choose(read(constrained))
     assert proposal == proposals.Bootstrap() and "excludes" in reason

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from smcdiff import exact, priors, proposals
+from smcdiff.errors import InputError
 from smcdiff.smc import particle_filter, resampling
 from smcdiff.steered import SteeredDiffusion
 from tests.proposals.models import (
@@ -114,9 +115,12 @@ EXACT["Rejuvenated MCGDiff, exact"] = (
 CASES |= EXACT
 FAST = {
     *REGISTERED,
-    "FPS, one all but unseen",
+    "FPS, one unseen",
     *(f"{name}, exact" for name in ("MCGDiff", "DDRM", "SMCDiff")),
 }
+
+
+assert set(CASES) >= FAST
 
 
 class Runs(NamedTuple):
@@ -265,3 +269,30 @@ def test_ddrm_where_the_noise_is_that_of_a_level(ratio):
     ).log_evidence))  # fmt: skip
     truth = exact.linear_gaussian_posterior(prior, matrix, y, noise)
     _check_unbiased(run(jax.random.split(jax.random.key(2), NUM_RUNS)) - truth.log_evidence)
+
+
+@pytest.mark.parametrize("proposal", [proposals.SMCDiff(), proposals.FPS()], ids=["SMCDiff", "FPS"])
+def test_path_keeps_its_digits_far_from_the_origin(proposal):
+    """A mean 1e5 of the noise away: what x rounds off is a hundredth of the noise a step."""
+    mean, noise = jnp.array([1000.0, -1000.0, 500.0]), jnp.array([0.01, 0.01])
+    prior = priors.Gaussian(mean, 1.0)
+    matrix = jnp.eye(3)[:2]
+    y = mean[:2] + jnp.array([0.5, -1.0])
+    model = reverse_model(prior, matrix, noise, 50, y)
+    shared = proposal.prepare(jax.random.key(1), model)
+    result = particle_filter(jax.random.key(0), SteeredDiffusion(proposal, model, shared), 2000, 50)
+    truth = exact.linear_gaussian_posterior(prior, matrix, y, noise)
+    assert abs(float(result.log_evidence - truth.log_evidence)) < 0.5
+    x = np.asarray(result.particles[0], np.float64)
+    error = np.exp(np.asarray(result.log_weights, np.float64)) @ (x - mean)
+    # Data in steps of 6e-5 at 1000, over 50 levels: up to 0.1 of the noise.
+    np.testing.assert_allclose(error[:2], [0.5, -1.0], atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["SMCDiff", "Replacement"])
+def test_a_sum_of_entries_is_no_mask(name):
+    """However large y is."""
+    prior = priors.Gaussian(jnp.zeros(2), 1e6)
+    model = reverse_model(prior, jnp.array([[1.0, 0.5]]), jnp.array([0.1]), 8, jnp.array([1000.0]))
+    with pytest.raises(InputError, match="needs an observation of single entries"):
+        proposals.check_fits(getattr(proposals, name)(), model)

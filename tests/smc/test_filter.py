@@ -1,5 +1,6 @@
 """The particle filter against a Kalman filter, and against every way such a filter goes wrong."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from smcdiff.errors import InputError
+from smcdiff.pytrees import pytree
 from smcdiff.smc import particle_filter, resampling
 from tests.smc.models import (
     Blank,
@@ -233,6 +235,17 @@ def test_blank_particles_change_no_number(threshold, num_chains):
     two = run(jax.random.key(3), Blank(y), 100, 10, **options)
     # Another program, so that the last digits of sums may differ.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, two)
+
+
+def test_blank_without_propose():
+    @pytree
+    @dataclasses.dataclass(frozen=True)
+    class OnlyBlank(LinearGaussian):
+        def blank(self):
+            return jnp.zeros(())
+
+    with pytest.raises(InputError, match="has blank but no propose"):
+        run(jax.random.key(0), OnlyBlank(observations(3)), 10, 2)
 
 
 def test_every_key_is_used_once():
