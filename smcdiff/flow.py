@@ -293,7 +293,7 @@ def interpolate(
     second: Float[Array, "*event"],
     fractions: Float[Array, " n"],
     flow: ProbabilityFlow | None = None,
-) -> Float[Array, "n *event"]:
+) -> Float[Array, " n *event"]:
     """Events between two events: their encodings, interpolated along the sphere, decoded.
 
     Args:

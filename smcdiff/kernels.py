@@ -47,6 +47,21 @@ def bridge(t: Level, s: Level, eta: float | Array = 1.0) -> tuple[Array, Array, 
     return from_noise, s.alpha - t.alpha * from_noise, tau2
 
 
+def forward(s: Level, t: Level) -> tuple[Array, Array]:
+    """Coefficients of x_t given x_s: ``N(shrink x_s, scale^2 I)``.
+
+    Args:
+        s: the cleaner level; it may be noise-free.
+        t: the noisier level.
+
+    Returns:
+        (shrink, scale), scalars.
+    """
+    shrink = t.alpha / s.alpha
+    # sigma_t^2 (1 - SNR_t / SNR_s), never negative.
+    return shrink, t.sigma * jnp.sqrt(-jnp.expm1(jnp.minimum(t.log_snr - s.log_snr, 0.0)))
+
+
 class Kernel(Protocol):
     """A reverse kernel.
 
@@ -99,6 +114,8 @@ class DDIM:
             mean is the mean of the density too, so weights stay correct.
     """
 
+    ends_in_dirac = True
+    uses_denoised = True
     eta: float = dataclasses.field(default=1.0, metadata={"static": True})
     clip: tuple[float, float] | None = dataclasses.field(default=None, metadata={"static": True})
 
@@ -107,19 +124,9 @@ class DDIM:
             raise InputError(f"DDIM: eta is {self.eta}; it must lie in [0, 1]")
 
     @property
-    def ends_in_dirac(self) -> bool:
-        """True: the last step returns the denoised mean."""
-        return True
-
-    @property
     def deterministic(self) -> bool:
         """True where eta = 0."""
         return self.eta == 0.0
-
-    @property
-    def uses_denoised(self) -> bool:
-        """True."""
-        return True
 
     def check(self, prior: DiffusionDistribution) -> None:
         """Serves every prior."""
@@ -131,8 +138,7 @@ class DDIM:
             denoised = jnp.clip(denoised, *self.clip)
         # Where the mean was clipped, eps_hat follows it: c x + k m is unchanged in form.
         mean = from_noise * x + from_signal * denoised
-        one = jnp.zeros((1,), mean.dtype)
-        return Transition(one, mean[None], jnp.broadcast_to(tau2, (1, 1)).astype(mean.dtype))
+        return Transition.isotropic_normal(mean, tau2)
 
 
 @pytree
@@ -146,20 +152,9 @@ class AnalyticDPM:
     density, too.
     """
 
-    @property
-    def ends_in_dirac(self) -> bool:
-        """False: x_0 given x_t has the variance v_t."""
-        return False
-
-    @property
-    def deterministic(self) -> bool:
-        """False."""
-        return False
-
-    @property
-    def uses_denoised(self) -> bool:
-        """True."""
-        return True
+    ends_in_dirac = False
+    deterministic = False
+    uses_denoised = True
 
     def check(self, prior: DiffusionDistribution) -> None:
         """Raises ``InputError`` unless the prior knows its denoising error."""
@@ -175,8 +170,7 @@ class AnalyticDPM:
         from_noise, from_signal, tau2 = bridge(t, s)
         mean = from_noise * x + from_signal * denoised
         variance = tau2 + from_signal**2 * prior.denoising_error.at(t)
-        one = jnp.zeros((1,), mean.dtype)
-        return Transition(one, mean[None], jnp.broadcast_to(variance, (1, 1)).astype(mean.dtype))
+        return Transition.isotropic_normal(mean, variance)
 
 
 @pytree
@@ -193,20 +187,9 @@ class EulerMaruyama:
     linear part exactly, does not; ``grid=schedules.UniformTime()`` is the textbook's.
     """
 
-    @property
-    def ends_in_dirac(self) -> bool:
-        """False: the last step is as noisy as it is long."""
-        return False
-
-    @property
-    def deterministic(self) -> bool:
-        """False."""
-        return False
-
-    @property
-    def uses_denoised(self) -> bool:
-        """True: it makes the score of it."""
-        return True
+    ends_in_dirac = False
+    deterministic = False
+    uses_denoised = True
 
     def check(self, prior: DiffusionDistribution) -> None:
         """Serves every prior."""
@@ -225,8 +208,7 @@ class EulerMaruyama:
         variance = change + 2.0 * gamma * total
         score = (t.alpha * denoised - x) / t.sigma**2
         mean = x + gamma * x + variance * score
-        one = jnp.zeros((1,), mean.dtype)
-        return Transition(one, mean[None], jnp.broadcast_to(variance, (1, 1)).astype(mean.dtype))
+        return Transition.isotropic_normal(mean, variance)
 
 
 @pytree
@@ -237,20 +219,9 @@ class Exact:
     There is no discretisation error: any number of steps, however small, targets the true prior.
     """
 
-    @property
-    def ends_in_dirac(self) -> bool:
-        """False: x_0 given x_t has a density."""
-        return False
-
-    @property
-    def deterministic(self) -> bool:
-        """False."""
-        return False
-
-    @property
-    def uses_denoised(self) -> bool:
-        """False: the prior computes the law from x_t."""
-        return False
+    ends_in_dirac = False
+    deterministic = False
+    uses_denoised = False
 
     def check(self, prior: DiffusionDistribution) -> None:
         """Raises ``InputError`` unless the prior knows its reverse kernel in closed form."""

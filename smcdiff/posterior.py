@@ -102,7 +102,7 @@ class Posterior:
         weights = np.exp(log_weights - log_weights.max())
         return weights / weights.sum()
 
-    def resample(self, key: PRNGKeyArray, n: int) -> dict[str, Float[Array, "n *event"]]:
+    def resample(self, key: PRNGKeyArray, n: int) -> dict[str, Float[Array, " n *event"]]:
         """Equally weighted draws, pooled over the chains by their evidence.
 
         Args:

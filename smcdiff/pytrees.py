@@ -39,6 +39,13 @@ def pytree(cls: Class) -> Class:
     return cls
 
 
+def with_structure(function: Any) -> Any:
+    """A plain function as a pytree without leaves; a pytree, or None, as it is."""
+    leaves = jax.tree.leaves(function)
+    plain = len(leaves) == 1 and leaves[0] is function
+    return jax.tree_util.Partial(function) if plain else function
+
+
 def classes(tree: Any) -> tuple:
     """The classes of a pytree's nodes, nested as they are.
 

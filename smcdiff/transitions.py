@@ -32,6 +32,12 @@ from smcdiff.gaussian import LOG_2PI, inverse_lower
 from smcdiff.pytrees import pytree
 
 
+def _each_times(matrices: Float[Array, "#k m m"], vectors: Float[Array, "k m"]) -> Array:
+    """The product of each component's matrix, or of the one of all, and its vector; (K, m)."""
+    matrices = jnp.broadcast_to(matrices, (vectors.shape[0], *matrices.shape[1:]))
+    return jnp.einsum("kmn,kn->km", matrices, vectors)
+
+
 @pytree
 @dataclasses.dataclass(frozen=True)
 class Transition:
@@ -62,6 +68,12 @@ class Transition:
     offset: Float[Array, "#d"] | float = 0.0
     rest: Float[Array, "#k 1"] | float = 0.0
     along: Float[Array, "k q"] | None = None
+
+    @classmethod
+    def isotropic_normal(cls, mean: Float[Array, " d"], variance: Array) -> Transition:
+        """N(mean, variance I), the variance a scalar."""
+        spread = jnp.broadcast_to(variance, (1, 1)).astype(mean.dtype)
+        return cls(jnp.zeros((1,), mean.dtype), mean[None], spread)
 
     @property
     def _low_rank(self) -> bool:
@@ -302,11 +314,7 @@ class Transition:
         log_dets = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)
         noise = Noise(factors[-1], inverses[-1], log_dets[-1])
         inverses, log_dets = inverses[:-1], log_dets[:-1]
-        white = jnp.einsum(
-            "kmn,kn->km",
-            jnp.broadcast_to(inverses, (misfits.shape[0], *inverses.shape[1:])),
-            misfits,
-        )
+        white = _each_times(inverses, misfits)
         log_normals = -0.5 * jnp.sum(white**2, axis=1) - log_dets
         log_weights = self.log_weights + log_normals - 0.5 * residual.shape[0] * LOG_2PI
         shared = (gains[0], inverses[0]) if gains.shape[0] == 1 else None
@@ -375,11 +383,7 @@ class Transition:
         joint = joint / (scales[:, :, None] * scales[:, None, :]) + jnp.diag(rounding)
         factors = jnp.linalg.cholesky(joint)
         inverses = jax.vmap(inverse_lower)(factors) / scales[:, None, :]
-        white = jnp.einsum(
-            "kmn,kn->km",
-            jnp.broadcast_to(inverses, (misfits.shape[0], *inverses.shape[1:])),
-            misfits,
-        )
+        white = _each_times(inverses, misfits)
         diagonals = jnp.diagonal(factors, axis1=1, axis2=2) * scales
         log_dets = jnp.sum(jnp.log(diagonals), axis=1)
         log_normals = -0.5 * (jnp.sum(white**2, axis=1) + jnp.sum(used) * LOG_2PI) - log_dets

@@ -12,6 +12,17 @@ from typer.core import TyperGroup
 from smcdiff.errors import InputError
 from smcdiff.files import made_folder
 
+# Options of all three commands.
+_Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
+_LearningRate = Annotated[float, typer.Option(help="Peak, after 100 steps of warm-up.")]
+_Seed = Annotated[int, typer.Option(help="Of weights, order and noise.")]
+_Channels = Annotated[str, typer.Option(help="Channels of each resolution.")]
+_Layers = Annotated[int, typer.Option(help="Residual blocks a resolution.")]
+_Patch = Annotated[int, typer.Option(help="Pixels folded into channels, each way.")]
+_CheckpointEvery = Annotated[int, typer.Option(help="Steps between checkpoints.")]
+_Description = Annotated[str, typer.Option(help="One line, for the model card.")]
+_Licence = Annotated[str, typer.Option(help="Of the data, for the model card.")]
+
 
 def _channels(text: str) -> tuple[int, ...]:
     try:
@@ -57,16 +68,14 @@ def prior(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the prior; a killed run resumes.")
     ],
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
+    steps: _Steps = 4000,
     batch: Annotated[int, typer.Option(help="Images a step.")] = 64,
-    learning_rate: Annotated[
-        float, typer.Option(help="Peak, after 100 steps of warm-up.")
-    ] = 1.5e-3,
+    learning_rate: _LearningRate = 1.5e-3,
     ema: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.999,
-    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = 0,
-    channels: Annotated[str, typer.Option(help="Channels of each resolution.")] = "32,64",
-    layers: Annotated[int, typer.Option(help="Residual blocks a resolution.")] = 1,
-    patch: Annotated[int, typer.Option(help="Pixels folded into channels, each way.")] = 2,
+    seed: _Seed = 0,
+    channels: _Channels = "32,64",
+    layers: _Layers = 1,
+    patch: _Patch = 2,
     prediction: Annotated[str, typer.Option(help="What the network learns: v, eps or x0.")] = "v",
     weighting: Annotated[
         str, typer.Option(help="Weight of the noise levels: uniform, min-snr or lognormal.")
@@ -83,7 +92,7 @@ def prior(
     schedule: Annotated[
         str, typer.Option(help="Learning rate after the warm-up: cosine, linear or constant.")
     ] = "cosine",
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    checkpoint_every: _CheckpointEvery = 500,
     sample_every: Annotated[int, typer.Option(help="Steps between sample grids.")] = 1000,
     labels: Annotated[
         bool, typer.Option("--labels", help="Learn a prior for each class of the data too.")
@@ -94,8 +103,8 @@ def prior(
     init: Annotated[
         str | None, typer.Option(help="Name or folder of a prior whose weights to start from.")
     ] = None,
-    description: Annotated[str, typer.Option(help="One line, for the model card.")] = "",
-    licence: Annotated[str, typer.Option(help="Of the data, for the model card.")] = "",
+    description: _Description = "",
+    licence: _Licence = "",
 ) -> None:
     """Learn a diffusion prior from images, by denoising score matching.
 
@@ -132,18 +141,16 @@ def classifier(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the classifier; a killed run resumes.")
     ],
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 3000,
+    steps: _Steps = 3000,
     batch: Annotated[int, typer.Option(help="Images a step.")] = 64,
-    learning_rate: Annotated[
-        float, typer.Option(help="Peak, after 100 steps of warm-up.")
-    ] = 1.5e-3,
-    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = 0,
-    channels: Annotated[str, typer.Option(help="Channels of each resolution.")] = "16,32",
-    layers: Annotated[int, typer.Option(help="Residual blocks a resolution.")] = 1,
-    patch: Annotated[int, typer.Option(help="Pixels folded into channels, each way.")] = 2,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
-    description: Annotated[str, typer.Option(help="One line, for the model card.")] = "",
-    licence: Annotated[str, typer.Option(help="Of the data, for the model card.")] = "",
+    learning_rate: _LearningRate = 1.5e-3,
+    seed: _Seed = 0,
+    channels: _Channels = "16,32",
+    layers: _Layers = 1,
+    patch: _Patch = 2,
+    checkpoint_every: _CheckpointEvery = 500,
+    description: _Description = "",
+    licence: _Licence = "",
 ) -> None:
     """Learn a classifier of noisy images, for classifier guidance.
 
@@ -174,18 +181,16 @@ def amortized(
     data: Annotated[
         Path | None, typer.Option(help="Images to draw from; left out: draws of the prior.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4000,
+    steps: _Steps = 4000,
     batch: Annotated[int, typer.Option(help="Pairs a step.")] = 64,
-    learning_rate: Annotated[
-        float, typer.Option(help="Peak, after 100 steps of warm-up.")
-    ] = 1.5e-3,
-    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = 0,
-    channels: Annotated[str, typer.Option(help="Channels of each resolution.")] = "32,64",
-    layers: Annotated[int, typer.Option(help="Residual blocks a resolution.")] = 1,
-    patch: Annotated[int, typer.Option(help="Pixels folded into channels, each way.")] = 2,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
-    description: Annotated[str, typer.Option(help="One line, for the model card.")] = "",
-    licence: Annotated[str, typer.Option(help="Of the data, for the model card.")] = "",
+    learning_rate: _LearningRate = 1.5e-3,
+    seed: _Seed = 0,
+    channels: _Channels = "32,64",
+    layers: _Layers = 1,
+    patch: _Patch = 2,
+    checkpoint_every: _CheckpointEvery = 500,
+    description: _Description = "",
+    licence: _Licence = "",
 ) -> None:
     """Learn to sample a model's posterior for any observation, from simulated pairs.
 

@@ -46,7 +46,7 @@ def psnr(
 
 
 def crps(
-    samples: Float[Array, "n *shape"], truth: Float[Array, "*shape"]
+    samples: Float[Array, " n *shape"], truth: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
     """Continuous ranked probability score of equally weighted samples, in the units of the data."""
     count = samples.shape[0]

@@ -244,7 +244,7 @@ _FAR = 100.0
 
 
 @jax.jit
-def _excess(problem: Problem, points: Float[Array, "n *event"]) -> dict[str, Array]:
+def _excess(problem: Problem, points: Float[Array, " n *event"]) -> dict[str, Array]:
     """Largest misfit of each site over what prior and noise allow."""
 
     def misfits(x):
@@ -274,7 +274,7 @@ _REMEDIES = {
 
 
 @jax.jit  # one compilation, where eager costs one an operation
-def _probe(problem: Problem, points: Float[Array, "2 *event"]):
+def _probe(problem: Problem, points: Float[Array, " 2 *event"]):
     """Findings on each observed site that is no factor, and the log likelihood at the points."""
     observed = problem.observed(points[0]).items()
     findings = {name: _examine(site) for name, site in observed if not sites.is_factor(site)}

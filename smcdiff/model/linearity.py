@@ -14,7 +14,7 @@ from smcdiff.priors.base import DiffusionDistribution
 
 
 @jax.jit(static_argnames=("count",))  # one compilation, where eager costs one an operation
-def probe_points(prior: DiffusionDistribution, count: int) -> Float[Array, "count *event"]:
+def probe_points(prior: DiffusionDistribution, count: int) -> Float[Array, " count *event"]:
     """Random points at the location and scale of a prior, without running its reverse process.
 
     Args:
@@ -90,7 +90,7 @@ def _depends_on_first(function, *args) -> bool:
 
 
 @jax.jit
-def _is_straight(problem: Problem, points: Float[Array, "3 *event"]) -> Array:
+def _is_straight(problem: Problem, points: Float[Array, " 3 *event"]) -> Array:
     """Whether the means between the first point and the others follow the tangent."""
     result = jnp.asarray(True)
     start, ends = points[0], points[1:]

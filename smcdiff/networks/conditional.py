@@ -41,7 +41,7 @@ class ConditionalUNet(nnx.Module):
         self,
         x: Float[Array, "b h w c"],
         timesteps: Float[Array, " b"],
-        y: Float[Array, "b *observation"],
+        y: Float[Array, " b *observation"],
     ) -> Float[Array, "b h w c"]:
         """The output for noisy images and their observations, of mean 0 and variance 1."""
         if hasattr(self, "lift"):

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from smcdiff import kernels, schedules
 from smcdiff.errors import InputError, first_line
 from smcdiff.priors.base import DiffusionDistribution
-from smcdiff.pytrees import pytree
+from smcdiff.pytrees import pytree, with_structure
 from smcdiff.schedules import Level, Schedule
 from smcdiff.transitions import Transition
 
@@ -140,10 +140,7 @@ class DiffusionPrior(DiffusionDistribution):
         num_steps: int = 100,
     ):
         """See the class."""
-        leaves = jax.tree.leaves(denoiser)
-        if len(leaves) == 1 and leaves[0] is denoiser:
-            denoiser = jax.tree_util.Partial(denoiser)  # a plain function: static under jit
-        self.denoiser = denoiser
+        self.denoiser = with_structure(denoiser)
         self.prediction = X0Prediction() if prediction is None else prediction
         self.data_variance = jnp.asarray(data_variance)
         self.denoising_error = denoising_error
@@ -173,7 +170,7 @@ class DiffusionPrior(DiffusionDistribution):
         """N(0, sigma_T^2 I); the schedule must end where alpha_T times the data is negligible."""
         size = math.prod(self.event_shape)
         sigma = self.schedule.sigma(jnp.asarray(self.schedule.t_max))
-        return Transition(jnp.zeros((1,)), jnp.zeros((1, size)), jnp.broadcast_to(sigma**2, (1, 1)))
+        return Transition.isotropic_normal(jnp.zeros((size,)), sigma**2)
 
     def default_kernel(self) -> kernels.Kernel:
         """DDPM's ancestral kernel."""

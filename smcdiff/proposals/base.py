@@ -99,8 +99,11 @@ class ReverseModel:
 
     def no_density(self, step) -> Array:
         """Whether the move from ``step`` is weighed and has no density: it must stay as it is."""
-        is_last = step == self.num_steps - 1
-        return is_last & (self.weighted and self.kernel.ends_in_dirac)
+        return self.is_last(step) & (self.weighted and self.kernel.ends_in_dirac)
+
+    def is_last(self, step) -> Array:
+        """Whether the move from ``step`` is the one to the noise-free time."""
+        return step == self.num_steps - 1
 
 
 class Proposal:

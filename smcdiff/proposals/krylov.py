@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from smcdiff.errors import InputError
 from smcdiff.kernels import bridge
 from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.proposals.linear import require_linear, unit
+from smcdiff.proposals.linear import next_direction, require_linear, unit
 from smcdiff.proposals.twists import Widening, widening
 from smcdiff.pytrees import pytree
 
@@ -108,12 +108,7 @@ def _solve(covariance_times, push, residual, least, size: int):
         gains.append(covariance_times(basis[index]))
         images.append(basis[index] - push(gains[index]))
         if index + 1 < size:
-            known, new = jnp.stack(basis), images[index]
-            for _ in range(2):  # once is not orthogonal enough in float32
-                new = new - known.T @ (known @ new)
-            # What is left of a space that is exhausted is rounding.
-            exhausted = jnp.linalg.norm(new) < 1e-4 * jnp.linalg.norm(images[index])
-            basis.append(jnp.where(exhausted, 0.0, unit(new)))
+            basis.append(next_direction(jnp.stack(basis), images[index]))
     columns = jnp.stack(basis)
     floor = (columns * least) @ columns.T
     excess = columns @ jnp.stack(images).T - floor

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from smcdiff.errors import InputError
 from smcdiff.kernels import bridge
 from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.proposals.linear import unit
+from smcdiff.proposals.linear import next_direction, unit
 from smcdiff.proposals.low_rank import DiagonalPlus, LowRank, LowRankConditioned
 from smcdiff.proposals.singular import SingularSystem, require_singular, singular_system
 from smcdiff.pytrees import pytree
@@ -96,7 +96,7 @@ class LanczosMomentMatched(Proposal):
         """The reverse kernel conditioned on the linearised twist."""
         t, s = model.level(step), model.level(step + 1)
         transition = model.transition(x, guide.denoised, step)
-        is_last = step == model.num_steps - 1  # there psi_0 is the likelihood, linear in x_0
+        is_last = model.is_last(step)  # there psi_0 is the likelihood, linear in x_0
         delta = jnp.where(is_last, 1.0, jnp.exp(s.log_snr) - jnp.exp(t.log_snr))
         scale = jnp.where(is_last, 1.0, s.alpha / jnp.where(is_last, 1.0, s.sigma**2))
         later = guide.covariance.map(lambda c: c / (1.0 + delta * c))
@@ -123,14 +123,9 @@ def _lanczos(covariance_times, start: Float[Array, " d"], size: int) -> LowRank:
     """
 
     def grow(basis, index):
-        """One product, and the next direction: what of it the directions before do not have."""
+        """One product, and the next direction."""
         image = covariance_times(basis[index])
-        new = image
-        for _ in range(2):  # once is not orthogonal enough in float32
-            new = new - basis.T @ (basis @ new)
-        # What is left of a space that is exhausted is rounding.
-        exhausted = jnp.linalg.norm(new) < 1e-4 * jnp.linalg.norm(image)
-        return basis.at[index + 1].set(jnp.where(exhausted, 0.0, unit(new))), image
+        return basis.at[index + 1].set(next_direction(basis, image)), image
 
     # A scan holds the program of one product, not of all; the row behind the last is cut off.
     basis = jnp.zeros((size + 1, *start.shape), start.dtype).at[0].set(unit(start))

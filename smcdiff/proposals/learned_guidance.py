@@ -22,16 +22,8 @@ from jaxtyping import Array, Float
 from smcdiff.errors import InputError, first_line
 from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.pytrees import pytree
+from smcdiff.pytrees import pytree, with_structure
 from smcdiff.schedules import Schedule
-
-
-def _as_pytree(function: Callable | None) -> Callable | None:
-    """A plain function as a pytree without leaves; anything else as it is."""
-    leaves = jax.tree.leaves(function)
-    if len(leaves) == 1 and leaves[0] is function:
-        return jax.tree_util.Partial(function)
-    return function
 
 
 @pytree
@@ -59,7 +51,7 @@ class ClassifierGuidance(Proposal):
     strength: Float[Array, ""] | float = 1.0
 
     def __post_init__(self):
-        object.__setattr__(self, "log_prob", _as_pytree(self.log_prob))
+        object.__setattr__(self, "log_prob", with_structure(self.log_prob))
 
     def check(self, model):
         """Raises ``InputError`` where log_prob gives no number or has another noise schedule."""
@@ -158,7 +150,7 @@ class ClassifierFree(GuidedMean):
     log_prob: Callable | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "log_prob", _as_pytree(self.log_prob))
+        object.__setattr__(self, "log_prob", with_structure(self.log_prob))
 
     def check(self, model):
         """Raises ``InputError`` where the conditional prior does not fit the model's."""

@@ -43,6 +43,18 @@ def unit(vector: Float[Array, " n"]) -> Float[Array, " n"]:
     return vector / jnp.where(length > 0.0, length, 1.0)
 
 
+def next_direction(rows: Float[Array, "n d"], image: Float[Array, " d"]) -> Float[Array, " d"]:
+    """What the orthonormal rows (or zeros) do not have of a vector, at length one.
+
+    Zero where the space is exhausted: what is left of the vector then is rounding.
+    """
+    new = image
+    for _ in range(2):  # once is not orthogonal enough in float32
+        new = new - rows.T @ (rows @ new)
+    exhausted = jnp.linalg.norm(new) < 1e-4 * jnp.linalg.norm(image)
+    return jnp.where(exhausted, 0.0, unit(new))
+
+
 def held(model: ReverseModel, gains: Float[Array, " r"]) -> Bool[Array, " r"]:
     """Which directions of x are held to what was observed of them, less a draw of the noise.
 

@@ -124,7 +124,7 @@ class MomentMatched(Proposal):
     def _linearise(self, model: ReverseModel, shared: _Shared, guide: _Guide, step):
         """H and I + A C_s A' of the twist at the next level."""
         t, s = model.level(step), model.level(step + 1)
-        is_last = step == model.num_steps - 1  # there psi_0 is the likelihood, linear in x_0
+        is_last = model.is_last(step)  # there psi_0 is the likelihood, linear in x_0
         identity = jnp.eye(guide.residual.shape[0], dtype=guide.residual.dtype)
         rows = model.problem.prior.posterior_covariance_times(shared.matrix, s)
         if rows is not None:

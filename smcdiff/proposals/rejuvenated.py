@@ -105,7 +105,7 @@ class Rejuvenated(Proposal):
             return moved, before - after
 
         top = step + 1 - self.jump
-        possible = (step < model.num_steps - 1) & (top >= 0) & ((step + 1) % self.every == 0)
+        possible = ~model.is_last(step) & (top >= 0) & ((step + 1) % self.every == 0)
         possible &= model.level(step + 1).log_snr > self.above
         moved, change = jax.lax.cond(
             possible, rejuvenate, lambda x: (x, jnp.zeros_like(log_ratio)), drawn

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from smcdiff import kernels
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import require_selection
@@ -19,10 +20,8 @@ from smcdiff.schedules import Level
 
 def renoise(key: PRNGKeyArray, x: Float[Array, " d"], s: Level, t: Level) -> Float[Array, " d"]:
     """A draw of the forward process from level s up to level t."""
-    shrink = t.alpha / s.alpha
-    # Never negative but by rounding.
-    variance = jnp.maximum(t.sigma**2 - (shrink * s.sigma) ** 2, 0.0)
-    return shrink * x + jnp.sqrt(variance) * jax.random.normal(key, x.shape, x.dtype)
+    shrink, scale = kernels.forward(s, t)
+    return shrink * x + scale * jax.random.normal(key, x.shape, x.dtype)
 
 
 @pytree

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from smcdiff import kernels
 from smcdiff.gaussian import LOG_2PI
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import Selection, require_selection, selection, weak_guide
@@ -121,9 +122,7 @@ def forward_noise(
     draws = jax.random.normal(key, (model.num_steps, used.shape[0]))
 
     def forward(noise, step):
-        t, s = model.level(step), model.level(step + 1)
-        shrink = t.alpha / s.alpha
-        scale = jnp.sqrt(t.sigma**2 - (shrink * s.sigma) ** 2)
+        shrink, scale = kernels.forward(model.level(step + 1), model.level(step))
         noisier = shrink * noise + scale * draws[step]
         return noisier, (noisier, _log_normal(noisier, shrink * noise, scale, used))
 

@@ -166,7 +166,7 @@ def end_exactly(
         draw, log_density = transition.sample_pinned(key, system.right, system.seen, system.data)
         return draw, log_density - system.log_volume
 
-    return jax.lax.cond(step == model.num_steps - 1, last, move)
+    return jax.lax.cond(model.is_last(step), last, move)
 
 
 class SingularGaussian(NamedTuple):
@@ -236,7 +236,7 @@ class SingularDraw(Proposal):
         if not model.weighted:
             return moved, jnp.zeros(())
         transition = model.transition(x, guide, step)
-        is_last = step == model.num_steps - 1
+        is_last = model.is_last(step)
         log_ratio = jnp.where(is_last, 0.0, transition.log_prob(moved) - log_q)
         moved = jnp.where(is_last, transition.sample(key), moved)
         return end_exactly(key, model, shared, x, guide, step, lambda: (moved, log_ratio))

@@ -37,7 +37,6 @@ References:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 
@@ -45,7 +44,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from smcdiff.errors import InputError
+from smcdiff.errors import InputError, did_you_mean
 
 Resampler = Callable[[PRNGKeyArray, Float[Array, " n"], int], Int[Array, " m"]]
 
@@ -167,11 +166,9 @@ def get(resampler: str | Resampler) -> Resampler:
     if callable(resampler):
         return resampler
     if resampler not in _NAMED:
-        close = difflib.get_close_matches(str(resampler), _NAMED, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise InputError(
-            f"resampling is {resampler!r}{hint}; choose {', '.join(_NAMED)}, or pass a function"
-            " (rng_key, weights, num_samples) -> indices"
+            f"resampling is {resampler!r}; {did_you_mean(str(resampler), _NAMED)}, or pass a"
+            " function (rng_key, weights, num_samples) -> indices"
         )
     return _NAMED[resampler]
 

@@ -142,28 +142,6 @@ def test_repaint(repeats, jump):
     _compare(proposals.RePaint(repeats, jump), MASK, step)
 
 
-def test_repaint_visits_the_levels_of_the_published_schedule():
-    """Their get_schedule_jump, as a list of (from, to), against the jumps that we make."""
-    steps, repeats, jump = 12, 3, 2
-    jumps = {j: repeats - 1 for j in range(0, steps - jump, jump)}
-    t, published = steps, []
-    while t >= 1:
-        t -= 1
-        published.append(t)
-        if jumps.get(t, 0) > 0:
-            jumps[t] -= 1
-            for _ in range(jump):
-                t += 1
-                published.append(t)
-    ours = []
-    for level in reversed(range(steps)):
-        ours.append(level)
-        if level % jump == 0 and level < steps - jump:
-            once = [*range(level + 1, level + jump + 1), *reversed(range(level, level + jump))]
-            ours += once * (repeats - 1)
-    assert ours == published
-
-
 @pytest.mark.parametrize("noise", [NOISE, 0.0])
 def test_dps(noise):
     """Chung et al. (2023), algorithm 1, in which the noise of y does not enter."""
