@@ -9,6 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.infer import Predictive
 
 from smcdiff import SMC, InputError, Posterior, priors
 from smcdiff.posterior import log_mean_evidence
@@ -51,6 +52,15 @@ def test_chains_are_pooled_by_their_evidence():
     np.testing.assert_allclose(unweighted.mean()["x"], 0.5 * 0.75 + 0.5 * 10.75)
     assert log_mean_evidence(pooled.log_evidence) == pytest.approx(np.log(2.0))
     assert log_mean_evidence(np.array([-5000.0, -5000.0])) == pytest.approx(-5000.0)
+
+
+def test_predictive_replicates_the_data(posterior):
+    """Posterior N(0.8 y, 0.2), so y_rep has mean 0.8 y and variance 0.45."""
+    draws = posterior.resample(jax.random.key(1), 4000)
+    y = Predictive(model, draws)(jax.random.key(2))["y"]
+    # 128 particles in all leave 0.04 of the mean, 4,000 replications 0.01.
+    np.testing.assert_allclose(y.mean(axis=0), [0.8, -0.8], atol=0.2)
+    np.testing.assert_allclose(y.std(axis=0), 0.45**0.5, atol=0.1)
 
 
 def test_resample_follows_the_weights():
