@@ -64,6 +64,7 @@ METHODS = {
     "Twisted": {"proposal": proposals.Twisted()},
     "Twisted, unweighted": {"proposal": proposals.Twisted(), "weighted": False},
     "Bootstrap": {"proposal": proposals.Bootstrap()},
+    "Bootstrap, tempered": {"proposal": proposals.Bootstrap(temper=0.5)},
     "MomentMatched": {"proposal": proposals.MomentMatched()},
     "MomentMatched, late": {"proposal": proposals.MomentMatched(), "ess_threshold": late},
     "SMCDiff": {"proposal": proposals.SMCDiff()},
