@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from smcdiff.errors import InputError
-from smcdiff.gaussian import log_normal_cholesky
+from smcdiff.gaussian import MOST_LOST, log_normal_cholesky, lost_digits
 from smcdiff.operators.base import matrix_of
 from smcdiff.priors.analytic import AnalyticPrior
 
@@ -198,9 +198,10 @@ def _check_finite(posterior: LinearGaussianPosterior, matrix, y, scale) -> None:
             raise InputError(f"linear_gaussian_posterior: {name} has NaN or infinite entries")
     if bool(jnp.any(scale < 0.0)):
         raise InputError("linear_gaussian_posterior: noise is negative; give standard deviations")
-    if not bool(jnp.isfinite(posterior.log_evidence)):
+    lost = lost_digits(posterior._factors)
+    if not bool(jnp.isfinite(posterior.log_evidence)) or lost > MOST_LOST:
         raise InputError(
             f"linear_gaussian_posterior: the covariance of y is singular in {matrix.dtype}: rows of"
-            " the operator see the same of x, with next to no noise; give more noise, leave such"
-            " rows out, or call jax.config.update('jax_enable_x64', True)"
+            " the operator see the same of x, with little noise beside it; give more noise, leave"
+            " such rows out, or call jax.config.update('jax_enable_x64', True)"
         )

@@ -1,4 +1,4 @@
-"""Densities of Gaussians from Cholesky factors."""
+"""Densities of Gaussians from Cholesky factors, and what rounding makes of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float
 
 LOG_2PI = 1.8378770664093453
+MOST_LOST = 2e-3
+"""Of `lost_digits`: a log density is then off by some hundredths of a nat."""
 
 
 def inverse_lower(cholesky: Float[Array, "m m"]) -> Float[Array, "m m"]:
@@ -17,6 +19,17 @@ def inverse_lower(cholesky: Float[Array, "m m"]) -> Float[Array, "m m"]:
     """
     identity = jnp.eye(cholesky.shape[-1], dtype=cholesky.dtype)
     return jsl.solve_triangular(cholesky, identity, lower=True)
+
+
+def lost_digits(cholesky: Float[Array, "*k m m"]) -> Float[Array, ""]:
+    """The largest relative rounding error of a squared pivot: of what log densities are made of.
+
+    A pivot is the variance of an entry given those before it: where that is next to nothing of the
+    entry's own variance, it is a difference of large numbers.
+    """
+    variances = jnp.sum(cholesky**2, axis=-1)
+    pivots = jnp.diagonal(cholesky, axis1=-2, axis2=-1) ** 2
+    return jnp.finfo(cholesky.dtype).eps * jnp.max(variances / pivots)
 
 
 def log_normal_cholesky(

@@ -39,7 +39,9 @@ _MOST = 2**31 - 1
 
 
 def _check_key(key: Any) -> None:
-    if not hasattr(key, "dtype") or not jnp.size(key):
+    is_key = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    is_data = hasattr(key, "dtype") and key.dtype == jnp.uint32  # of jax.random.PRNGKey
+    if not (is_key and key.shape == ()) and not (is_data and key.ndim == 1):
         raise InputError(f"SMC: the random key is {key!r}; pass jax.random.key(0), for example")
 
 
@@ -131,8 +133,12 @@ class SMC:
                 raise InputError(f"SMC: {name} is {value}; it must be at least 1")
         if num_steps < 2:
             raise InputError(f"SMC: num_steps is {num_steps}; a time grid needs at least 2 steps")
-        if not callable(ess_threshold) and not 0.0 <= ess_threshold <= 1.0:
-            raise InputError(f"SMC: ess_threshold is {ess_threshold}; it must lie in [0, 1]")
+        is_number = isinstance(ess_threshold, (int, float, np.number))
+        if not callable(ess_threshold) and not (is_number and 0.0 <= ess_threshold <= 1.0):
+            raise InputError(
+                f"SMC: ess_threshold is {ess_threshold!r}; it must lie in [0, 1], or be a function"
+                " of the log-SNR"
+            )
         for name, value, method, example in (
             ("kernel", kernel, "check", "kernels.DDIM()"),
             ("grid", grid, "__call__", "schedules.Karras()"),
@@ -246,6 +252,11 @@ class SMC:
         """
         start = time.perf_counter()
         _check_key(key)
+        if not isinstance(batch, dict):
+            raise InputError(
+                f"run_batch: the batch is a {type(batch).__name__}; pass the arguments that differ"
+                ' by name, for example {"y": ys}'
+            )
         sizes = {name: np.shape(value)[:1] for name, value in batch.items()}
         if len(set(sizes.values())) != 1 or () in sizes.values() or (0,) in sizes.values():
             raise InputError(f"run_batch: leading axes {sizes}; all must be equal and at least 1")
@@ -356,7 +367,7 @@ class SMC:
         raise SamplingError(
             f"site '{model.problem.site}': at step {step} of {self.num_steps} (noise level sigma ="
             f" {level.sigma:.3g}) no particle of {int(np.sum(failed_step >= 0))} of"
-            f" {failed_step.size} chains had a finite weight; the observation is far outside the"
-            " prior, the noise too small, or the denoiser returned NaN: try more particles, a"
-            " larger noise, or proposals.Twisted()"
+            f" {failed_step.size} chains had a finite weight, or one had NaN; the observation is"
+            " far outside the prior, the noise too small, or the likelihood or the denoiser NaN for"
+            " some x: try more particles, a larger noise, or another proposal"
         )

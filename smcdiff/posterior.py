@@ -115,8 +115,8 @@ class Posterior:
         Raises:
             InputError: n below 1.
         """
-        if n < 1:
-            raise InputError(f"resample: n is {n}; it must be at least 1")
+        if not isinstance(n, (int, np.integer)) or n < 1:
+            raise InputError(f"resample: n is {n}; it must be a whole number, at least 1")
         from smcdiff.smc.resampling import systematic
 
         key_draw, key_order = jax.random.split(key)

@@ -83,6 +83,9 @@ def test_bad_input():
         exact.linear_gaussian_posterior(PRIOR, MATRIX, [0.4], -0.3)
     with pytest.raises(InputError, match="singular in float32.*jax_enable_x64"):
         exact.linear_gaussian_posterior(PRIOR, jnp.repeat(MATRIX, 2, 0), [0.4, 0.4], 1e-5)
+    with pytest.raises(InputError, match="singular in float32.*jax_enable_x64"):
+        wide, rows = priors.Gaussian(jnp.zeros(2), 1e6), jnp.array([[2.0, 1.0], [1, 2], [1, 1]])
+        exact.linear_gaussian_posterior(wide, rows, jnp.ones(3), 0.3)
     with pytest.raises(InputError, match="noise has shape"):
         exact.linear_gaussian_posterior(PRIOR, MATRIX, [0.4], [0.3, 0.1])
 

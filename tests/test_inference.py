@@ -7,6 +7,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro import handlers
 
 from smcdiff import (
     SMC,
@@ -138,6 +139,9 @@ def test_unweighted_has_no_evidence():
         ({"num_steps": 10**20}, "at most 2147483647"),
         ({"batch_size": "all"}, "batch_size is 'all'"),
         ({"ess_threshold": 1.5}, "ess_threshold is 1.5"),
+        ({"ess_threshold": None}, "ess_threshold is None"),
+        ({"resampling": lambda key, w, n: jnp.arange(3)}, "must return num_samples indices"),
+        ({"resampling": lambda key, w: w}, "the function fails on"),
         ({"resampling": "sistematic"}, "systematic"),
         ({"proposal": "twisted"}, "proposals.Twisted"),
         ({"proposal": type("Mine", (proposals.Bootstrap,), {})()}, "class Mine is no pytree"),
@@ -185,6 +189,8 @@ def test_keys_that_are_none():
         sampler().run(0)
     with pytest.raises(InputError, match="the random key is None"):
         sampler().run_batch(None, {})
+    with pytest.raises(InputError, match="the random key is Array"):
+        sampler().run(jax.random.split(jax.random.key(0)))
 
 
 def test_deterministic_kernel_has_no_weights():
@@ -237,3 +243,34 @@ def test_settings_of_numpy(tmp_path):
 def test_batch_of_different_shapes():
     with pytest.raises(InputError, match="leading axes"):
         sampler().run_batch(jax.random.key(0), {"y": Y, "noise": jnp.ones(3)}, PRIOR, MATRIX)
+
+
+def test_a_scale_that_vanishes_at_zero():
+    """NumPyro's own validation, at an x that is never sampled, would come after the run."""
+
+    def scale(y=None):
+        x = numpyro.sample("x", priors.Gaussian(jnp.ones(2), 0.1))
+        numpyro.sample("y", dist.Normal(0.0, jnp.abs(x)).to_event(1), obs=y)
+
+    smc = SMC(scale, num_particles=16, num_steps=4, progress_bar=False)
+    posterior = smc.run(jax.random.key(0), y=jnp.ones(2))
+    np.testing.assert_array_equal(posterior.observed["y"], 1.0)
+
+
+def test_a_model_that_holds_a_key():
+    posterior = run(SMC(handlers.seed(model, jax.random.key(3)), num_particles=16, num_steps=4,
+                        progress_bar=False))  # fmt: skip
+    assert np.isfinite(posterior.log_evidence).all()
+
+
+def test_a_prior_too_wide_for_single_precision():
+    matrix = jax.random.normal(jax.random.key(0), (4, 3))
+    wide = priors.Gaussian(jnp.zeros(3), 1e6)
+    smc = sampler(proposals.MomentMatched())
+    with pytest.raises(InputError, match="lose their digits in .*float32.*jax_enable_x64"):
+        smc.run(jax.random.key(0), wide, operators.Dense(matrix), 0.3, y=300.0 * jnp.ones(4))
+
+
+def test_batches_that_are_none():
+    with pytest.raises(InputError, match="the batch is a list"):
+        sampler().run_batch(jax.random.key(0), [Y, Y], PRIOR, operators.Dense(MATRIX), NOISE)

@@ -13,7 +13,10 @@ from smcdiff.pixels import read_picture
 
 
 def read_image(
-    file: Path, value_range: tuple[float, float] | None, margin: float
+    file: Path,
+    value_range: tuple[float, float] | None,
+    margin: float,
+    hidden: Bool[np.ndarray, "h w c"] | None = None,
 ) -> Float[np.ndarray, "h w c"]:
     """An image in [-1, 1] from a PNG or .npy file.
 
@@ -22,6 +25,7 @@ def read_image(
         value_range: the values of black and white in the file; None is 0 and 255 for 8-bit data,
             -1 and 1 for floats.
         margin: by how much noise may take values out of [-1, 1].
+        hidden: values that may be anything, for they are not used.
 
     Returns:
         float32 (h, w, c).
@@ -34,7 +38,11 @@ def read_image(
         pixels = pixels[..., None]
     if pixels.ndim != 3 or not pixels.size:
         raise InputError(f"{file}: an array of shape {pixels.shape}; give (h, w) or (h, w, c)")
-    _check_numbers(file, pixels, "put any number there and hide it with --mask")
+    if hidden is not None and hidden.shape[:2] == pixels.shape[:2]:
+        unused = np.broadcast_to(hidden.all(axis=-1, keepdims=True), pixels.shape)
+        unused = hidden if hidden.shape == pixels.shape else unused
+        pixels = np.where(unused, pixels[~unused][0], pixels)
+    _check_numbers(file, pixels, "hide them with --mask")
     low, high = _range(file, pixels) if value_range is None else value_range
     if not (low < high and np.isfinite(high - low)):
         raise InputError(

@@ -171,7 +171,12 @@ class Measurement:
         shape = last.out_shape if self.last.seen is None else last.in_shape
         if self.kind != "fourier" and not self.numbers:
             margin = 6 * noise + self.reach - 1
-            image = images.fit_shape(images.read_image(file, value_range, margin), shape, file)
+            hidden = None
+            if self.last.seen is not None:
+                hidden = np.ones(shape, bool)
+                hidden.flat[self.last.seen] = False
+            image = images.read_image(file, value_range, margin, hidden)
+            image = images.fit_shape(image, shape, file)
         elif value_range is not None:
             raise InputError(
                 f"--range does not apply to the observations of {self.name}: give the numbers that"

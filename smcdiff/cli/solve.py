@@ -59,6 +59,7 @@ def solve(
         tuple[float, float] | None,
         typer.Option(
             "--range",
+            metavar="LOW HIGH",
             help="Black and white in the files; else 0 255 for 8 bit, -1 1 for floats.",
             rich_help_panel=_FILES,
         ),
@@ -89,6 +90,7 @@ def solve(
     box: Annotated[
         tuple[int, int, int, int] | None,
         typer.Option(
+            metavar="ROW COLUMN HEIGHT WIDTH",
             help="Hide a box: its first row, first column, height and width, in pixels from 0.",
             rich_help_panel=_HIDING,
         ),
@@ -255,7 +257,7 @@ def solve(
     matrix times all of its values. Gaussian noise is added to that.
 
     IMAGE is a PNG or an .npy array, (h, w) or (h, w, c). inpaint takes it in the size of the
-    prior's images (28 x 28 for mnist); what is hidden may hold anything but NaN. The others take
+    prior's images (28 x 28 for mnist); what is hidden may hold anything. The others take
     what their operator returns: super-resolve a smaller image, dense an .npy vector, fourier a
     complex .npy array of the image's size, as numpy.fft.fft2 with norm="ortho" makes it. Nothing is
     resized; colours become grey where the prior is grey. Where filters or matrices of your own
@@ -294,8 +296,8 @@ def solve(
     sampler = _proposal(proposal)
     distribution = load_prior(prior)
     shape = distribution.event_shape
-    key_noise, key_run = jax.random.split(jax.random.key(seed))
-    measured = Measurement.of(problem, options, shape, jax.random.fold_in(key_noise, 1))
+    key_noise, key_mask, key_run = jax.random.split(jax.random.key(seed), 3)
+    measured = Measurement.of(problem, options, shape, key_mask)
     if noise > 2 and not measured.numbers:
         raise InputError(
             f"--noise is {noise:g}, more than white is from black (2): nothing is left to see; give"

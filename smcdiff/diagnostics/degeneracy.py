@@ -18,7 +18,7 @@ from smcdiff.smc.genealogy import evidence_variance
 if TYPE_CHECKING:
     from smcdiff.posterior import Posterior
 
-_LOW_ESS, _FEW_FOUNDERS, _HEAVY, _SPREAD, _BAD_K, _COLLAPSE = 0.1, 10, 0.2, 1.0, 0.7, 0.2
+_LOW_ESS, _FEW_FOUNDERS, _HEAVY, _SPREAD, _BAD_K, _COLLAPSE = 0.1, 10, 0.2, 0.5, 0.7, 0.2
 
 
 def pareto_shape(log_weights: np.ndarray) -> float:
@@ -149,7 +149,8 @@ def _findings(posterior: Posterior, numbers: dict, particles: int):
         yield (
             f"the ESS fell to {numbers['min_ess']:.1%} at step {step} (log-SNR"
             f" {posterior.log_snr[step]:.1f}): the proposal misses the target there; try more"
-            " steps, more particles, or a better informed proposal (MomentMatched, Twisted)"
+            " steps, more particles, or another proposal: a better informed one (MomentMatched,"
+            " Twisted), or where x has few dimensions Bootstrap"
         )
     before = np.where(posterior.resampled[:, -1], particles, posterior.ess[:, -2])
     last = posterior.ess[:, -1] / before
@@ -178,5 +179,6 @@ def _findings(posterior: Posterior, numbers: dict, particles: int):
     if numbers["evidence_spread"] > _SPREAD:
         yield (
             f"log evidence differs between chains by {numbers['evidence_spread']:.1f} nat"
-            " (standard deviation): pooled results rest on the best chains; try more particles"
+            " (standard deviation): pooled results rest on the best chains; try more particles,"
+            " or where that does not help another proposal"
         )

@@ -41,11 +41,25 @@ def _is_array(leaf) -> bool:
     return isinstance(leaf, (jax.Array, np.generic, float, complex)) or hasattr(leaf, "__array__")
 
 
+_WIDEST = {"f": np.float64, "c": np.complex128}
+"""What JAX takes of floating and of complex numbers."""
+
+
 def _as_array(leaf) -> Array:
+    if isinstance(leaf, (jax.Array, float, complex)):
+        return jnp.asarray(leaf)
+    if np.ma.is_masked(leaf):
+        raise InputError(
+            "a model argument is a masked array, whose mask JAX would drop; pass"
+            " array.filled(0.0), and put numpyro.handlers.mask(mask=~array.mask) around the site"
+        )
+    # A copy: JAX takes a NumPy array that it has seen for the one that it was then.
+    values = np.array(leaf)
+    widest = _WIDEST.get(values.dtype.kind, values.dtype)
+    if values.dtype.itemsize > np.dtype(widest).itemsize:  # extended precision
+        values = values.astype(widest)
     try:
-        if isinstance(leaf, (jax.Array, float, complex)):
-            return jnp.asarray(leaf)
-        return jnp.asarray(np.asarray(leaf))
+        return jnp.asarray(values.astype(values.dtype.newbyteorder("="), copy=False))
     except TypeError as error:
         raise InputError(
             f"a model argument of type {type(leaf).__name__} does not hold numbers;"

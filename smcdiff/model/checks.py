@@ -210,7 +210,7 @@ def check_likelihood(problem: Problem) -> None:
         if not jnp.issubdtype(term.dtype, jnp.floating):
             raise InputError(
                 f"site '{name}': its log likelihood is {term.dtype}, not a real number; take the"
-                " real and imaginary parts of a complex mean"
+                " real and imaginary parts of a complex mean, both of them observed"
             )
         if np.any(np.isnan(term) | np.isposinf(term)):
             raise InputError(
@@ -265,8 +265,9 @@ _REMEDIES = {
     "finite": "the observed value has NaN or infinite entries; mask them with"
     " numpyro.handlers.mask",
     "inside": "observed values lie outside the support of its distribution; check their range",
-    "positive": "its scale is not positive and finite; noise must be > 0, and an exact observation"
-    " of a linear mean is dist.Delta(mean)",
+    "positive": "its scale is not positive and finite; noise must be > 0 (put 1 at entries that are"
+    " masked, with numpyro.handlers.mask), and an exact observation of a linear mean is"
+    " dist.Delta(mean)",
     "definite": "its covariance is not positive definite; add a small multiple of the identity",
     "defined": "its Delta is NaN or infinite at a random x; check the operator",
     "plain": "the log_density of its Delta is not 0; leave it out",

@@ -3,7 +3,8 @@
 ``jax.jit`` keeps one program for a model function and the shapes of its arguments. A global, a
 closure or an attribute that the function reads is a constant of that program: after the user has
 changed it, the old value would still be there, silently. The fingerprint differs when the traced
-log likelihood or a constant in it does, so that such a change compiles again.
+log likelihood or a constant in it does, so that such a change compiles again. A NumPy array that is
+changed in place is not noticed, for JAX itself takes it for the one that it has seen.
 """
 
 from __future__ import annotations
@@ -37,5 +38,7 @@ def fingerprint(problem: Problem) -> str:
     # Addresses in the text are those of functions that may be made anew at every trace.
     digest = hashlib.sha256(_ADDRESS.sub("", str(closed.jaxpr)).encode())
     for constant in closed.consts:
+        if jnp.issubdtype(jnp.result_type(constant), jax.dtypes.prng_key):
+            constant = jax.random.key_data(constant)
         digest.update(np.asarray(constant).tobytes())
     return digest.hexdigest()

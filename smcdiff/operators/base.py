@@ -64,14 +64,23 @@ class LinearOperator:
         """The observation of one event.
 
         Raises:
-            InputError: x is not of ``in_shape``.
+            InputError: x is not of ``in_shape``, or complex.
         """
         if jnp.shape(x) != self.in_shape:
             raise InputError(
                 f"{type(self).__name__}: the input has shape {jnp.shape(x)}, the operator takes"
                 f" {self.in_shape}"
             )
+        self._check_real(x)
         return self.apply(x)
+
+    def _check_real(self, x) -> None:
+        if jnp.iscomplexobj(x):
+            raise InputError(
+                f"{type(self).__name__}: the input is complex, and the operator takes real numbers;"
+                " give it the real and the imaginary part one after the other, or compute with"
+                " jax.numpy (jnp.fft, say) in the model"
+            )
 
     def __matmul__(self, inner: LinearOperator) -> Composition:
         """The composition: first ``inner``, then this."""
@@ -81,13 +90,14 @@ class LinearOperator:
         """The transpose: <A x, y> = <x, A* y>.
 
         Raises:
-            InputError: y is not of ``out_shape``.
+            InputError: y is not of ``out_shape``, or complex.
         """
         if jnp.shape(y) != self.out_shape:
             raise InputError(
                 f"{type(self).__name__}: the adjoint's input has shape {jnp.shape(y)}, it takes"
                 f" {self.out_shape}"
             )
+        self._check_real(y)
         (x,) = jax.linear_transpose(self.apply, jnp.zeros(self.in_shape, jnp.result_type(y)))(y)
         return x
 

@@ -79,10 +79,16 @@ class AnalyticPrior(DiffusionDistribution):
         self.means = means
         self.eigenvalues, self.basis, self.rest = spectrum
         name = type(self).__name__
+        if _is_concrete(means, log_weights) and not np.all(np.isfinite(means)):
+            raise InputError(f"{name}: the means have NaN or infinite entries")
         for variances in (self.eigenvalues, self.rest):
-            if _is_concrete(variances) and not np.all(np.asarray(variances) > 0):
+            if not _is_concrete(variances):
+                continue
+            values = np.asarray(variances)
+            if not np.all((values > 0) & np.isfinite(values)):
                 raise InputError(
-                    f"{name}: a covariance is not positive definite; every variance must be > 0"
+                    f"{name}: a covariance is not positive definite; every variance must be > 0,"
+                    " and finite"
                 )
         if schedule is None:
             schedule = self._fitting_schedule()

@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
+from smcdiff.errors import InputError
 from smcdiff.kernels import Kernel
 from smcdiff.schedules import Level, Schedule
 from smcdiff.transitions import Transition
@@ -33,6 +34,11 @@ class DiffusionDistribution(dist.Distribution):
 
     def __init__(self, schedule: Schedule, event_shape: tuple[int, ...]):
         """Sets the schedule and the event shape."""
+        if jax.tree.leaves(schedule) == [schedule]:
+            raise InputError(
+                f"{type(self).__name__}: the schedule's class {type(schedule).__name__} is no"
+                " pytree; decorate it with smcdiff.pytrees.pytree"
+            )
         self.schedule = schedule
         super().__init__(batch_shape=(), event_shape=tuple(event_shape), validate_args=False)
 

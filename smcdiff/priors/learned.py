@@ -105,13 +105,17 @@ class DenoisingError:
 class DiffusionPrior(DiffusionDistribution):
     """A prior learned by denoising.
 
+    Sampling starts from N(0, sigma_T^2 I), as if nothing of the data were left at ``t_max``: data
+    must be centred and scaled so that alpha_T times them is small beside sigma_T (within [-1, 1],
+    say, as images usually are, or of unit variance), or the draws are biased towards 0.
+
     Args:
         denoiser: ``denoiser(x, t)``, the network's raw output for one event x of ``event_shape``
             and a scalar t in the schedule's time. A pytree (its arrays then enter jit as
             arguments) or a plain function, which is compiled once with all that it reads: where
             parameters change later, give ``jax.tree_util.Partial(function, parameters)``.
         schedule: noise schedule; its ``t_min``, ``t_max`` bound the sampler's grid.
-        event_shape: shape of one event.
+        event_shape: shape of one event (an integer is one axis).
         prediction: what the output means: `X0Prediction`, `EpsPrediction` or `VPrediction`.
         data_variance: variance of the data along the direction in which they vary most (largest
             eigenvalue of their covariance), in squared data units. It sets how far twists are
@@ -121,7 +125,8 @@ class DiffusionPrior(DiffusionDistribution):
         num_steps: steps of ``sample``.
 
     Raises:
-        InputError: a denoiser whose output has another shape than the event.
+        InputError: a denoiser whose output has another shape than the event, no prediction, or a
+            ``data_variance`` of which more than a tenth of the noise's is left at ``t_max``.
     """
 
     denoiser: Any
@@ -140,8 +145,17 @@ class DiffusionPrior(DiffusionDistribution):
         num_steps: int = 100,
     ):
         """See the class."""
+        if prediction is None:
+            prediction = X0Prediction()
+        if not hasattr(prediction, "denoised"):
+            raise InputError(
+                f"DiffusionPrior: prediction is {prediction!r}; pass an object, for example"
+                " priors.EpsPrediction()"
+            )
+        if isinstance(event_shape, int):
+            event_shape = (event_shape,)
         self.denoiser = with_structure(denoiser)
-        self.prediction = X0Prediction() if prediction is None else prediction
+        self.prediction = prediction
         self.data_variance = jnp.asarray(data_variance)
         self.denoising_error = denoising_error
         self.num_steps = num_steps
@@ -155,10 +169,18 @@ class DiffusionPrior(DiffusionDistribution):
                 f"DiffusionPrior: denoiser(x, t) fails on x of shape {self.event_shape}:"
                 f" {first_line(error)}"
             ) from error
-        if output.shape != self.event_shape:
+        found = getattr(output, "shape", type(output).__name__)
+        if found != self.event_shape:
             raise InputError(
-                f"DiffusionPrior: the denoiser returns shape {output.shape} for an event of shape"
-                f" {self.event_shape}; it must return the event's shape"
+                f"DiffusionPrior: the denoiser returns shape {found} for an event of shape"
+                f" {self.event_shape}; it must return one array of the event's shape"
+            )
+        left = jnp.exp(schedule.log_snr(schedule.t_max)) * self.data_variance
+        if not isinstance(left, Tracer) and left > 0.1:
+            raise InputError(
+                f"DiffusionPrior: at t_max the data have {left:.2g} times the variance of the noise"
+                " (data_variance times the signal-to-noise ratio), but sampling starts from noise"
+                " alone; scale the data, or take a larger t_max"
             )
 
     def denoise(self, x: Float[Array, "*event"], t: Float[Array, ""]) -> Float[Array, "*event"]:

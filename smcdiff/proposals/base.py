@@ -141,7 +141,7 @@ class Proposal:
         self, model: ReverseModel, shared: Any, x: Float[Array, " d"], step: Array
     ) -> tuple[Float[Array, ""], Guide]:
         """Log psi_t(x) at level ``step`` and what ``propose`` needs; one network evaluation."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define guide")
 
     def law(
         self,
@@ -152,7 +152,7 @@ class Proposal:
         step: Array,
     ) -> Change:
         """The law q of x_s at level ``step + 1``, where its density can be had at any x_s."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define law or propose")
 
     def propose(
         self,

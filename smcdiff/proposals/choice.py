@@ -34,12 +34,6 @@ def _has_gradient(problem: Problem) -> bool:
     return bool(jnp.any(usable))
 
 
-def _can_be_zero(problem: Problem) -> bool:
-    """Whether the likelihood is zero at some of the points at which models are probed."""
-    points = probe_points(problem.prior, 16)
-    return bool(jnp.any(jnp.isneginf(jax.vmap(problem.log_likelihood)(points))))
-
-
 def choose(problem: Problem) -> tuple[Proposal, str]:
     """The proposal for a problem, and one sentence saying why.
 
@@ -76,6 +70,4 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
         )
     if _has_gradient(problem):
         return Twisted(), "the observation is not linear-Gaussian, but differentiable"
-    if _can_be_zero(problem):  # a power of it says little at a guess that it excludes
-        return Bootstrap(), "the likelihood has no usable gradient, and excludes some x"
-    return Bootstrap(temper=0.5), "the likelihood has no usable gradient"
+    return Bootstrap(), "the likelihood has no usable gradient"

@@ -25,7 +25,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
-from smcdiff.gaussian import LOG_2PI, inverse_lower, log_normal_cholesky
+from smcdiff.gaussian import (
+    LOG_2PI,
+    MOST_LOST,
+    inverse_lower,
+    log_normal_cholesky,
+    lost_digits,
+)
 from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import require_linear
@@ -47,6 +53,14 @@ class _Guide(NamedTuple):
     denoised: Float[Array, " d"]
     residual: Float[Array, " m"]
     rows: Float[Array, "m d"]
+
+
+@jax.jit
+def _lost_digits(model: ReverseModel) -> Float[Array, ""]:
+    """Of the twist at the highest noise, for a prior as wide in all directions as on average."""
+    matrix = model.problem.matrix()
+    joint = model.problem.prior.average_spread(model.level(0)) * (matrix @ matrix.T)
+    return lost_digits(jnp.linalg.cholesky(joint + jnp.eye(joint.shape[0], dtype=joint.dtype)))
 
 
 def _positive(matrix: Float[Array, "m m"], model: ReverseModel) -> Float[Array, "m m"]:
@@ -85,6 +99,13 @@ class MomentMatched(Proposal):
                 f"MomentMatched: {problem.num_observations} observations need as many"
                 f" vector-Jacobian products a step, above max_observations={self.max_observations};"
                 " use proposals.KrylovMomentMatched() or Twisted(), or raise max_observations"
+            )
+
+        if problem.num_observations > 1 and _lost_digits(model) > MOST_LOST:
+            raise InputError(
+                "MomentMatched: the prior is so wide beside the noise, and the observations overlap"
+                f" so much, that densities lose their digits in {jnp.result_type(float)}; call"
+                " jax.config.update('jax_enable_x64', True), or use proposals.Twisted()"
             )
 
     def prepare(self, key, model):

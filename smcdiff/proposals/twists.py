@@ -6,27 +6,30 @@ wide, at the cost of more evaluations of the likelihood and none of the network:
 
 * a linear-Gaussian observation has its noise widened, ``sigma_y^2 + spread_t |a_i|^2`` for row a_i
   of the operator, which is the average of p(y_i given x_0) over N(m, spread_t I);
-* a Gaussian one of a nonlinear mean, up to 64 entries, has its mean linearised at m;
-* any other is tempered, entry by entry, by how far its log likelihood varies over fixed points of
-  N(m, spread_t I); see `Tempering`.
+* any other is tempered by how far its log likelihood varies over fixed points of N(m, spread_t I);
+  see `Tempering`.
 
 Any function of x_t makes consistent weights, as long as numerator and denominator are the same one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from smcdiff.model.linearity import probe_points
 from smcdiff.proposals.base import ReverseModel
 from smcdiff.proposals.linear import row_norms
 from smcdiff.schedules import Level
 
-_FEW_OBSERVATIONS = 64
-"""Up to here the d_y gradients of the mean (not of the network) cost little."""
+_FEW_TERMS = 64
+"""Up to here each term's largest value is sought by climbing, which costs a climb a term."""
+_NUM_CLIMBS, _NUM_STARTS, _STRIDE = 200, 256, 0.05
 NUM_POINTS = 32
 """Of a tempered twist; with 8 the log evidence was off twice as far."""
 _NUM_PEAK_DRAWS = 16
@@ -39,14 +42,12 @@ class Widening(NamedTuple):
     log_normaliser: Float[Array, ""]
 
 
-class LocalWidening(NamedTuple):
-    """Marks a twist that is widened by the slope of a nonlinear mean where it is evaluated."""
-
-
 class Tempering(NamedTuple):
     """The points of a tempered twist.
 
-    With l_i(x) the log likelihood of entry i, z_j the points, and averages over j,
+    The log likelihood is a sum of terms l_i: its entries, or itself where it has more entries than
+    x, which then see the same of x, so that it varies far more than each of them tells. With z_j
+    the points, and averages over j,
 
         log psi_t(x_t) = sum_i beta_i (mean_j l_i(m + spread_t^{1/2} z_j) - peak_i) + peak_i
                          + log(beta_i) / 2,
@@ -59,15 +60,17 @@ class Tempering(NamedTuple):
 
     Attributes:
         points: (J, d), pairs of opposite signs.
-        peaks: (n,) about the largest log likelihood of each entry: as beta_i differs from particle
-            to particle, a log density is only tempered well if it is measured from its top.
+        peaks: (n,) the largest value of each term: as beta_i differs from particle to particle, a
+            log density is only tempered well if it is measured from its top. With a top that no x
+            reaches, that of data that misfit the model, particles would be favoured for how steep
+            the likelihood is where they are.
     """
 
     points: Float[Array, "j d"]
     peaks: Float[Array, " n"]
 
 
-Widened = Widening | LocalWidening | Tempering
+Widened = Widening | Tempering
 """What all particles share of a twist that is not plain."""
 
 
@@ -89,13 +92,50 @@ def widening(key: PRNGKeyArray, model: ReverseModel, num_points: int = NUM_POINT
     problem = model.problem
     if problem.linear:
         return Widening(row_norms(model), problem.log_normaliser())
-    if problem.gaussian and problem.num_observations <= _FEW_OBSERVATIONS:
-        return LocalWidening()
     key_points, key_peaks = jax.random.split(key)
     half = jax.random.normal(key_points, (num_points // 2, model.size))
-    typical = model.denoise(problem.prior.terminal().mean, model.level(0))
-    peaks = problem.entrywise_peak(key_peaks, model.event(typical), _NUM_PEAK_DRAWS)
+    terms = _terms(model)
+    origin = jnp.zeros((model.size,))
+    if terms.eval_shape(origin).shape[0] <= _FEW_TERMS:
+        peaks = _largest(terms, probe_points(problem.prior, _NUM_STARTS))
+    else:
+        typical = model.denoise(problem.prior.terminal().mean, model.level(0))
+        peaks = problem.entrywise_peak(key_peaks, model.event(typical), _NUM_PEAK_DRAWS)
     return Tempering(jnp.concatenate([half, -half]), peaks)
+
+
+def _terms(model: ReverseModel) -> Callable[[Float[Array, " d"]], Float[Array, " n"]]:
+    """The terms of the log likelihood that are tempered on their own; see `Tempering`."""
+
+    @jax.jit
+    def terms(x):
+        entries = model.problem.entrywise_log_twist(model.event(x))
+        return entries if entries.size <= model.size else jnp.sum(entries, keepdims=True)
+
+    return terms
+
+
+def _largest(terms: Callable, starts: Float[Array, " s *event"]) -> Float[Array, " n"]:
+    """The largest value of each term over x: by Adam, from the best of some starts."""
+    starts = starts.reshape(len(starts), -1)
+    values = jax.lax.map(terms, starts, batch_size=32)
+    values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
+    optimiser = optax.adam(_STRIDE * jnp.std(starts))
+
+    def climb(index, x, value):
+        slope = jax.value_and_grad(lambda x: -terms(x)[index])
+
+        def step(state, _):
+            x, memory, best = state
+            loss, gradient = slope(x)
+            update, memory = optimiser.update(gradient, memory)
+            return (x + update, memory, jnp.where(-loss > best, -loss, best)), None
+
+        (_, _, best), _ = jax.lax.scan(step, (x, optimiser.init(x), value), length=_NUM_CLIMBS)
+        return best
+
+    first, top = jnp.argmax(values, axis=0), jnp.max(values, axis=0)
+    return jax.vmap(climb)(jnp.arange(len(top)), starts[first], top)
 
 
 def log_twist(
@@ -105,8 +145,6 @@ def log_twist(
     if wide is None:
         return Twist(model.problem.log_twist(model.event(denoised)))
     spread = model.problem.prior.spread(t)
-    if isinstance(wide, LocalWidening):
-        return _log_local_average(model, denoised, spread)
     if isinstance(wide, Tempering):
         return Twist(_log_tempered(model, wide, denoised, spread))
     variances = 1.0 + spread * wide.row_norms
@@ -114,26 +152,12 @@ def log_twist(
     return Twist(wide.log_normaliser - 0.5 * jnp.sum(jnp.log(variances)) - room, room)
 
 
-def _log_local_average(model: ReverseModel, denoised: Float[Array, " d"], spread) -> Twist:
-    """The widened twist of a Gaussian observation whose mean is linearised at the denoised mean."""
-    residual = model.problem.whitened(model.event(denoised))
-    # Held fixed in gradients, as in Gauss-Newton: no second derivatives of the mean.
-    slopes = jax.jacrev(lambda x: model.problem.whitened(model.event(x)))(denoised)
-    variances = 1.0 + spread * jax.lax.stop_gradient(jnp.sum(slopes**2, axis=1))
-    room = 0.5 * jnp.sum(residual**2 / variances)
-    constant = model.problem.log_normaliser(model.event(denoised))
-    return Twist(constant - 0.5 * jnp.sum(jnp.log(variances)) - room, room)
-
-
 def _log_tempered(model: ReverseModel, wide: Tempering, denoised: Float[Array, " d"], spread):
     """The tempered twist; see `Tempering`."""
-
-    def entries(x):
-        return model.problem.entrywise_log_twist(model.event(x))
-
-    around = jax.vmap(entries)(denoised + jnp.sqrt(spread) * wide.points)
+    terms = _terms(model)
+    around = jax.vmap(terms)(denoised + jnp.sqrt(spread) * wide.points)
     # Held fixed in gradients: there the log likelihood is followed, not its variation.
-    changes = jax.lax.stop_gradient(around - entries(denoised))
+    changes = jax.lax.stop_gradient(around - terms(denoised))
     power = 1.0 / jnp.sqrt(1.0 + 4.0 / 3.0 * jnp.mean(changes**2, axis=0))
     tempered = power * (jnp.mean(around, axis=0) - wide.peaks) + wide.peaks
     return jnp.sum(tempered + 0.5 * jnp.log(power))

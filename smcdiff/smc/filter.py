@@ -118,8 +118,8 @@ def particle_filter(
     """Runs a particle filter. Traceable: jit it with all but ``key`` and ``model`` static.
 
     Args:
-        key: random key; the same key gives the same numbers whatever ``batch_size``, ``collect``
-            and ``progress``.
+        key: random key; the same key gives the same random numbers whatever ``batch_size``,
+            ``collect`` and ``progress``; matrix products of other sizes may round differently.
         model: the Feynman-Kac model, on one particle.
         num_particles: N, a chain.
         num_steps: T; there are T + 1 weightings, at t = 0, ..., T.

@@ -44,7 +44,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from smcdiff.errors import InputError, did_you_mean
+from smcdiff.errors import InputError, did_you_mean, first_line
 
 Resampler = Callable[[PRNGKeyArray, Float[Array, " n"], int], Int[Array, " m"]]
 
@@ -164,6 +164,7 @@ def get(resampler: str | Resampler) -> Resampler:
         InputError: an unknown name.
     """
     if callable(resampler):
+        _check(resampler)
         return resampler
     if resampler not in _NAMED:
         raise InputError(
@@ -171,6 +172,24 @@ def get(resampler: str | Resampler) -> Resampler:
             " function (rng_key, weights, num_samples) -> indices"
         )
     return _NAMED[resampler]
+
+
+def _check(resampler: Resampler) -> None:
+    """Raises ``InputError`` where a user's function does not return as many indices as asked."""
+    weights = jax.ShapeDtypeStruct((8,), jnp.result_type(float))
+    try:
+        indices = jax.eval_shape(lambda key, w: resampler(key, w, 5), jax.random.key(0), weights)
+    except TypeError as error:
+        raise InputError(
+            f"resampling: the function fails on (rng_key, weights, num_samples) under jax.jit"
+            f" ({first_line(error)})"
+        ) from error
+    shape, dtype = getattr(indices, "shape", None), getattr(indices, "dtype", float)
+    if shape != (5,) or not jnp.issubdtype(dtype, jnp.integer):
+        raise InputError(
+            f"resampling: of 8 weights and num_samples = 5 the function makes {indices}; it must"
+            " return num_samples indices, integers"
+        )
 
 
 def returns_sorted(resampler: Resampler) -> bool:

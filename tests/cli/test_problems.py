@@ -53,6 +53,16 @@ def test_masks():
     assert random is not None and len(random) == 16 * 3 and len({*(random // 3)}) == 16
 
 
+@pytest.mark.parametrize("hidden", [np.nan, -999.0, np.inf])
+def test_what_is_hidden_may_hold_anything(here, hidden):
+    """A file marks bad pixels as it likes; one channel's alone, too."""
+    for options, seen in (({"hide": "top"}, np.s_[4:]), ({"hide_channels": "0"}, np.s_[..., 1:])):
+        image = np.full_like(X, hidden)
+        image[seen] = X[seen]
+        y = measured("inpaint", **options).read(saved("a.npy", image), None, 0.1)
+        np.testing.assert_allclose(y, X[seen].ravel(), atol=1e-6)
+
+
 def test_masks_of_each_channel_from_files(here):
     mask = RANDOM.random(SHAPE) < 0.5
     np.testing.assert_array_equal(apply("inpaint", mask=saved("m.npy", mask)), X[mask])

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 
-from smcdiff.model import read
+from smcdiff.errors import InputError
+from smcdiff.model import arguments, read
 from smcdiff.priors import DiffusionPrior, Gaussian
 from smcdiff.schedules import OrnsteinUhlenbeck
 from tests.model.models import X
@@ -54,3 +56,26 @@ def test_prior_of_the_site_is_a_leaf():
 
     problem = read(model, (jnp.ones(3),))
     assert any(leaf is weights for leaf in jax.tree.leaves(problem))
+
+
+def test_arrays_of_files():
+    """Big-endian numbers, as FITS files have them, and extended precision."""
+    y = np.array([1.0, 2.0])
+    for given in (y.astype(">f4"), y.astype(">f8"), y.astype(">i4"), y.astype(np.longdouble)):
+        (found,), _ = arguments.split((given,), {})
+        np.testing.assert_array_equal(found, y)
+
+
+def test_an_array_that_was_changed_in_place_is_read_anew():
+    y = np.zeros(3)
+    (before,), _ = arguments.split((y,), {})
+    y[:] = 1.0
+    (after,), _ = arguments.split((y,), {})
+    np.testing.assert_array_equal(before, 0.0)
+    np.testing.assert_array_equal(after, 1.0)
+
+
+def test_masked_arrays_are_refused():
+    values = np.ma.masked_invalid([1.0, np.nan])
+    with pytest.raises(InputError, match="whose mask JAX would drop.*numpyro.handlers.mask"):
+        arguments.split((values,), {})

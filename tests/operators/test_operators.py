@@ -158,3 +158,11 @@ BAD = [
 def test_bad_input(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_complex_images_are_refused():
+    operator = operators.MaskedFourier.of(np.ones((4, 4), bool), (4, 4, 1))
+    with pytest.raises(InputError, match="the input is complex"):
+        operator(jnp.ones((4, 4, 1)) + 1j)
+    with pytest.raises(InputError, match="the input is complex"):
+        operator.adjoint(jnp.ones(operator.out_shape) + 1j)

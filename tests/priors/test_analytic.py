@@ -157,6 +157,8 @@ BAD = [
         lambda: priors.GaussianMixture.of_factors(WEIGHTS, MEANS, jnp.ones((2, 3, 1)), 0.0),
         "positive definite",
     ),
+    (lambda: priors.Gaussian(jnp.array([jnp.nan, 0.0]), 1.0), "means have NaN"),
+    (lambda: priors.Gaussian(jnp.zeros(2), jnp.inf), "must be > 0, and finite"),
     (
         lambda: priors.GaussianMixture(WEIGHTS, jnp.zeros((2, 2)), jnp.eye(2) + 1.0),
         r"may be variances .*\(2, 2, 2\)",

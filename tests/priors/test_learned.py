@@ -83,3 +83,33 @@ def test_failing_denoiser_without_a_word():
 def test_failing_denoiser():
     with pytest.raises(InputError, match="fails on x of shape"):
         priors.DiffusionPrior(lambda x, t: x @ jnp.ones((5, 5)), SCHEDULE, (3,))
+
+
+class _NoPytree(schedules.Cosine):
+    """A schedule whose class was not registered."""
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: priors.DiffusionPrior(lambda x, t: (x, x), SCHEDULE, (3,)), "one array"),
+        (lambda: priors.DiffusionPrior(lambda x, t: x, SCHEDULE, (3,), "eps"), "prediction is"),
+        (
+            lambda: priors.DiffusionPrior(lambda x, t: x, _NoPytree(), (3,)),
+            "schedule's class _NoPytree is no pytree",
+        ),
+        (
+            lambda: priors.DiffusionPrior(
+                lambda x, t: x, schedules.Cosine(), (3,), data_variance=2500.0
+            ),
+            "scale the data, or take a larger t_max",
+        ),
+    ],
+)
+def test_bad_input(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_event_of_one_axis():
+    assert priors.DiffusionPrior(lambda x, t: x, SCHEDULE, 3).event_shape == (3,)

@@ -65,11 +65,6 @@ def test_gradient_where_the_prior_is():
     assert proposals.choose(read(model, (jnp.full(2, 4.4),)))[0] == proposals.Twisted()
 
 
-def test_likelihood_that_excludes_some_x():
-    proposal, reason = proposals.choose(read(constrained))
-    assert proposal == proposals.Bootstrap() and "excludes" in reason
-
-
 @pytest.mark.parametrize("temper", [0.0, 0.3])
 def test_evidence_of_a_constraint(temper):
     """Mean over 200 chains within 3 standard errors: a guess that is excluded kills no particle."""

@@ -1,5 +1,7 @@
 """Resamplers: unbiased, accurate in float32, and never a particle of weight zero."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,6 +120,9 @@ def test_no_gradient_flows():
 
 def test_names():
     assert resampling.get("residual") is resampling.residual
-    assert resampling.get(len) is len
+    function = functools.partial(resampling.residual)
+    assert resampling.get(function) is function
+    with pytest.raises(InputError, match="the function fails on"):
+        resampling.get(len)
     with pytest.raises(InputError, match="did you mean 'systematic'"):
         resampling.get("sistematic")
