@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.model.linearity import probe_points
@@ -125,6 +124,8 @@ def _terms(model: ReverseModel) -> Callable[[Float[Array, " d"]], Float[Array, "
 
 def _largest(terms: Callable, starts: Float[Array, " s *event"]) -> Float[Array, " n"]:
     """The largest value of each term over x: by Adam, from the best of some starts."""
+    import optax  # a seventh of the package's import time, for likelihoods that are not Gaussian
+
     starts = starts.reshape(len(starts), -1)
     values = jax.lax.map(terms, starts, batch_size=32)
     values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
