@@ -22,12 +22,12 @@ class Twisted(Proposal):
     Consistent. The plain twist (``widen=False``) is far too sure at high noise. Where the
     observation is linear-Gaussian its noise is widened by the spread of x_0 given x_t, ``sigma_y^2
     + spread_t |a_i|^2`` for row a_i of the operator; for a Gaussian observation of a nonlinear
-    mean, up to 64 entries and no more than x has, a_i is the mean's gradient at m(x_t). With
-    either, the tilt is no longer than Polyak's step: where the operator's rows overlap, as a blur's
-    do, the twist is surer than its rows, and the whole gradient would lead farther away from level
-    to level. The twist of any other observation is tempered by how far its log likelihood varies
-    around m(x_t), entry by entry, or as a whole where it has more entries than x
-    (`smcdiff.proposals.twists.Tempering`).
+    mean with up to 64 entries a_i is the mean's gradient at m(x_t). With either, the tilt is no
+    longer than Polyak's step: where the operator's rows overlap, as a blur's do, the twist is surer
+    than its rows, and the whole gradient would lead farther away from level to level. The twist of
+    any other observation is tempered by how far its log likelihood varies around m(x_t), entry by
+    entry, or as a whole where x has at most 8 dimensions and fewer than there are entries, Gaussian
+    ones included (`smcdiff.proposals.twists.Tempering`).
 
     Cost: one network evaluation and one vector-Jacobian product a particle and step; where the
     twist is tempered, ``num_points + 1`` evaluations of the likelihood and as many of its gradient,

@@ -6,8 +6,8 @@ wide, at the cost of more evaluations of the likelihood and none of the network:
 
 * a linear-Gaussian observation has its noise widened, ``sigma_y^2 + spread_t |a_i|^2`` for row a_i
   of the operator, which is the average of p(y_i given x_0) over N(m, spread_t I);
-* a Gaussian one of a nonlinear mean, with few entries and no more than x has, has its mean
-  linearised at m;
+* a Gaussian one of a nonlinear mean, with few entries, has its mean linearised at m, unless x has
+  few dimensions and fewer than there are entries;
 * any other is tempered by how far its log likelihood varies over fixed points of N(m, spread_t I);
   see `Tempering`.
 
@@ -30,6 +30,8 @@ from smcdiff.schedules import Level
 
 _FEW_TERMS = 64
 """Up to here the gradients of a mean, or a climb to the largest value of each term, cost little."""
+_FEW_DIMENSIONS = 8
+"""With 16, and twice as many entries, tempering entry by entry is the better."""
 _NUM_CLIMBS, _NUM_STARTS, _STRIDE = 200, 256, 0.05
 NUM_POINTS = 32
 """Of a tempered twist; with 8 the log evidence was off twice as far."""
@@ -50,9 +52,9 @@ class LocalWidening(NamedTuple):
 class Tempering(NamedTuple):
     """The points of a tempered twist.
 
-    The log likelihood is a sum of terms l_i: its entries, or itself where it has more entries than
-    x, which then see the same of x, so that it varies far more than each of them tells. With z_j
-    the points, and averages over j,
+    The log likelihood is a sum of terms l_i: its entries, or itself where x has few dimensions and
+    fewer than it has entries, which then see the same of x, so that it varies far more than each of
+    them tells. With z_j the points, and averages over j,
 
         log psi_t(x_t) = sum_i beta_i (mean_j l_i(m + spread_t^{1/2} z_j) - peak_i) + peak_i
                          + log(beta_i) / 2,
@@ -97,7 +99,8 @@ def widening(key: PRNGKeyArray, model: ReverseModel, num_points: int = NUM_POINT
     problem = model.problem
     if problem.linear:
         return Widening(row_norms(model), problem.log_normaliser())
-    if problem.gaussian and problem.num_observations <= min(model.size, _FEW_TERMS):
+    few = problem.num_observations <= _FEW_TERMS
+    if problem.gaussian and few and not _as_a_whole(model, problem.num_observations):
         return LocalWidening()
     key_points, key_peaks = jax.random.split(key)
     half = jax.random.normal(key_points, (num_points // 2, model.size))
@@ -111,13 +114,18 @@ def widening(key: PRNGKeyArray, model: ReverseModel, num_points: int = NUM_POINT
     return Tempering(jnp.concatenate([half, -half]), peaks)
 
 
+def _as_a_whole(model: ReverseModel, num_entries: int) -> bool:
+    """Whether a log likelihood is one term, and not a term an entry."""
+    return model.size <= _FEW_DIMENSIONS and num_entries > model.size
+
+
 def _terms(model: ReverseModel) -> Callable[[Float[Array, " d"]], Float[Array, " n"]]:
     """The terms of the log likelihood that are tempered on their own; see `Tempering`."""
 
     @jax.jit
     def terms(x):
         entries = model.problem.entrywise_log_twist(model.event(x))
-        return entries if entries.size <= model.size else jnp.sum(entries, keepdims=True)
+        return jnp.sum(entries, keepdims=True) if _as_a_whole(model, entries.size) else entries
 
     return terms
 
@@ -129,7 +137,7 @@ def _largest(terms: Callable, starts: Float[Array, " s *event"]) -> Float[Array,
     starts = starts.reshape(len(starts), -1)
     values = jax.lax.map(terms, starts, batch_size=32)
     values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
-    optimiser = optax.adam(_STRIDE * jnp.std(starts))
+    optimiser = optax.adam(_STRIDE * jnp.mean(jnp.std(starts, axis=0)))
 
     def climb(index, x, value):
         slope = jax.value_and_grad(lambda x: -terms(x)[index])
