@@ -21,6 +21,12 @@ def inverse_lower(cholesky: Float[Array, "m m"]) -> Float[Array, "m m"]:
     return jsl.solve_triangular(cholesky, identity, lower=True)
 
 
+def each_times(matrices: Float[Array, "#k m m"], vectors: Float[Array, "k m"]) -> Array:
+    """The product of each component's matrix, or of the one of all, and its vector; (K, m)."""
+    matrices = jnp.broadcast_to(matrices, (vectors.shape[0], *matrices.shape[1:]))
+    return jnp.einsum("kmn,kn->km", matrices, vectors)
+
+
 def lost_digits(cholesky: Float[Array, "*k m m"]) -> Float[Array, ""]:
     """The largest relative rounding error of a squared pivot: of what log densities are made of.
 

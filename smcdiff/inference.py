@@ -45,6 +45,49 @@ def _check_key(key: Any) -> None:
         raise InputError(f"SMC: the random key is {key!r}; pass jax.random.key(0), for example")
 
 
+def _check_counts(num_particles, num_steps, num_chains, batch_size) -> None:
+    """Raises ``InputError`` unless the numbers of `SMC` are whole, and at least 1."""
+    positive = {"num_particles": num_particles, "num_chains": num_chains}
+    if batch_size is not None:
+        positive["batch_size"] = batch_size
+    for name, value in {**positive, "num_steps": num_steps}.items():
+        if not isinstance(value, (int, np.integer)) or value > _MOST:
+            raise InputError(
+                f"SMC: {name} is {value!r}; it must be a whole number, at most {_MOST}"
+            )
+    for name, value in positive.items():
+        if value < 1:
+            raise InputError(f"SMC: {name} is {value}; it must be at least 1")
+    if num_steps < 2:
+        raise InputError(f"SMC: num_steps is {num_steps}; a time grid needs at least 2 steps")
+
+
+def _check_objects(proposal, kernel, grid, ess_threshold) -> None:
+    """Raises ``InputError`` where a setting of `SMC` is not what it must be."""
+    is_number = isinstance(ess_threshold, (int, float, np.number))
+    if not callable(ess_threshold) and not (is_number and 0.0 <= ess_threshold <= 1.0):
+        raise InputError(
+            f"SMC: ess_threshold is {ess_threshold!r}; it must lie in [0, 1], or be a function"
+            " of the log-SNR"
+        )
+    for name, value, method, example in (
+        ("kernel", kernel, "check", "kernels.DDIM()"),
+        ("grid", grid, "__call__", "schedules.Karras()"),
+    ):
+        if value is not None and (isinstance(value, type) or not hasattr(value, method)):
+            raise InputError(f"SMC: {name} is {value!r}; pass an object, for example {example}")
+    if proposal is not None and not isinstance(proposal, Proposal):
+        raise InputError(
+            f"SMC: proposal is {proposal!r}; pass an object of smcdiff.proposals, for example"
+            " proposals.Twisted()"
+        )
+    if jax.tree_util.all_leaves([proposal]):
+        raise InputError(
+            f"SMC: the class {type(proposal).__name__} is no pytree; make it a frozen dataclass"
+            " and decorate it with smcdiff.pytrees.pytree"
+        )
+
+
 @contextmanager
 def _naming_item(index: int):
     """Puts the item of a batch into the message of an error."""
@@ -119,42 +162,9 @@ class SMC:
         store_ancestors: bool = False,
     ):
         """See the class."""
-        positive = {"num_particles": num_particles, "num_chains": num_chains}
-        if batch_size is not None:
-            positive["batch_size"] = batch_size
-        for name, value in {**positive, "num_steps": num_steps}.items():
-            if not isinstance(value, (int, np.integer)) or value > _MOST:
-                raise InputError(
-                    f"SMC: {name} is {value!r}; it must be a whole number, at most {_MOST}"
-                )
+        _check_counts(num_particles, num_steps, num_chains, batch_size)
         num_particles, num_steps, num_chains = int(num_particles), int(num_steps), int(num_chains)
-        for name, value in positive.items():
-            if value < 1:
-                raise InputError(f"SMC: {name} is {value}; it must be at least 1")
-        if num_steps < 2:
-            raise InputError(f"SMC: num_steps is {num_steps}; a time grid needs at least 2 steps")
-        is_number = isinstance(ess_threshold, (int, float, np.number))
-        if not callable(ess_threshold) and not (is_number and 0.0 <= ess_threshold <= 1.0):
-            raise InputError(
-                f"SMC: ess_threshold is {ess_threshold!r}; it must lie in [0, 1], or be a function"
-                " of the log-SNR"
-            )
-        for name, value, method, example in (
-            ("kernel", kernel, "check", "kernels.DDIM()"),
-            ("grid", grid, "__call__", "schedules.Karras()"),
-        ):
-            if value is not None and (isinstance(value, type) or not hasattr(value, method)):
-                raise InputError(f"SMC: {name} is {value!r}; pass an object, for example {example}")
-        if proposal is not None and not isinstance(proposal, Proposal):
-            raise InputError(
-                f"SMC: proposal is {proposal!r}; pass an object of smcdiff.proposals, for example"
-                " proposals.Twisted()"
-            )
-        if jax.tree.leaves(proposal) == [proposal] and proposal is not None:
-            raise InputError(
-                f"SMC: the class {type(proposal).__name__} is no pytree; make it a frozen dataclass"
-                " and decorate it with smcdiff.pytrees.pytree"
-            )
+        _check_objects(proposal, kernel, grid, ess_threshold)
         self.model = model
         self.proposal = proposal
         self.num_steps = num_steps

@@ -41,8 +41,7 @@ def pytree(cls: Class) -> Class:
 
 def with_structure(function: Any) -> Any:
     """A plain function as a pytree without leaves; a pytree, or None, as it is."""
-    leaves = jax.tree.leaves(function)
-    plain = len(leaves) == 1 and leaves[0] is function
+    plain = jax.tree_util.all_leaves([function])
     return jax.tree_util.Partial(function) if plain else function
 
 

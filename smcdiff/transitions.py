@@ -28,14 +28,8 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smcdiff.changed import Conditioned, Noise, Tilted
-from smcdiff.gaussian import LOG_2PI, inverse_lower
+from smcdiff.gaussian import LOG_2PI, each_times, inverse_lower
 from smcdiff.pytrees import pytree
-
-
-def _each_times(matrices: Float[Array, "#k m m"], vectors: Float[Array, "k m"]) -> Array:
-    """The product of each component's matrix, or of the one of all, and its vector; (K, m)."""
-    matrices = jnp.broadcast_to(matrices, (vectors.shape[0], *matrices.shape[1:]))
-    return jnp.einsum("kmn,kn->km", matrices, vectors)
 
 
 @pytree
@@ -193,14 +187,22 @@ class Transition:
         constant = x.shape[0] * LOG_2PI
         return logsumexp(self.log_weights - 0.5 * (quadratics + log_dets + constant))
 
-    def mahalanobis(self, x: Float[Array, " d"]) -> tuple[Float[Array, " k"], Float[Array, "#k"]]:
-        """Squared Mahalanobis distances of x to the components, and their log determinants."""
+    def mahalanobis(
+        self, x: Float[Array, " d"], inside: Float[Array, "k q"] | None = None
+    ) -> tuple[Float[Array, " k"], Float[Array, "#k"]]:
+        """Squared Mahalanobis distances of x to the components, and their log determinants.
+
+        Args:
+            x: (d,).
+            inside: x from ``offset + means[k]`` in ``basis[k]``, where that is known already.
+        """
         centred = x - self.offset - self.means
         spread = jnp.broadcast_to(self.eigenvalues, (self.eigenvalues.shape[0], self._rank))
         log_dets = jnp.sum(jnp.log(spread), axis=-1)
         if self.basis is None:
             return jnp.sum(centred**2 / spread, axis=-1), log_dets
-        inside = jnp.einsum("kde,kd->ke", self.basis, centred)
+        if inside is None:
+            inside = jnp.einsum("kde,kd->ke", self.basis, centred)
         from_mean = inside if self.along is None else inside - self.along
         quadratics = jnp.sum(from_mean**2 / spread, axis=-1)
         if self._low_rank:
@@ -314,7 +316,7 @@ class Transition:
         log_dets = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)), axis=1)
         noise = Noise(factors[-1], inverses[-1], log_dets[-1])
         inverses, log_dets = inverses[:-1], log_dets[:-1]
-        white = _each_times(inverses, misfits)
+        white = each_times(inverses, misfits)
         log_normals = -0.5 * jnp.sum(white**2, axis=1) - log_dets
         log_weights = self.log_weights + log_normals - 0.5 * residual.shape[0] * LOG_2PI
         shared = (gains[0], inverses[0]) if gains.shape[0] == 1 else None
@@ -383,7 +385,7 @@ class Transition:
         joint = joint / (scales[:, :, None] * scales[:, None, :]) + jnp.diag(rounding)
         factors = jnp.linalg.cholesky(joint)
         inverses = jax.vmap(inverse_lower)(factors) / scales[:, None, :]
-        white = _each_times(inverses, misfits)
+        white = each_times(inverses, misfits)
         diagonals = jnp.diagonal(factors, axis1=1, axis2=2) * scales
         log_dets = jnp.sum(jnp.log(diagonals), axis=1)
         log_normals = -0.5 * (jnp.sum(white**2, axis=1) + jnp.sum(used) * LOG_2PI) - log_dets

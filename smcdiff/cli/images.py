@@ -39,9 +39,9 @@ def read_image(
     if pixels.ndim != 3 or not pixels.size:
         raise InputError(f"{file}: an array of shape {pixels.shape}; give (h, w) or (h, w, c)")
     if hidden is not None and hidden.shape[:2] == pixels.shape[:2]:
-        unused = np.broadcast_to(hidden.all(axis=-1, keepdims=True), pixels.shape)
-        unused = hidden if hidden.shape == pixels.shape else unused
-        pixels = np.where(unused, pixels[~unused][0], pixels)
+        if hidden.shape != pixels.shape:  # colours that become grey
+            hidden = np.broadcast_to(hidden.all(axis=-1, keepdims=True), pixels.shape)
+        pixels = np.where(hidden, pixels[~hidden][0], pixels)
     _check_numbers(file, pixels, "hide them with --mask")
     low, high = _range(file, pixels) if value_range is None else value_range
     if not (low < high and np.isfinite(high - low)):

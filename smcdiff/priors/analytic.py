@@ -19,49 +19,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff import kernels, schedules
 from smcdiff.errors import InputError
 from smcdiff.priors.base import DiffusionDistribution
+from smcdiff.priors.spectrum import Spectrum, is_concrete, spectrum_of
 from smcdiff.schedules import Level, Schedule
 from smcdiff.transitions import Transition
 
 _FEW_COMPONENTS = 128
-
-
-def _is_concrete(*arrays) -> bool:
-    return not any(isinstance(array, Tracer) for array in arrays)
-
-
-class _Spectrum(NamedTuple):
-    """Covariances as `Transition` has them.
-
-    Eigenvalues are (K, q), or (1, q) where components share them; q is d without a basis.
-    """
-
-    eigenvalues: Float[Array, "#k q"]
-    basis: Float[Array, "k d q"] | None
-    rest: Float[Array, "#k 1"]
-
-
-def _eigen(covariances: Array, size: int) -> _Spectrum:
-    """The spectrum of variances or dense covariances; nothing is left orthogonal to their basis."""
-    basis, unused = None, jnp.ones((1, 1), covariances.dtype)
-    if covariances.ndim == 3:
-        lopsided = jnp.abs(covariances - jnp.swapaxes(covariances, 1, 2))
-        if _is_concrete(lopsided) and jnp.max(lopsided) > 1e-4 * jnp.max(jnp.abs(covariances)):
-            raise InputError("a covariance matrix is not symmetric; give L L' of a factor L")
-        covariances, basis = jnp.linalg.eigh(covariances)
-    elif covariances.ndim < 2:
-        covariances = covariances.reshape(-1, 1)
-    return _Spectrum(jnp.broadcast_to(covariances, (covariances.shape[0], size)), basis, unused)
+"""Up to here a table of the distances between all means costs less than one a particle."""
 
 
 class AnalyticPrior(DiffusionDistribution):
@@ -74,15 +46,15 @@ class AnalyticPrior(DiffusionDistribution):
     basis: Float[Array, "k d q"] | None
     rest: Float[Array, "#k 1"]
 
-    def _setup(self, log_weights, means, spectrum: _Spectrum, schedule: Schedule | None):
+    def _setup(self, log_weights, means, spectrum: Spectrum, schedule: Schedule | None):
         self.log_weights = log_weights
         self.means = means
         self.eigenvalues, self.basis, self.rest = spectrum
         name = type(self).__name__
-        if _is_concrete(means, log_weights) and not np.all(np.isfinite(means)):
+        if is_concrete(means, log_weights) and not np.all(np.isfinite(means)):
             raise InputError(f"{name}: the means have NaN or infinite entries")
         for variances in (self.eigenvalues, self.rest):
-            if not _is_concrete(variances):
+            if not is_concrete(variances):
                 continue
             values = np.asarray(variances)
             if not np.all((values > 0) & np.isfinite(values)):
@@ -126,28 +98,21 @@ class AnalyticPrior(DiffusionDistribution):
 
     def _responsibilities(self, x: Float[Array, " d"], level: Level, inside) -> Float[Array, " k"]:
         """Log responsibilities of the components for x_t = x, (K,)."""
-        variances = level.alpha**2 * self.eigenvalues + level.sigma**2
-        log_det = jnp.sum(jnp.log(variances), axis=-1)
         if self.basis is None:
-            log_priors = self.log_weights - 0.5 * log_det
-            return jax.nn.log_softmax(self._log_normals(x, level, 1.0 / variances, log_priors))
-        quadratic = jnp.sum(inside**2 / variances, axis=-1)
-        if self._low_rank:
-            rest = level.alpha**2 * self.rest[:, 0] + level.sigma**2
-            # The difference of the two squared lengths would lose the digits of a small rest.
-            reached = level.alpha * self.means + jnp.einsum("kde,ke->kd", self.basis, inside)
-            quadratic += jnp.sum((x - reached) ** 2, axis=-1) / rest
-            log_det += (x.shape[0] - inside.shape[1]) * jnp.log(rest)
-        return jax.nn.log_softmax(self.log_weights - 0.5 * (quadratic + log_det))
+            return jax.nn.log_softmax(self._log_normals(x, level))
+        distances, log_dets = self.marginal(level).mahalanobis(x, inside)
+        return jax.nn.log_softmax(self.log_weights - 0.5 * (distances + log_dets))
 
-    def _log_normals(self, x, level: Level, precisions: Float[Array, "#k d"], log_priors):
-        """Log priors plus log densities without their constants, of components without a basis.
+    def _log_normals(self, x: Float[Array, " d"], level: Level) -> Float[Array, " k"]:
+        """Log weights plus log densities at x_t = x but a constant, of components without a basis.
 
         By matrix products, where a (K, d) table a particle would cost ten times as much. Expanded
         about the origin the squares lose the digits of whatever is near x: that finds the component
         that x belongs to, and about its mean they are expanded once more.
         """
-        centre = jnp.mean(self.means, axis=0)
+        variances = level.alpha**2 * self.eigenvalues + level.sigma**2
+        log_priors = self.log_weights - 0.5 * jnp.sum(jnp.log(variances), axis=-1)
+        precisions, centre = 1.0 / variances, jnp.mean(self.means, axis=0)
         means, x = level.alpha * (self.means - centre), x - level.alpha * centre
         scaled = means * precisions
         squares = jnp.sum(means * scaled, axis=-1)
@@ -304,7 +269,7 @@ class Gaussian(AnalyticPrior):
                 f" give a scalar, {(size,)} variances or a {(size, size)} matrix"
             )
         covariances = covariance if covariance.ndim == 0 else covariance[None]
-        spectrum = _eigen(covariances, size)
+        spectrum = spectrum_of(covariances, size)
         self._setup(jnp.zeros((1,), mean.dtype), mean[None], spectrum, schedule)
 
     def posterior_covariance_times(
@@ -349,7 +314,7 @@ class GaussianMixture(AnalyticPrior):
                 f"GaussianMixture: covariances of shape {covariances.shape} may be variances of"
                 f" {num} components or one matrix of all; give {(num, size, size)}"
             )
-        self._setup(_log_normalised(weights), means, _eigen(covariances, size), schedule)
+        self._setup(_log_normalised(weights), means, spectrum_of(covariances, size), schedule)
 
     @classmethod
     def of_factors(
@@ -389,14 +354,14 @@ class GaussianMixture(AnalyticPrior):
         rest = jnp.broadcast_to(variances, (num,))[:, None]
         basis, values, _ = jnp.linalg.svd(factors, full_matrices=False)
         self = cls.__new__(cls)
-        spectrum = _Spectrum(values**2 + rest, basis, rest)
+        spectrum = Spectrum(values**2 + rest, basis, rest)
         self._setup(_log_normalised(weights), means, spectrum, schedule)
         return self
 
 
 def _is_one_matrix(covariances: Float[Array, "d d"]) -> bool:
     """Whether variances of d components might be meant as a covariance matrix of all."""
-    if not _is_concrete(covariances):
+    if not is_concrete(covariances):
         return False
     matrix = np.asarray(covariances)
     if not np.array_equal(matrix, matrix.T):
@@ -407,6 +372,6 @@ def _is_one_matrix(covariances: Float[Array, "d d"]) -> bool:
 
 def _log_normalised(weights: Float[Array, " k"]) -> Float[Array, " k"]:
     """Log weights of a mixture that sum to one."""
-    if _is_concrete(weights) and not (np.all(weights >= 0) and 0 < weights.sum() < np.inf):
+    if is_concrete(weights) and not (np.all(weights >= 0) and 0 < weights.sum() < np.inf):
         raise InputError("GaussianMixture: weights must be non-negative and finite, and not all 0")
     return jnp.log(weights / jnp.sum(weights))

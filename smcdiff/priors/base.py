@@ -34,7 +34,7 @@ class DiffusionDistribution(dist.Distribution):
 
     def __init__(self, schedule: Schedule, event_shape: tuple[int, ...]):
         """Sets the schedule and the event shape."""
-        if jax.tree.leaves(schedule) == [schedule]:
+        if jax.tree_util.all_leaves([schedule]):
             raise InputError(
                 f"{type(self).__name__}: the schedule's class {type(schedule).__name__} is no"
                 " pytree; decorate it with smcdiff.pytrees.pytree"

@@ -1,0 +1,48 @@
+"""The eigenvalues and eigenvectors of the covariances of a mixture's components."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from smcdiff.errors import InputError
+
+
+def is_concrete(*arrays) -> bool:
+    """Whether the values are known: they are not while JAX traces, and checks must wait."""
+    return not any(isinstance(array, Tracer) for array in arrays)
+
+
+class Spectrum(NamedTuple):
+    """Covariances as `Transition` has them.
+
+    Eigenvalues are (K, q), or (1, q) where components share them; q is d without a basis.
+    """
+
+    eigenvalues: Float[Array, "#k q"]
+    basis: Float[Array, "k d q"] | None
+    rest: Float[Array, "#k 1"]
+
+
+def spectrum_of(covariances: Array, size: int) -> Spectrum:
+    """The spectrum of variances or dense covariances; nothing is left orthogonal to their basis.
+
+    Args:
+        covariances: a scalar, (K,), (K, d) variances or (K, d, d) matrices; K may be 1.
+        size: d.
+
+    Raises:
+        InputError: a matrix that is not symmetric.
+    """
+    basis, unused = None, jnp.ones((1, 1), covariances.dtype)
+    if covariances.ndim == 3:
+        lopsided = jnp.abs(covariances - jnp.swapaxes(covariances, 1, 2))
+        if is_concrete(lopsided) and jnp.max(lopsided) > 1e-4 * jnp.max(jnp.abs(covariances)):
+            raise InputError("a covariance matrix is not symmetric; give L L' of a factor L")
+        covariances, basis = jnp.linalg.eigh(covariances)
+    elif covariances.ndim < 2:
+        covariances = covariances.reshape(-1, 1)
+    return Spectrum(jnp.broadcast_to(covariances, (covariances.shape[0], size)), basis, unused)
