@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from smcdiff.gaussian import LOG_2PI, inverse_lower
+from smcdiff.gaussian import LOG_2PI, solve_component
 from smcdiff.pytrees import pytree
 
 if TYPE_CHECKING:
@@ -80,21 +80,19 @@ class Conditioned:
         centre: mean of p, (d,).
         matrix: H, (m, d).
         residual: r, (m,).
-        noise_covariance: Sigma, (m, m).
-        noise: its factors.
+        noise: factors of Sigma.
+        inverses: (K, m, m) inverse Cholesky factors of H V_k H' + Sigma; one where all components
+            have the covariance V.
         log_weights: (K,) log weights of the components of q, not normalised.
-        shared: H V and the inverse Cholesky factor of H V H' + Sigma where all components have
-            the covariance V, else None.
     """
 
     base: Transition
     centre: Float[Array, " d"]
     matrix: Float[Array, "m d"]
     residual: Float[Array, " m"]
-    noise_covariance: Float[Array, "m m"]
     noise: Noise
+    inverses: Float[Array, "#k m m"]
     log_weights: Float[Array, " k"]
-    shared: tuple[Array, Array] | None
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
         """One draw.
@@ -103,18 +101,14 @@ class Conditioned:
         d x d conditional covariance is needed.
         """
         key_pick, key_draw, key_noise = jax.random.split(key, 3)
-        single = self.base.pick(key_pick, self.log_weights)
+        index = self.base.pick_index(key_pick, self.log_weights)
+        single = self.base.component(index)
         draw = single.draw(key_draw)
         normals = jax.random.normal(key_noise, self.residual.shape, self.residual.dtype)
         noise = self.noise.factor @ normals
         misfit = self.residual - self.matrix @ (draw - self.centre) - noise
-        if self.shared is not None:
-            gain, inverse = self.shared
-        else:
-            gain = single.covariance_times(self.matrix)[0]
-            joint = gain @ self.matrix.T + self.noise_covariance
-            inverse = inverse_lower(jnp.linalg.cholesky(joint))
-        return draw + (inverse.T @ (inverse @ misfit)) @ gain
+        solved = solve_component(self.inverses, misfit, index)
+        return draw + single.covariance_times(solved @ self.matrix)[0]
 
     def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         """Log p - log q at x."""

@@ -49,7 +49,7 @@ class NetworkClassifier:
         from flax import nnx
 
         network = nnx.merge(self.graph, self.state)
-        return network(x[None], 1000.0 * jnp.asarray(t, x.dtype)[None])[0]
+        return network(x[None], schedules.TIMESTEPS * jnp.asarray(t, x.dtype)[None])[0]
 
     def given(self, label: Int[Array, ""] | int) -> ClassLogProb:
         """What `smcdiff.proposals.ClassifierGuidance` takes."""
@@ -99,7 +99,7 @@ class ObservationDenoiser:
         from flax import nnx
 
         network = nnx.merge(self.graph, self.state)
-        times = 1000.0 * jnp.asarray(t, x.dtype)[None]
+        times = schedules.TIMESTEPS * jnp.asarray(t, x.dtype)[None]
         return network(x[None], times, self.observation[None])[0]
 
 

@@ -27,6 +27,19 @@ def each_times(matrices: Float[Array, "#k m m"], vectors: Float[Array, "k m"]) -
     return jnp.einsum("kmn,kn->km", matrices, vectors)
 
 
+def solve_component(
+    inverses: Float[Array, "#k m m"], vector: Float[Array, " m"], index: Array | int
+) -> Float[Array, " m"]:
+    """S v for the inverse S = L^-T L^-1 of component ``index``, or of the one of all.
+
+    Of all components, to keep one: where only the vector differs from particle to particle, that is
+    a matrix product, and choosing the factor first would copy it for each particle.
+    """
+    white = jnp.einsum("kmn,n->km", inverses, vector)
+    solved = jnp.einsum("knm,kn->km", inverses, white)
+    return solved[0 if inverses.shape[0] == 1 else index]
+
+
 def lost_digits(cholesky: Float[Array, "*k m m"]) -> Float[Array, ""]:
     """The largest relative rounding error of a squared pivot: of what log densities are made of.
 

@@ -33,6 +33,8 @@ from smcdiff.errors import InputError
 from smcdiff.pytrees import pytree
 
 Scalar = Float[Array, ""] | float
+TIMESTEPS = 1000.0
+"""DDPM's time steps in one unit of a schedule's time: networks embed ``TIMESTEPS * t``."""
 
 
 class Level(NamedTuple):

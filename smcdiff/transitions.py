@@ -28,7 +28,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smcdiff.changed import Conditioned, Noise, Tilted
-from smcdiff.gaussian import LOG_2PI, each_times, inverse_lower
+from smcdiff.gaussian import LOG_2PI, each_times, inverse_lower, solve_component
 from smcdiff.pytrees import pytree
 
 
@@ -319,10 +319,7 @@ class Transition:
         white = each_times(inverses, misfits)
         log_normals = -0.5 * jnp.sum(white**2, axis=1) - log_dets
         log_weights = self.log_weights + log_normals - 0.5 * residual.shape[0] * LOG_2PI
-        shared = (gains[0], inverses[0]) if gains.shape[0] == 1 else None
-        return Conditioned(
-            self, centre, matrix, residual, noise_covariance, noise, log_weights, shared
-        )
+        return Conditioned(self, centre, matrix, residual, noise, inverses, log_weights)
 
     def sample_fixed(
         self, key: PRNGKeyArray, fixed: Bool[Array, " d"], values: Float[Array, " d"]
@@ -391,10 +388,10 @@ class Transition:
         log_normals = -0.5 * (jnp.sum(white**2, axis=1) + jnp.sum(used) * LOG_2PI) - log_dets
         log_weights = self.log_weights + log_normals
         index = self.pick_index(key_pick, log_weights)
-        draw = self.component(index).draw(key_draw)
-        if gains.shape[0] == 1:
-            index = 0
+        single = self.component(index)
+        draw = single.draw(key_draw)
         misfit = jnp.where(used, values - rows @ draw, 0.0)
-        draw = draw + (inverses[index].T @ (inverses[index] @ misfit)) @ gains[index]
+        solved = solve_component(inverses, misfit, index)
+        draw = draw + single.covariance_times(solved @ rows)[0]
         left = jnp.where(used, values - rows @ draw, 0.0)  # rounding, or all of it at a Dirac
         return draw + left @ rows, logsumexp(log_weights)

@@ -109,7 +109,7 @@ class NetworkDenoiser:
         from flax import nnx
 
         network = nnx.merge(self.graph, self.state)
-        times = 1000.0 * jnp.asarray(t, x.dtype)[None]
+        times = schedules.TIMESTEPS * jnp.asarray(t, x.dtype)[None]
         if self.strength is None or self.label is None:
             labels = None if self.label is None else self.label[None]
             return network(x[None], times, labels)[0]

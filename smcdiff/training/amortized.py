@@ -195,7 +195,7 @@ def _train(
     def error(params, clean, y, key):
         x, noise, times = noisy(key, clean, config.level_weighting(), prediction)
         level = schedules.levels(TRAINED, times[:, None, None, None])
-        output = nnx.merge(graph, params)(x, 1000.0 * times, (y - mean) / std)
+        output = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times, (y - mean) / std)
         return jnp.mean((output - prediction.target(clean, noise, level)) ** 2)
 
     def loss(params, clean, key):

@@ -79,7 +79,7 @@ def _train(data: str | Path, folder: Path, config: TrainConfig, images, labels) 
     def loss(params, batch, key):
         clean, classes = batch
         x, _, times = noisy(key, clean, config.level_weighting(), prediction)
-        logits = nnx.merge(graph, params)(x, 1000.0 * times)
+        logits = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times)
         return optax.softmax_cross_entropy_with_integer_labels(logits, classes).mean()
 
     checkpoint = folder / CHECKPOINT

@@ -45,7 +45,7 @@ def _loss(params, graph, batch, key, config: TrainConfig) -> Float[Array, ""]:
     prediction = PREDICTIONS[config.prediction]()
     x, noise, times = noisy(key, clean, config.level_weighting(), prediction)
     level = schedules.levels(TRAINED, times[:, None, None, None])
-    output = nnx.merge(graph, params)(x, 1000.0 * times, labels)
+    output = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times, labels)
     return jnp.mean((output - prediction.target(clean, noise, level)) ** 2)
 
 
