@@ -3,8 +3,9 @@
     python experiments/mnist_learned/run.py            # hours on two cores with --digits 100
     python experiments/mnist_learned/run.py --smoke    # what the slow tests run
 
-Writes results.md. What was measured is kept in results.json: a run of some of the --tasks and
---methods replaces their rows and leaves the others. Digits are a random draw of MNIST's test set.
+Writes results.md. What was measured is kept in results.json: a run of some of the --tasks,
+--methods, --particles and --chains replaces their rows and leaves the others. Digits are a random
+draw of MNIST's test set.
 
 PSNR is the posterior mean's; CRPS and coverage (of 90 % intervals) are averages over pixels;
 "class" is the judge's (../mnist_prior/classifier.py) mean probability of the true digit over the
@@ -35,6 +36,7 @@ sys.path.insert(0, str(HERE.parent / "mnist_prior"))
 import classifier  # noqa: E402
 
 NOISE = 0.1
+TASKS = ["half", "box", "blur", "super-resolution"]
 METHODS = {
     "Replacement, unweighted": (proposals.Replacement(), False),
     "DPS, unweighted": (proposals.DPS(), False),
@@ -92,7 +94,7 @@ def scores(posterior, truth, label, judge) -> dict[str, float]:
 
 
 def run(options) -> dict[str, list[dict[str, float]]]:
-    """Rows by "task | method"."""
+    """Rows by "task | method | particles | chains"."""
     prior, judge = load_prior("mnist"), classifier.load()
     images, labels = held_out(options.digits)
     file = options.output / "results.json"
@@ -114,11 +116,21 @@ def run(options) -> dict[str, list[dict[str, float]]]:
                 key = jax.random.fold_in(jax.random.key(2), index)
                 posterior = smc.run(key, prior, operator, y=observed[index])
                 rows.append(scores(posterior, jnp.asarray(image), int(label), judge))
-            records[f"{task} | {name}"] = rows
+            records[f"{task} | {name} | {options.particles} | {options.chains}"] = rows
             file.write_text(json.dumps(records, indent=1) + "\n")
             means = {c: round(float(np.mean([r[c] for r in rows])), 3) for c in COLUMNS}
             print(task, name, means, f"{time.perf_counter() - start:.0f} s", flush=True)
     return records
+
+
+def ordered(records: dict) -> dict:
+    """The records by task, method, particles and chains, whatever order they were measured in."""
+
+    def place(name):
+        task, method, particles, chains = name.split(" | ")
+        return TASKS.index(task), list(METHODS).index(method), int(particles), int(chains)
+
+    return {name: records[name] for name in sorted(records, key=place)}
 
 
 def write(records, options, arguments: str) -> None:
@@ -127,31 +139,34 @@ def write(records, options, arguments: str) -> None:
     lines += ["Written row by row, for these take hours together; by last", ""]
     lines += [f"    python experiments/mnist_learned/run.py {arguments}", ""]
     lines += [
-        "and before that with other --tasks and --methods; results.json keeps them.",
-        f"{options.particles} particles, {options.steps} steps, {options.chains} chains, noise",
-        f"{NOISE} (data in [-1, 1]). Means over the digits; +- is the standard error of that mean.",
-        "ESS: smallest over the steps; spread: range of the log evidence over the chains, nat;",
-        "seconds: median, without the first digit's compilation.", "",
+        "and before that with other --tasks, --methods, --particles and --chains; results.json",
+        f"keeps them. {options.steps} steps, noise {NOISE} (data in [-1, 1]). N: particles, and",
+        "chains where there are several. Means over the digits; +- is the standard error of that",
+        "mean. ESS: smallest over the steps; spread: range of the log evidence over the chains,",
+        "nat; seconds: median, on different days: they compare to within a factor of 3.", "",
     ]  # fmt: skip
     for task in dict.fromkeys(name.split(" | ")[0] for name in records):
         lines += [f"## {task}", "",
-                  "| method | digits | PSNR, dB | CRPS | coverage | class | ESS | log Z | spread"
-                  " | s |",
-                  "|" + "---|" * 10]  # fmt: skip
-        for method, (_, weighted) in METHODS.items():
-            rows = records.get(f"{task} | {method}")
-            if rows is None:
+                  "| method | N | digits | PSNR, dB | CRPS | coverage | class | ESS | log Z |"
+                  " spread | s |",
+                  "|" + "---|" * 11]  # fmt: skip
+        for name, rows in records.items():
+            mine, method, particles, chains = name.split(" | ")
+            if mine != task:
                 continue
             table = {c: np.array([row[c] for row in rows]) for c in COLUMNS}
             error = {c: table[c].std() / len(rows) ** 0.5 for c in COLUMNS}
-            spread = f"{table['spread'].mean():.1f}" if options.chains > 1 else ""
+            spread = f"{table['spread'].mean():.1f}" if int(chains) > 1 else ""
             evidence = f"{table['log_evidence'].mean():.1f} | {spread}"
+            evidence = evidence if METHODS[method][1] else " | "
+            size = particles if int(chains) == 1 else f"{particles} x {chains}"
             lines.append(
-                f"| {method} | {len(rows)} | {table['psnr'].mean():.2f} +- {error['psnr']:.2f}"
+                f"| {method} | {size} | {len(rows)}"
+                f" | {table['psnr'].mean():.2f} +- {error['psnr']:.2f}"
                 f" | {table['crps'].mean():.4f} +- {error['crps']:.4f}"
                 f" | {table['coverage'].mean():.2f} | {table['class'].mean():.2f}"
                 f" +- {error['class']:.2f} | {table['ess'].mean():.0f}"
-                f" | {evidence if weighted else ' | '} | {np.median(table['seconds']):.1f} |"
+                f" | {evidence} | {np.median(table['seconds']):.1f} |"
             )
         lines.append("")
     (options.output / "results.md").write_text("\n".join(lines))
@@ -159,14 +174,13 @@ def write(records, options, arguments: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Parses the options, runs, and writes the results."""
-    every = ["half", "box", "blur", "super-resolution"]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a tiny size")
     parser.add_argument("--digits", type=int, default=100)
     parser.add_argument("--particles", type=int, default=32)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--chains", type=int, default=2)
-    parser.add_argument("--tasks", nargs="*", default=every, choices=every)
+    parser.add_argument("--tasks", nargs="*", default=TASKS, choices=TASKS)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args(arguments)
@@ -180,7 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
         given, options.digits, options.particles, options.steps = ["--smoke"], 1, 4, 3
         options.tasks, options.methods = ["half"], ["Twisted"]
     options.output.mkdir(parents=True, exist_ok=True)
-    write(run(options), options, " ".join(given))
+    write(ordered(run(options)), options, " ".join(given))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,14 +32,14 @@ from smcdiff.training.config import TrainConfig
 from smcdiff.training.data import batch_indices, check_count, load_images, split
 from smcdiff.training.folder import (
     CHECKPOINT,
+    error_table,
     largest_variance,
     schedule_entry,
     training_folder,
-    write_weights,
-    write_whole,
+    write_model,
 )  # fmt: skip
 from smcdiff.training.loop import Loss, minimise
-from smcdiff.training.noise import SAMPLED, TRAINED, noisy
+from smcdiff.training.noise import SAMPLED, TRAINED, held_out_errors, noisy
 from smcdiff.zoo import PREDICTIONS
 
 _POOL = 4096
@@ -158,6 +157,7 @@ def train_amortized(
         InputError: a model, data or options that cannot be used; a folder that is taken.
     """
     config = TrainConfig() if config is None else config
+    config.refuse("an amortised network", "labels", "label_dropout", "init", "sample_every")
     simulator = Simulator.of(model)
     images = None if data is None else _images(simulator, data, config)
     with training_folder(output) as folder:
@@ -192,26 +192,29 @@ def _train(
         chosen = batch_indices(step, config.batch, len(used), config.seed)
         return _clean(events[used[chosen]])
 
-    def error(params, clean, y, key):
+    def loss(params, clean, key):
+        key_y, key = jax.random.split(key)
+        y = jax.vmap(simulator)(jax.random.split(key_y, len(clean)), clean)
         x, noise, times = noisy(key, clean, config.level_weighting(), prediction)
         level = schedules.levels(TRAINED, times[:, None, None, None])
         output = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times, (y - mean) / std)
         return jnp.mean((output - prediction.target(clean, noise, level)) ** 2)
 
-    def loss(params, clean, key):
-        key_y, key = jax.random.split(key)
-        y = jax.vmap(simulator)(jax.random.split(key_y, len(clean)), clean)
-        return error(params, clean, y, key)
-
     checkpoint = folder / CHECKPOINT
     state = minimise(Loss(loss, batch), params, config, checkpoint)
-    fresh = _clean(events[held_out])
-    held_out_loss = float(jax.jit(loss)(state.ema, fresh, jax.random.key(1)))
+    fresh = _clean(events[held_out[:256]])
+    y = simulate(jax.random.split(_own_stream(config, 2), len(fresh)), fresh)
+
+    def outputs(x, t):
+        times = schedules.TIMESTEPS * jnp.full(len(x), t)
+        return nnx.merge(graph, state.ema)(x, times, (y - mean) / std)
+
+    errors = held_out_errors(outputs, fresh, prediction)
     learned = ConditionalNetwork(
         state.ema, mean, std, prediction, SAMPLED, graph, shape, pairs.shape[1:],
         largest_variance(np.asarray(_clean(events[some]))),
     )  # fmt: skip
-    _write(folder, learned, network, config, held_out_loss, float(state.seconds), command)
+    _write(folder, learned, network, config, errors, float(state.seconds), command)
     checkpoint.unlink()
 
 
@@ -252,18 +255,17 @@ def _with_observation(config: TrainConfig, shape, observation):
 
 
 def _write(
-    folder: Path, learned: ConditionalNetwork, network, config, error, seconds, command
+    folder: Path, learned: ConditionalNetwork, network, config, errors, seconds, command
 ) -> None:
     arrays = state_dict(nnx.merge(learned.graph, learned.state))
-    checksum = write_weights(folder, arrays)
     size = sum(array.size for array in arrays.values())
-    write_whole(
-        folder / "card.md",
+    card = (
         f"# {folder.name}\n\n{config.description}\n\n"
         f"Conditional network of {size:,} parameters for observations of shape"
         f" {learned.observation_shape}. Licence of the data: {config.licence}\n\n"
         f"Trained on {jax.devices()[0].device_kind}, with\n\n    {command}\n\n"
-        f"({seconds / 60:.0f} minutes; held-out loss {error:.4f})\n",
+        f"({seconds / 60:.0f} minutes)\n\n"
+        f"{error_table(errors)}"
     )
     description: dict[str, Any] = {
         "kind": "conditional",
@@ -278,7 +280,7 @@ def _write(
         "prediction": config.prediction,
         "schedule": schedule_entry(SAMPLED),
         "data_variance": learned.data_variance,
+        "denoising_error": {str(log_snr): error for log_snr, error in errors.items()},
         "history": [{"command": command, "seconds": seconds}],
-        "sha256": checksum,
     }
-    write_whole(folder / "config.json", json.dumps(description, indent=2) + "\n")
+    write_model(folder, arrays, card, description)

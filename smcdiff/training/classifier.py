@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
@@ -24,13 +23,7 @@ from smcdiff.training.data import (
     load_labels,
     split,
 )  # fmt: skip
-from smcdiff.training.folder import (
-    CHECKPOINT,
-    schedule_entry,
-    training_folder,
-    write_weights,
-    write_whole,
-)  # fmt: skip
+from smcdiff.training.folder import CHECKPOINT, schedule_entry, training_folder, write_model
 from smcdiff.training.loop import Loss, minimise
 from smcdiff.training.noise import SAMPLED, TRAINED, noisy
 from smcdiff.zoo import PREDICTIONS
@@ -55,6 +48,7 @@ def train_classifier(
         InputError: data or options that cannot be used; a folder that holds a finished model.
     """
     config = TrainConfig() if config is None else config
+    config.refuse("a classifier", "labels", "label_dropout", "init", "sample_every")
     images = load_images(data)
     check_count(data, len(images), config.batch)
     labels = load_labels(data, len(images))
@@ -87,12 +81,10 @@ def _train(data: str | Path, folder: Path, config: TrainConfig, images, labels) 
     classifier = NetworkClassifier(state.ema, SAMPLED, graph)
     accuracies = _accuracies(classifier, images[held_out], labels[held_out])
     arrays = state_dict(nnx.merge(graph, state.ema))
-    checksum = write_weights(folder, arrays)
     run = {"command": config.command(Path(data), folder, "classifier"),
            "seconds": float(state.seconds)}  # fmt: skip
     size = sum(array.size for array in arrays.values())
     card = _card(folder.name, config, len(images), size, run, accuracies)
-    write_whole(folder / "card.md", card)
     description = {
         "kind": "classifier",
         "description": config.description,
@@ -103,9 +95,8 @@ def _train(data: str | Path, folder: Path, config: TrainConfig, images, labels) 
         "num_classes": num_classes,
         "schedule": schedule_entry(SAMPLED),
         "history": [run],
-        "sha256": checksum,
     }
-    write_whole(folder / "config.json", json.dumps(description, indent=2) + "\n")
+    write_model(folder, arrays, card, description)
     checkpoint.unlink()
 
 

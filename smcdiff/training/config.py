@@ -114,6 +114,12 @@ class TrainConfig:
         if not math.isfinite(self.log_snr_mean):
             raise InputError(f"train: log_snr_mean is {self.log_snr_mean}; it must be finite")
 
+    def refuse(self, kind: str, *names: str) -> None:
+        """Raises ``InputError`` where an option is set that this kind of training does not have."""
+        for field in dataclasses.fields(self):
+            if field.name in names and getattr(self, field.name) != field.default:
+                raise InputError(f"train: {field.name} is not an option of {kind}; leave it out")
+
     def level_weighting(self) -> Weighting:
         """How much each noise level counts."""
         if self.weighting == "min-snr":

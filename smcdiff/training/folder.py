@@ -1,4 +1,4 @@
-"""The folder of a trained prior: weights, configuration, card; and its checkpoint on the way."""
+"""The folder of a trained model: weights, configuration, card; and its checkpoint on the way."""
 
 from __future__ import annotations
 
@@ -70,12 +70,6 @@ def training_folder(path: str | Path) -> Iterator[Path]:
         yield folder
 
 
-def write_whole(file: Path, content: str) -> None:
-    """Writes a text file, whole or not at all."""
-    with replacing(file) as temporary:
-        temporary.write_text(content)
-
-
 def write_weights(folder: Path, arrays: dict[str, np.ndarray]) -> str:
     """Writes model.safetensors, and returns its checksum."""
     file = folder / "model.safetensors"
@@ -84,14 +78,22 @@ def write_weights(folder: Path, arrays: dict[str, np.ndarray]) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def write(folder: Path, config: TrainConfig, trained: Trained) -> None:
-    """Writes model.safetensors, card.md and, last, config.json: what makes a folder a prior."""
-    checksum = write_weights(folder, state_dict(trained.unet))
+def write_model(folder: Path, arrays: dict[str, np.ndarray], card: str, description: dict) -> None:
+    """Writes model.safetensors, card.md and, last, config.json: what makes a folder a model."""
+    checksum = write_weights(folder, arrays)
+    config = json.dumps({**description, "sha256": checksum}, indent=2) + "\n"
+    for name, content in (("card.md", card), ("config.json", config)):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(content)
+
+
+def write_prior(folder: Path, config: TrainConfig, trained: Trained) -> None:
+    """Writes the folder of a prior."""
     here = {"command": config.command(trained.data, folder), "seconds": trained.seconds}
     history = [*_history(config), here]
-    write_whole(folder / "card.md", _card(folder.name, config, trained, history))
-    description = {**_description(config, trained, history), "sha256": checksum}
-    write_whole(folder / "config.json", json.dumps(description, indent=2) + "\n")
+    card = _card(folder.name, config, trained, history)
+    description = _description(config, trained, history)
+    write_model(folder, state_dict(trained.unet), card, description)
 
 
 def _history(config: TrainConfig) -> list[dict]:
@@ -127,7 +129,6 @@ def schedule_entry(schedule: Cosine) -> dict:
 
 
 def _card(name: str, config: TrainConfig, trained: Trained, history: list[dict]) -> str:
-    rows = "\n".join(f"| {log_snr} | {value:.5f} |" for log_snr, value in trained.errors.items())
     commands = "\n\n".join(
         f"    {run['command']}\n\n({run['seconds'] / 60:.0f} minutes)" for run in history
     )
@@ -140,9 +141,17 @@ def _card(name: str, config: TrainConfig, trained: Trained, history: list[dict])
         f"U-Net of {size:,} parameters (diffusers' UNet2DModel on {config.patch} x {config.patch}"
         f" pixels folded into channels), {config.prediction}-prediction,"
         f" {type(trained.schedule).__name__} schedule.\n\n"
-        "Held-out denoising error, mean squared a pixel, by log-SNR (data in [-1, 1]):\n\n"
-        f"| log-SNR | error |\n|---|---|\n{rows}\n\n"
+        f"{error_table(trained.errors)}\n"
         "Draws, 100 steps:\n\n![samples](samples.png)\n"
+    )
+
+
+def error_table(errors: dict[int, float]) -> str:
+    """The part of a card that has the held-out errors by noise level."""
+    rows = "\n".join(f"| {log_snr} | {value:.5f} |" for log_snr, value in errors.items())
+    return (
+        "Held-out denoising error, mean squared a pixel, by log-SNR (data in [-1, 1]):\n\n"
+        f"| log-SNR | error |\n|---|---|\n{rows}\n"
     )
 
 

@@ -1,6 +1,8 @@
-"""The noise that training adds: the schedule, and noisy batches."""
+"""The noise that training adds: the schedule, noisy batches, and errors by noise level."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -30,3 +32,27 @@ def noisy(
     level = schedules.levels(TRAINED, times[:, None, None, None])
     noise = jax.random.normal(key_noise, clean.shape)
     return level.alpha * clean + level.sigma * noise, noise, times
+
+
+def held_out_errors(
+    outputs: Callable[[Array, Array], Array],
+    clean: Float[Array, "b h w c"],
+    prediction: Prediction,
+) -> dict[int, float]:
+    """Mean squared error of the denoised image, a pixel, by log-SNR.
+
+    Args:
+        outputs: the network's raw outputs for a batch of noisy images at one time.
+        clean: images that it was not trained on.
+        prediction: what the outputs are.
+    """
+    noise = jax.random.normal(jax.random.key(0), clean.shape)
+
+    @jax.jit
+    def error(t):
+        level = schedules.levels(TRAINED, t)
+        x = level.alpha * clean + level.sigma * noise
+        return jnp.mean((prediction.denoised(outputs(x, t), x, level) - clean) ** 2)
+
+    log_snrs = range(-10, 11, 2)
+    return {v: float(error(TRAINED.time(jnp.asarray(float(v))))) for v in log_snrs}

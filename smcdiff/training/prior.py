@@ -27,9 +27,9 @@ from smcdiff.training.data import (
     load_labels,
     split,
 )  # fmt: skip
-from smcdiff.training.folder import CHECKPOINT, Trained, training_folder, write
+from smcdiff.training.folder import CHECKPOINT, Trained, training_folder, write_prior
 from smcdiff.training.loop import Loss, minimise
-from smcdiff.training.noise import SAMPLED, TRAINED, noisy
+from smcdiff.training.noise import SAMPLED, TRAINED, held_out_errors, noisy
 from smcdiff.zoo import (
     PREDICTIONS,
     NetworkDenoiser,
@@ -96,11 +96,13 @@ def _train(data: str | Path, folder: Path, config: TrainConfig, images, labels) 
         lambda ema: draw_samples(denoiser_of(ema), images.shape[1:], config, grid),
     )  # fmt: skip
     denoiser = denoiser_of(state.ema)
-    errors = _held_out_errors(denoiser, images[held_out[:256]], config)
+    clean = jnp.asarray(to_unit_range(images[held_out[:256]]))
+    outputs = jax.vmap(denoiser, (0, None))
+    errors = held_out_errors(outputs, clean, PREDICTIONS[config.prediction]())
     draw_samples(denoiser, images.shape[1:], config, grid)
     unet = nnx.merge(graph, state.ema).unet
     trained = Trained(unet, SAMPLED, Path(data), images, errors, float(state.seconds))
-    write(folder, config, trained)
+    write_prior(folder, config, trained)
     checkpoint.unlink()
 
 
@@ -143,20 +145,3 @@ def draw_samples(
     draws = _sample(jax.random.key(config.seed), denoiser, shape, config.prediction, 32)
     if plots.is_image(shape):
         plots.save_grid(np.asarray(draws), file, columns=8, scale=4)
-
-
-def _held_out_errors(denoiser: NetworkDenoiser, images, config: TrainConfig) -> dict[int, float]:
-    """Mean squared error of the denoised image, a pixel, at some noise levels."""
-    prediction = PREDICTIONS[config.prediction]()
-    clean = jnp.asarray(to_unit_range(images))
-    noise = jax.random.normal(jax.random.key(0), clean.shape)
-
-    @jax.jit
-    def error(t):
-        level = schedules.levels(TRAINED, t)
-        noisy = level.alpha * clean + level.sigma * noise
-        output = jax.vmap(denoiser, (0, None))(noisy, t)
-        return jnp.mean((prediction.denoised(output, noisy, level) - clean) ** 2)
-
-    log_snrs = range(-10, 11, 2)
-    return {v: float(error(TRAINED.time(jnp.asarray(float(v))))) for v in log_snrs}

@@ -1,5 +1,7 @@
 """Amortisation: learns p(x_0 given y) from simulated pairs, corrects itself, refuses bad input."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,9 +41,14 @@ def model(y=None):
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "pixels"
-    return load_conditional(train_amortized(model, folder, CONFIG, command="pytest"))
+    return train_amortized(model, folder, CONFIG, command="pytest")
+
+
+@pytest.fixture(scope="module")
+def network(folder):
+    return load_conditional(folder)
 
 
 def test_learns_the_posterior(network):
@@ -56,6 +63,16 @@ def test_learns_the_posterior(network):
     assert abs(draws.std(axis=0).mean() - 0.3 / 2**0.5) < 0.06
 
 
+def test_held_out_errors_are_near_the_least(folder):
+    """Those of the posterior mean: 1 / (1 / 0.09 + 1 / 0.09 + snr)."""
+    errors = json.loads((folder / "config.json").read_text())["denoising_error"]
+    for log_snr in (-4, 0, 4):
+        least = 1.0 / (2.0 / 0.09 + np.exp(log_snr))
+        # A mean of 256 x 16 squares is known to 2 %; what is above is the network's.
+        assert 0.93 * least < errors[str(log_snr)] < 1.25 * least
+    assert f"| 0 | {errors['0']:.5f} |" in (folder / "card.md").read_text()
+
+
 def test_weights_can_be_switched_on(network):
     # For a Gaussian prior this kernel is exact, so that Z is that of the prior.
     smc = SMC(model, proposals.Amortized(network), kernel=kernels.AnalyticDPM(), num_particles=256,
@@ -64,7 +81,6 @@ def test_weights_can_be_switched_on(network):
     posterior = smc.run(jax.random.key(0), y=y)
     # y ~ N(0.5, 0.18) a pixel.
     truth = dist.Normal(0.5, 0.18**0.5).log_prob(y).sum()
-    print(posterior.log_evidence - truth, truth)
     ratio = np.exp(posterior.log_evidence - truth)
     assert abs(ratio.mean() - 1.0) < 3 * ratio.std(ddof=1) / 32**0.5 < 1.0
 

@@ -44,6 +44,8 @@ def test_learns_and_loads(trained):
 def test_bad_input(data, trained, tmp_path):
     with pytest.raises(InputError, match="finished model"):
         train_classifier(data, trained, CONFIG)
+    with pytest.raises(InputError, match="init is not an option of a classifier"):
+        train_classifier(data, tmp_path / "out", TrainConfig(init="mnist"))
     with pytest.raises(InputError, match="is no classifier"):
         load_classifier("models/mnist")
     np.save(tmp_path / "images.npy", np.load(data)["images"])
