@@ -121,6 +121,11 @@ def test_conditioned_draws_and_ratio(num_components, rank):
     np.testing.assert_allclose(log_ratio, jax.vmap(transition.log_prob)(x) - log_q, atol=2e-3)
     expected = jnp.exp(log_weights) @ means
     assert jnp.all(jnp.abs(x.mean(0) - expected) < 4 * jnp.std(x, axis=0) / NUM**0.5)
+    weights, apart = np.exp(log_weights), means - expected
+    covariance = np.einsum("k,kde->de", weights, posterior)
+    covariance += np.einsum("k,kd,ke->de", weights, apart, apart)
+    # A sample variance of a Gaussian has the relative error sqrt(2 / n).
+    assert np.all(np.abs(np.cov(x.T) - covariance) < 5 * (2 / NUM) ** 0.5 * covariance.max())
 
 
 @pytest.mark.parametrize(("num_components", "rank"), CASES)
