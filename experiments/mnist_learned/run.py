@@ -143,7 +143,7 @@ def write(records, options, arguments: str) -> None:
         f"keeps them. {options.steps} steps, noise {NOISE} (data in [-1, 1]). N: particles, and",
         "chains where there are several. Means over the digits; +- is the standard error of that",
         "mean. ESS: smallest over the steps; spread: range of the log evidence over the chains,",
-        "nat; seconds: median, on different days: they compare to within a factor of 3.", "",
+        "nat; seconds: median, on different machines, some beside other work: no comparison.", "",
     ]  # fmt: skip
     for task in dict.fromkeys(name.split(" | ")[0] for name in records):
         lines += [f"## {task}", "",
