@@ -229,7 +229,7 @@ def picture(records: dict, file: Path) -> None:
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(name.split(" | ")[0] for name in records))
-    figure = Figure(figsize=(4.2 * len(names), 4.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(names), 4.9), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     methods = [m for m in PROPOSALS if any(f" | {m} | " in name for name in records)]
     for axis, task in zip(panels, names, strict=True):
@@ -253,7 +253,7 @@ def picture(records: dict, file: Path) -> None:
         ("s", "white", "weights off, 512"), ("s", "C0", "weights on, 512"),
     ):  # fmt: skip
         panels[-1].plot([], [], marker, color="C0", mfc=face, label=label)
-    panels[-1].legend(loc="best", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=4)
     figure.savefig(file, dpi=130)
 
 
