@@ -194,7 +194,7 @@ def write(records: dict, options, arguments: str) -> None:
         f"{options.steps} steps; means over the problems. Errors of posterior mean and standard",
         "deviation are over those of as many exact draws (1 is perfect); classes: total variation",
         "of the class weights; coverage: share of the pixels in their 90 % intervals; seconds:",
-        "median of the problems, on different machines, some beside other work, so that only orders",
+        "median of the problems, on different machines, some beside other work, so only orders",
         "of magnitude compare. nan: every weight was zero, or a particle no longer finite.",
         "Weights on: exact reverse kernel; off, and for the replacement family: DDPM's kernel.",
         "late: no resampling before log-SNR 0.",
