@@ -23,8 +23,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
+from smcdiff.base.gaussian import MOST_LOST, log_normal_cholesky, lost_digits
 from smcdiff.errors import InputError
-from smcdiff.gaussian import MOST_LOST, log_normal_cholesky, lost_digits
 from smcdiff.operators.base import matrix_of
 from smcdiff.priors.analytic import AnalyticPrior
 

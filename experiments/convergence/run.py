@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smcdiff import kernels, priors, schedules
-from smcdiff.schedules import Level
+from smcdiff.diffusion.schedules import Level
 
 HERE = Path(__file__).parent
 T_MIN = 0.01

@@ -18,7 +18,6 @@ machine falls on all rows. Writes results.md and results.png beside itself.
 """
 
 import argparse
-import dataclasses
 import os
 import pathlib
 import sys
@@ -30,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smcdiff.pytrees import pytree
+from smcdiff.base.module import Module
 from smcdiff.smc import particle_filter, resampling
 
 HERE = pathlib.Path(__file__).parent
@@ -38,9 +37,7 @@ FULL = {1_000: 200, 10_000: 100, 100_000: 30, 1_000_000: 10}  # particles: steps
 SMOKE = {100: 5, 1_000: 5}
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class LinearGaussian:
+class LinearGaussian(Module):
     """x_0 ~ N(0, 1), x_t = 0.9 x_{t-1} + N(0, 0.25), y_t = x_t + N(0, 0.25)."""
 
     y: jax.Array

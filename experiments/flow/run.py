@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smcdiff import flow, load_examples, load_prior, plots
+from smcdiff import flow, load_examples, load_prior
+from smcdiff.results import plots
 
 HERE = Path(__file__).parent
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smcdiff import kernels, load_classifier, load_examples, load_prior, schedules
-from smcdiff.schedules import Level
+from smcdiff.diffusion.schedules import Level
 
 HERE = Path(__file__).parent
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from smcdiff import exact, operators, priors
+from smcdiff.base.pixels import to_unit_range
 from smcdiff.errors import InputError
-from smcdiff.pixels import to_unit_range
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "mnist" / "mnist.npz"
 SHAPE, FACTORS = (28, 28, 1), 40

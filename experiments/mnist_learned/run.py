@@ -28,8 +28,8 @@ import numpyro
 import numpyro.distributions as dist
 
 from smcdiff import SMC, load_examples, load_prior, operators, proposals
+from smcdiff.base.pixels import to_unit_range
 from smcdiff.diagnostics.metrics import crps, psnr
-from smcdiff.pixels import to_unit_range
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "mnist_prior"))

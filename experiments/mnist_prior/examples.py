@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from classifier import DATA
 
-from smcdiff.zoo import zoo_folder
+from smcdiff.store.zoo import zoo_folder
 
 EACH = 2
 

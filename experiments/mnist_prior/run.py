@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smcdiff import load_prior, plots, schedules
-from smcdiff.pixels import to_unit_range
+from smcdiff import load_prior, schedules
+from smcdiff.base.pixels import to_unit_range
+from smcdiff.results import plots
 
 HERE = Path(__file__).parent
 NUMBER, STEPS, CHUNK, SURE = 256, 100, 64, 0.9

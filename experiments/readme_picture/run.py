@@ -21,7 +21,7 @@ import numpyro.distributions as dist
 from matplotlib.figure import Figure
 
 from smcdiff import SMC, load_examples, load_prior, operators, proposals
-from smcdiff.plots import show_image
+from smcdiff.results.plots import show_image
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "mnist_prior"))

@@ -8,9 +8,9 @@ from typing import NoReturn
 
 import typer
 
+from smcdiff._version import __version__
 from smcdiff.cli import priors, report, sample, solve, train
 from smcdiff.errors import InputError, SamplingError
-from smcdiff.version import __version__
 
 # Typer keeps its base class of usage errors to itself, under a name that changes with its versions.
 _UsageError: type[Exception] = typer.BadParameter.mro()[1]

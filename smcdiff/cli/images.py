@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Complex, Float
 
+from smcdiff.base.files import read_npy
+from smcdiff.base.pixels import read_picture
 from smcdiff.errors import InputError
-from smcdiff.files import read_npy
-from smcdiff.pixels import read_picture
 
 
 def read_image(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from smcdiff.base.files import made_folder
 from smcdiff.errors import InputError
-from smcdiff.files import made_folder
 
 _REMEDY = "choose another --output"
 

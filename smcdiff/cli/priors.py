@@ -12,7 +12,7 @@ def priors() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from smcdiff.zoo import list_priors
+    from smcdiff.store.zoo import list_priors
 
     table = Table("name", "shape of an event", "what", "licence of the data")
     table.add_column("folder", overflow="fold")

@@ -15,7 +15,7 @@ def report(
 
     Example: `smcdiff report smcdiff-inpaint/posterior.nc`.
     """
-    from smcdiff.posterior import Posterior
+    from smcdiff.results.posterior import Posterior
 
     posterior = Posterior.load(file)
     typer.echo(repr(posterior))

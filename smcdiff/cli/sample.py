@@ -52,12 +52,13 @@ def sample(
     import jax
     import numpy as np
 
-    from smcdiff import flow, plots
+    from smcdiff.base.files import replacing
+    from smcdiff.base.progress import ProgressBar
     from smcdiff.cli.interrupt import interruptible
     from smcdiff.cli.output import new_folder
-    from smcdiff.files import replacing
-    from smcdiff.progress import ProgressBar
-    from smcdiff.zoo import load_prior
+    from smcdiff.priors import flow
+    from smcdiff.results import plots
+    from smcdiff.store.zoo import load_prior
 
     if not 1 <= number <= _MOST:
         raise InputError(f"--number is {number}; it must be at least 1, and at most {_MOST}")

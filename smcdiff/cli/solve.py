@@ -277,11 +277,12 @@ def solve(
     import jax.numpy as jnp
     import numpy as np
 
-    from smcdiff import SMC, plots
+    from smcdiff import SMC
     from smcdiff.cli.interrupt import interruptible
     from smcdiff.cli.output import new_folder
     from smcdiff.cli.summary import draw, summarise
-    from smcdiff.zoo import load_prior
+    from smcdiff.results import plots
+    from smcdiff.store.zoo import load_prior
 
     if not (noise >= _LEAST_NOISE and np.isfinite(noise)):
         raise InputError(f"--noise is {noise:g}; it must be positive, at least {_LEAST_NOISE:g}")
@@ -367,7 +368,7 @@ def _read(file: Path, shape, value_range):
 def _bundled(prior: str, shape: tuple[int, ...], digit: int):
     import numpy as np
 
-    from smcdiff.zoo import load_examples
+    from smcdiff.store.zoo import load_examples
 
     images, labels = load_examples(prior)
     if images.shape[1:] != shape:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smcdiff.files import replacing
+from smcdiff.base.files import replacing
 
 if TYPE_CHECKING:
     from smcdiff.cli.problems import Measurement
-    from smcdiff.posterior import Posterior
+    from smcdiff.results.posterior import Posterior
 
 
 def draw(
@@ -29,7 +29,7 @@ def draw(
     Returns:
         The file.
     """
-    from smcdiff.plots import plot_solution
+    from smcdiff.results.plots import plot_solution
 
     title = f"{measured.name}: log evidence {_evidence(posterior)}"
     figure = plot_solution(posterior, measured.picture(y), clean, title=title)
@@ -41,7 +41,7 @@ def draw(
 def _evidence(posterior: Posterior) -> str:
     if not posterior.weighted:
         return "none, weights off"
-    from smcdiff.posterior import log_mean_evidence
+    from smcdiff.results.posterior import log_mean_evidence
 
     spread = ""
     if posterior.log_evidence.size > 1:
@@ -64,8 +64,8 @@ def summarise(
     from rich.console import Console
     from rich.table import Table
 
-    from smcdiff.diagnostics.degeneracy import diagnose
     from smcdiff.diagnostics.metrics import psnr
+    from smcdiff.results.diagnosis import diagnose
 
     rows: dict[str, Any] = {
         "proposal": f"{posterior.attrs['proposal']}: {posterior.attrs['proposal_reason']}",

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from smcdiff.base.files import made_folder
 from smcdiff.errors import InputError
-from smcdiff.files import made_folder
 
 # Options of all three commands.
 _Steps = Annotated[int, typer.Option(help="Optimiser steps.")]

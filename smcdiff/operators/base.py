@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smcdiff.base.module import Module, static
 from smcdiff.errors import InputError
-from smcdiff.pytrees import pytree
 
 LARGEST_DENSE = 4096
 """Entries of event or observation, whichever are fewer, up to which a dense SVD is taken."""
@@ -35,7 +33,7 @@ def check_image(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-class LinearOperator:
+class LinearOperator(Module):
     """Base class; subclasses are frozen pytrees and define the shapes and ``apply``.
 
     ``outer @ inner`` is the composition.
@@ -131,34 +129,18 @@ class LinearOperator:
 class ImageOperator(LinearOperator):
     """Base of operators on images that are made from something else than their arrays.
 
-    Subclasses are registered with ``register_pytree_node_class``, set ``_event`` and name the
-    attributes that are arrays; everything else is static.
+    Attributes:
+        event: (h, w) or (h, w, c).
     """
 
-    _arrays: ClassVar[tuple[str, ...]] = ()
-    _event: tuple[int, ...]
-
-    def tree_flatten(self):
-        """The arrays, and what is static."""
-        static = tuple((name, v) for name, v in vars(self).items() if name not in self._arrays)
-        return tuple(getattr(self, name) for name in self._arrays), static
-
-    @classmethod
-    def tree_unflatten(cls, static, arrays):
-        """From what `tree_flatten` gave."""
-        operator = object.__new__(cls)
-        vars(operator).update(static)
-        vars(operator).update(zip(cls._arrays, arrays, strict=True))
-        return operator
+    event: tuple[int, ...] = static()
 
     @property
     def in_shape(self) -> tuple[int, ...]:
         """The image's shape."""
-        return self._event
+        return self.event
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class Composition(LinearOperator):
     """``outer @ inner``.
 
@@ -174,9 +156,7 @@ class Composition(LinearOperator):
     inner: LinearOperator
 
     def __post_init__(self):
-        # Under a transformation of pytrees the fields may be anything.
-        operators = isinstance(self.outer, LinearOperator), isinstance(self.inner, LinearOperator)
-        if all(operators) and self.outer.in_shape != self.inner.out_shape:
+        if self.outer.in_shape != self.inner.out_shape:
             raise InputError(
                 f"composition: {type(self.inner).__name__} returns {self.inner.out_shape},"
                 f" {type(self.outer).__name__} takes {self.outer.in_shape}"
@@ -197,9 +177,7 @@ class Composition(LinearOperator):
         return self.outer.apply(self.inner.apply(x))
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class SVD:
+class SVD(Module):
     """A thin singular value decomposition, A = left diag(values) right.
 
     Attributes:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smcdiff.base.module import static
 from smcdiff.errors import InputError
 from smcdiff.operators.base import LinearOperator
-from smcdiff.pytrees import pytree
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class ColourMix(LinearOperator):
     """Each pixel's channels times a matrix; ``ColourMix.grey(shape)`` averages them.
 
@@ -26,11 +22,11 @@ class ColourMix(LinearOperator):
     """
 
     weights: Float[Array, "b c"]
-    event: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+    event: tuple[int, ...] = static()
 
     def __post_init__(self):
-        shape = getattr(self.weights, "shape", None)
-        if shape is not None and (len(shape) != 2 or shape[1] != self.event[-1]):
+        shape = self.weights.shape
+        if len(shape) != 2 or shape[1] != self.event[-1]:
             raise InputError(
                 f"ColourMix: weights of {shape} do not act on the channels of {self.event}"
             )

@@ -8,11 +8,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from smcdiff.base.module import set_fields, static
 from smcdiff.errors import InputError
 from smcdiff.operators.base import ImageOperator, check_image
 
 
-@jax.tree_util.register_pytree_node_class
 class Convolution(ImageOperator):
     """Convolution of each channel with a filter, the result as large as the image.
 
@@ -25,17 +25,17 @@ class Convolution(ImageOperator):
         InputError: a shape of other rank, or a filter of even or too large size.
     """
 
-    _arrays = ("kernel",)
     kernel: Float[Array, "a b"]
+    circular: bool = static()
 
     def __init__(self, shape: tuple[int, ...], kernel, circular: bool = False):
         name = type(self).__name__
-        self._event, self._circular = check_image(name, shape), circular
-        self.kernel = jnp.asarray(kernel, jnp.result_type(float))
+        kernel = jnp.asarray(kernel, jnp.result_type(float))
+        set_fields(self, event=check_image(name, shape), circular=circular, kernel=kernel)
         sizes = self.kernel.shape
         if self.kernel.ndim != 2 or not all(size % 2 for size in sizes):
             raise InputError(f"{name}: the filter has shape {sizes}; give (a, b), both odd")
-        if sizes[0] > self._event[0] or sizes[1] > self._event[1]:
+        if sizes[0] > self.event[0] or sizes[1] > self.event[1]:
             raise InputError(
                 f"{name}: a filter of {sizes} is larger than the image {tuple(shape)}; give a"
                 " smaller one"
@@ -46,14 +46,14 @@ class Convolution(ImageOperator):
     @property
     def out_shape(self) -> tuple[int, ...]:
         """The image's shape."""
-        return self._event
+        return self.event
 
     def apply(self, x: Float[Array, "*event"]) -> Float[Array, "*event"]:
         """The blurred image."""
         height, width = self.kernel.shape
         image = x.reshape(*x.shape[:2], -1)
         border = ((height // 2,) * 2, (width // 2,) * 2, (0, 0))
-        padded = jnp.pad(image, border, mode="wrap" if self._circular else "constant")
+        padded = jnp.pad(image, border, mode="wrap" if self.circular else "constant")
         images = jnp.moveaxis(padded, -1, 0)[:, None]
         flipped = self.kernel[None, None, ::-1, ::-1].astype(x.dtype)
         out = jax.lax.conv_general_dilated(images, flipped, (1, 1), "VALID")
@@ -74,7 +74,6 @@ def _streak(length: float, angle: float) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-@jax.tree_util.register_pytree_node_class
 class MotionBlur(Convolution):
     """Blur along a straight line, as of a moving camera; outside the image is zero.
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
 from smcdiff.operators.base import LinearOperator
-from smcdiff.pytrees import pytree
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class Dense(LinearOperator):
     """y = matrix x.
 

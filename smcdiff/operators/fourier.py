@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from smcdiff.base.module import static
 from smcdiff.errors import InputError
 from smcdiff.operators.base import LinearOperator
-from smcdiff.pytrees import pytree
 
 
 def _waves(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -20,8 +18,6 @@ def _waves(size: int) -> tuple[np.ndarray, np.ndarray]:
     return scale * np.cos(angles), scale * np.sin(angles)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class MaskedFourier(LinearOperator):
     """Real and imaginary parts of chosen coefficients of the unitary 2-D transform; see ``of``.
 
@@ -31,7 +27,7 @@ class MaskedFourier(LinearOperator):
     """
 
     indices: Int[Array, " m"]
-    event: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+    event: tuple[int, ...] = static()
 
     @classmethod
     def of(cls, kept, shape: tuple[int, ...]) -> MaskedFourier:

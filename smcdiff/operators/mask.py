@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import jax
@@ -10,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from smcdiff.base.module import static
 from smcdiff.errors import InputError
 from smcdiff.operators.base import SVD, LinearOperator
 from smcdiff.operators.reshape import Reshape
-from smcdiff.pytrees import pytree
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class Mask(LinearOperator):
     """The observed entries, as a vector; made by `Mask.of` (row-major order) or `Mask.random`.
 
@@ -27,7 +24,7 @@ class Mask(LinearOperator):
     """
 
     indices: Int[Array, " m"]
-    event: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+    event: tuple[int, ...] = static()
 
     @classmethod
     def of(cls, observed) -> Mask:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 from jaxtyping import Array, Float
 
+from smcdiff.base.module import static
 from smcdiff.errors import InputError
 from smcdiff.operators.base import SVD, LinearOperator
-from smcdiff.pytrees import pytree
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class Reshape(LinearOperator):
     """The entries of an event, in row-major order, in another shape.
 
@@ -22,8 +19,8 @@ class Reshape(LinearOperator):
         result: the shape that they get, with as many entries.
     """
 
-    event: tuple[int, ...] = dataclasses.field(metadata={"static": True})
-    result: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+    event: tuple[int, ...] = static()
+    result: tuple[int, ...] = static()
 
     def __post_init__(self):
         if math.prod(self.event) != math.prod(self.result):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from smcdiff.base.module import set_fields
 from smcdiff.errors import InputError
 from smcdiff.operators.base import SVD, ImageOperator, check_image
 from smcdiff.operators.mask import Mask
 from smcdiff.operators.reshape import Reshape
 
 
-@jax.tree_util.register_pytree_node_class
 class Separable(ImageOperator):
     """The same matrix on all columns of an image, another on all rows, channel by channel.
 
@@ -26,13 +25,12 @@ class Separable(ImageOperator):
         InputError: a shape of other rank, or matrices that do not fit it.
     """
 
-    _arrays = ("rows", "columns")
     rows: Float[Array, "a h"]
     columns: Float[Array, "b w"]
 
     def __init__(self, shape: tuple[int, ...], rows, columns):
-        self._event = check_image(type(self).__name__, shape)
-        self.rows, self.columns = jnp.asarray(rows), jnp.asarray(columns)
+        event = check_image(type(self).__name__, shape)
+        set_fields(self, event=event, rows=jnp.asarray(rows), columns=jnp.asarray(columns))
         fits = (self.rows.shape[-1:], self.columns.shape[-1:]) == (shape[:1], shape[1:2])
         if not fits or self.rows.ndim != 2 or self.columns.ndim != 2:
             raise InputError(
@@ -43,7 +41,7 @@ class Separable(ImageOperator):
     @property
     def out_shape(self) -> tuple[int, ...]:
         """(h', w') or (h', w', c)."""
-        return (self.rows.shape[0], self.columns.shape[0], *self._event[2:])
+        return (self.rows.shape[0], self.columns.shape[0], *self.event[2:])
 
     def apply(self, x: Float[Array, "*event"]) -> Float[Array, "*out"]:
         """Both matrices applied."""
@@ -53,7 +51,7 @@ class Separable(ImageOperator):
         """From the decompositions of the two matrices."""
         down, down_values, up = jnp.linalg.svd(self.rows, full_matrices=False)
         left, values, right = jnp.linalg.svd(self.columns, full_matrices=False)
-        channels = self._event[2:]
+        channels = self.event[2:]
         inner = (down_values.shape[0], values.shape[0], *channels)
         table = down_values[:, None] * values
         table = jnp.broadcast_to(table.reshape(table.shape + (1,) * len(channels)), inner)
@@ -61,7 +59,7 @@ class Separable(ImageOperator):
         sort = Mask(order.astype(jnp.int32), inner)
         unsort = Mask(jnp.argsort(order).astype(jnp.int32), (order.shape[0],))
         columns = Separable(inner, down, left) @ Reshape((order.shape[0],), inner) @ unsort
-        return SVD(columns, table.ravel()[order], sort @ Separable(self._event, up, right))
+        return SVD(columns, table.ravel()[order], sort @ Separable(self.event, up, right))
 
 
 def _gaussian(size: int, width: float) -> np.ndarray:
@@ -72,7 +70,6 @@ def _gaussian(size: int, width: float) -> np.ndarray:
     return (band / np.exp(-0.5 * (radius / width) ** 2).sum()).astype(np.float32)
 
 
-@jax.tree_util.register_pytree_node_class
 class GaussianBlur(Separable):
     """Convolution of each channel with a Gaussian; outside the image is zero.
 
@@ -100,7 +97,6 @@ def _check_factor(name: str, shape: tuple[int, ...], factor: int) -> tuple[int, 
     return shape
 
 
-@jax.tree_util.register_pytree_node_class
 class BlockDownsample(Separable):
     """Means over ``factor`` x ``factor`` blocks of pixels.
 
@@ -135,7 +131,6 @@ def _bicubic(size: int, factor: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-@jax.tree_util.register_pytree_node_class
 class BicubicDownsample(Separable):
     """Downsampling by antialiased bicubic interpolation, as image libraries do it.
 

@@ -25,12 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from smcdiff import kernels, schedules
+from smcdiff.diffusion import kernels, schedules
+from smcdiff.diffusion.laws.mixture import Transition
+from smcdiff.diffusion.schedules import Level, Schedule
 from smcdiff.errors import InputError
 from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.priors.spectrum import Spectrum, is_concrete, spectrum_of
-from smcdiff.schedules import Level, Schedule
-from smcdiff.transitions import Transition
 
 _FEW_COMPONENTS = 128
 """Up to here a table of the distances between all means costs less than one a particle."""

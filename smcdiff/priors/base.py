@@ -11,10 +11,10 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
+from smcdiff.diffusion.kernels import Kernel
+from smcdiff.diffusion.laws.mixture import Transition
+from smcdiff.diffusion.schedules import Level, Schedule
 from smcdiff.errors import InputError
-from smcdiff.kernels import Kernel
-from smcdiff.schedules import Level, Schedule
-from smcdiff.transitions import Transition
 
 
 class DiffusionDistribution(dist.Distribution):
@@ -37,7 +37,7 @@ class DiffusionDistribution(dist.Distribution):
         if jax.tree_util.all_leaves([schedule]):
             raise InputError(
                 f"{type(self).__name__}: the schedule's class {type(schedule).__name__} is no"
-                " pytree; decorate it with smcdiff.pytrees.pytree"
+                " pytree; make it a subclass of smcdiff.Module"
             )
         self.schedule = schedule
         super().__init__(batch_shape=(), event_shape=tuple(event_shape), validate_args=False)

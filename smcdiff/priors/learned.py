@@ -10,7 +10,6 @@ A network predicts x_0, eps or v; each is turned into the denoised mean m(x, t) 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -20,12 +19,12 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from smcdiff import kernels, schedules
+from smcdiff.base.module import Module, portable
+from smcdiff.diffusion import kernels, schedules
+from smcdiff.diffusion.laws.mixture import Transition
+from smcdiff.diffusion.schedules import Level, Schedule
 from smcdiff.errors import InputError, first_line
 from smcdiff.priors.base import DiffusionDistribution
-from smcdiff.pytrees import pytree, with_structure
-from smcdiff.schedules import Level, Schedule
-from smcdiff.transitions import Transition
 
 
 class Prediction(Protocol):
@@ -40,9 +39,7 @@ class Prediction(Protocol):
         ...
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class X0Prediction:
+class X0Prediction(Module):
     """The network predicts x_0."""
 
     def denoised(self, output, x, level: Level):
@@ -54,9 +51,7 @@ class X0Prediction:
         return clean
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class EpsPrediction:
+class EpsPrediction(Module):
     """The network predicts the noise eps."""
 
     def denoised(self, output, x, level: Level):
@@ -68,9 +63,7 @@ class EpsPrediction:
         return noise
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class VPrediction:
+class VPrediction(Module):
     """The network predicts v = alpha eps - sigma x_0; scaled where alpha^2 + sigma^2 != 1."""
 
     def denoised(self, output, x, level: Level):
@@ -82,9 +75,7 @@ class VPrediction:
         return level.alpha * noise - level.sigma * clean
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class DenoisingError:
+class DenoisingError(Module):
     """Mean squared error of the denoised mean, a coordinate, at some noise levels.
 
     For a perfect denoiser it is the mean posterior variance of x_0 given x_t.
@@ -154,7 +145,7 @@ class DiffusionPrior(DiffusionDistribution):
             )
         if isinstance(event_shape, int):
             event_shape = (event_shape,)
-        self.denoiser = with_structure(denoiser)
+        self.denoiser = portable(denoiser)
         self.prediction = prediction
         self.data_variance = jnp.asarray(data_variance)
         self.denoising_error = denoising_error
@@ -269,6 +260,6 @@ class DiffusionPrior(DiffusionDistribution):
         Args:
             value: events, with any leading axes.
         """
-        from smcdiff import flow
+        from smcdiff.priors import flow
 
         return flow.ProbabilityFlow().log_prob(self, value).value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Protocol
 
 import jax
@@ -13,7 +12,6 @@ from smcdiff.errors import InputError
 from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.proposals.base import ReverseModel
 from smcdiff.proposals.learned_guidance import GuidedMean, Means, require_same_process
-from smcdiff.pytrees import pytree
 
 
 class Conditional(Protocol):
@@ -24,8 +22,6 @@ class Conditional(Protocol):
         ...
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class Amortized(GuidedMean):
     """Draws from a conditional network s(x_t, y, t) (Batzolis et al. 2021, section 3).
 

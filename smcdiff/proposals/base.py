@@ -12,7 +12,6 @@ and step, in ``guide``; what the draw needs of that call travels with the partic
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any, ClassVar
 
@@ -20,21 +19,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from smcdiff.changed import Change
+from smcdiff.base.module import Module, static
+from smcdiff.diffusion.kernels import Kernel
+from smcdiff.diffusion.laws.changed import Change
+from smcdiff.diffusion.laws.mixture import Transition
+from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
-from smcdiff.kernels import Kernel
-from smcdiff.model import Problem
-from smcdiff.pytrees import pytree
-from smcdiff.schedules import Level
-from smcdiff.transitions import Transition
+from smcdiff.problem import Problem
 
 Guide = Any
 """What a proposal carries from the evaluation at x_t to the draw of x_s: a pytree."""
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class ReverseModel:
+class ReverseModel(Module):
     """The reverse diffusion of one problem, on flat events.
 
     Attributes:
@@ -48,7 +45,7 @@ class ReverseModel:
     problem: Problem
     kernel: Kernel
     levels: Level
-    weighted: bool = dataclasses.field(default=True, metadata={"static": True})
+    weighted: bool = static(default=True)
 
     @property
     def size(self) -> int:
@@ -106,10 +103,10 @@ class ReverseModel:
         return step == self.num_steps - 1
 
 
-class Proposal:
+class Proposal(Module):
     """Base class of all proposals; the defaults are those of the bootstrap filter.
 
-    A sampler is a frozen dataclass, registered with `smcdiff.pytrees.pytree`.
+    A sampler is a frozen dataclass and a pytree: subclassing makes it so.
 
     Attributes:
         path_weighted: whether x_s is held to a path of the observed entries, so that p_s psi_s is

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 
+from smcdiff.base.module import static
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal
-from smcdiff.pytrees import pytree
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class Bootstrap(Proposal):
     """Proposes from the reverse kernel; the likelihood enters only through the weights.
 
@@ -24,7 +20,7 @@ class Bootstrap(Proposal):
             which the observation is weighed once, at the end.
     """
 
-    temper: float = dataclasses.field(default=0.0, metadata={"static": True})
+    temper: float = static(default=0.0)
 
     def __post_init__(self):
         if not 0.0 <= self.temper <= 1.0:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from smcdiff.model import Problem
-from smcdiff.model.linearity import probe_points
 from smcdiff.priors.analytic import AnalyticPrior
+from smcdiff.problem import Problem
+from smcdiff.problem.linearity import probe_points
 from smcdiff.proposals.base import Proposal
 from smcdiff.proposals.bootstrap import Bootstrap
 from smcdiff.proposals.fps import FPS

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 
 from smcdiff.proposals.base import ReverseModel
@@ -13,11 +11,8 @@ from smcdiff.proposals.singular import (
     SingularSystem,
     require_singular,
 )
-from smcdiff.pytrees import pytree
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class DAPS(SingularDraw):
     """Draw a clean x_0 given x_t and y, then noise it to the next level.
 

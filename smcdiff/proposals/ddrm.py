@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smcdiff.base.module import static
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import ReverseModel
 from smcdiff.proposals.singular import (
@@ -16,7 +16,6 @@ from smcdiff.proposals.singular import (
     SingularSystem,
     require_singular,
 )
-from smcdiff.pytrees import pytree
 
 
 class Coefficients(NamedTuple):
@@ -63,8 +62,6 @@ def coefficients(sigma_t, sigma_s, noise: Float[Array, "*r"], eta, eta_b) -> Coe
     return Coefficients(on_state, on_data, jnp.maximum(variance, 0.0))
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class DDRM(SingularDraw):
     """Denoising diffusion restoration: exact Gaussian conditionals, a singular vector at a time.
 
@@ -84,8 +81,8 @@ class DDRM(SingularDraw):
         eta_b: in [0, 1]; published 1; None is the DDPM choice 2 sigma^2 / (sigma^2 + noise^2).
     """
 
-    eta: float = dataclasses.field(default=0.85, metadata={"static": True})
-    eta_b: float | None = dataclasses.field(default=1.0, metadata={"static": True})
+    eta: float = static(default=0.85)
+    eta_b: float | None = static(default=1.0)
 
     def __post_init__(self):
         for name in ("eta", "eta_b"):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from smcdiff.gaussian import LOG_2PI
+from smcdiff.base.gaussian import LOG_2PI
+from smcdiff.diffusion.laws.mixture import Transition
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import held, log_weak, weak_guide
 from smcdiff.proposals.replacement import forward_noise
 from smcdiff.proposals.singular import SingularSystem, require_singular, singular_system
-from smcdiff.pytrees import pytree
-from smcdiff.transitions import Transition
 
 
 class _Path(NamedTuple):
@@ -40,8 +38,6 @@ class _Path(NamedTuple):
         return system.log_constant + log_weak(misfit, system.values, ~self.held, spread)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class FPS(Proposal):
     """Condition every reverse step on a simulated path y_t of the observation.
 

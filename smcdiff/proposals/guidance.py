@@ -5,7 +5,6 @@ Both translate the draw of the reverse kernel by a multiple of a gradient throug
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smcdiff.base.module import static
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.singular import (
@@ -22,7 +22,6 @@ from smcdiff.proposals.singular import (
     singular_system,
 )  # fmt: skip
 from smcdiff.proposals.twists import log_twist, widening
-from smcdiff.pytrees import pytree
 
 
 class _Guide(NamedTuple):
@@ -44,8 +43,6 @@ class _Translated(Proposal):
         return moved, jnp.where(frozen, 0.0, log_ratio)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class DPS(_Translated):
     """Diffusion posterior sampling (Chung et al. 2023, algorithm 1).
 
@@ -65,7 +62,7 @@ class DPS(_Translated):
         scale: zeta', in units of x over units of the norm.
     """
 
-    scale: float = dataclasses.field(default=1.0, metadata={"static": True})
+    scale: float = static(default=1.0)
 
     def __post_init__(self):
         if not self.scale > 0.0:
@@ -98,8 +95,6 @@ class DPS(_Translated):
         return value, _Guide(denoised, -self.scale * gradient)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class PiGDM(_Translated):
     """Pseudo-inverse guided diffusion (Song et al. 2023, algorithm 1).
 

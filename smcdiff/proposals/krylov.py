@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smcdiff.base.module import static
+from smcdiff.diffusion.kernels import bridge
 from smcdiff.errors import InputError
-from smcdiff.kernels import bridge
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import next_direction, require_linear, unit
 from smcdiff.proposals.twists import Widening, widening
-from smcdiff.pytrees import pytree
 
 
 class _Guide(NamedTuple):
@@ -24,8 +23,6 @@ class _Guide(NamedTuple):
     gain: Float[Array, " d"]
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class KrylovMomentMatched(Proposal):
     """`MomentMatched` for many observations: A C_t A' is only ever multiplied by vectors.
 
@@ -46,8 +43,8 @@ class KrylovMomentMatched(Proposal):
             suits exact denoisers; a learned one's small variances make twists that are too sure.
     """
 
-    size: int = dataclasses.field(default=3, metadata={"static": True})
-    floor: float = dataclasses.field(default=0.3, metadata={"static": True})
+    size: int = static(default=3)
+    floor: float = static(default=0.3)
 
     def __post_init__(self):
         if self.size < 1:

@@ -10,20 +10,19 @@ O(d q); see `smcdiff.proposals.low_rank`.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smcdiff.base.module import static
+from smcdiff.diffusion.kernels import bridge
 from smcdiff.errors import InputError
-from smcdiff.kernels import bridge
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import next_direction, unit
 from smcdiff.proposals.low_rank import DiagonalPlus, LowRank, LowRankConditioned
 from smcdiff.proposals.singular import SingularSystem, require_singular, singular_system
-from smcdiff.pytrees import pytree
 
 
 class _Guide(NamedTuple):
@@ -35,8 +34,6 @@ class _Guide(NamedTuple):
     columns: Float[Array, "r q"]
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class LanczosMomentMatched(Proposal):
     """`MomentMatched` for many observations, determinants and covariances included.
 
@@ -60,7 +57,7 @@ class LanczosMomentMatched(Proposal):
         size: q, the number of directions; never more than an event has entries.
     """
 
-    size: int = dataclasses.field(default=32, metadata={"static": True})
+    size: int = static(default=32)
 
     def __post_init__(self):
         if self.size < 1:

@@ -11,7 +11,6 @@ and guide with the same strength.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,15 +18,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smcdiff.base.module import portable, set_fields
+from smcdiff.diffusion.schedules import Schedule
 from smcdiff.errors import InputError, first_line
 from smcdiff.priors.base import DiffusionDistribution
 from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.pytrees import pytree, with_structure
-from smcdiff.schedules import Schedule
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class ClassifierGuidance(Proposal):
     """Classifier guidance (Dhariwal and Nichol 2021, algorithm 1; Song et al. 2021, eq. 14).
 
@@ -51,7 +48,7 @@ class ClassifierGuidance(Proposal):
     strength: Float[Array, ""] | float = 1.0
 
     def __post_init__(self):
-        object.__setattr__(self, "log_prob", with_structure(self.log_prob))
+        set_fields(self, log_prob=portable(self.log_prob))
 
     def check(self, model):
         """Raises ``InputError`` where log_prob gives no number or has another noise schedule."""
@@ -122,8 +119,6 @@ class GuidedMean(Proposal):
         return moved, jnp.where(frozen, 0.0, log_ratio)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class ClassifierFree(GuidedMean):
     """Classifier-free guidance (Ho and Salimans 2022, eq. 6).
 
@@ -150,7 +145,8 @@ class ClassifierFree(GuidedMean):
     log_prob: Callable | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "log_prob", with_structure(self.log_prob))
+        if self.log_prob is not None:
+            set_fields(self, log_prob=portable(self.log_prob))
 
     def check(self, model):
         """Raises ``InputError`` where the conditional prior does not fit the model's."""

@@ -7,7 +7,6 @@ is a row of zeros. Of an exact observation the residual is y - A x and the noise
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 
@@ -16,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from smcdiff.base.gaussian import LOG_2PI
+from smcdiff.base.module import Module
 from smcdiff.errors import InputError
-from smcdiff.gaussian import LOG_2PI
-from smcdiff.model import Problem
+from smcdiff.problem import Problem
 from smcdiff.proposals.base import ReverseModel
-from smcdiff.pytrees import pytree
 
 _NUM_PROBES = 64
 _LEAST_SIGNAL = 2.0
@@ -116,9 +115,7 @@ def row_norms(model: ReverseModel) -> Float[Array, " m"]:
     return jnp.mean(jax.vmap(model.problem.operator())(probes) ** 2, axis=0)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class Selection:
+class Selection(Module):
     """An observation of single coordinates: y_i = gain_i (x[index_i] + scale_i * noise).
 
     Attributes:

@@ -8,7 +8,6 @@ Woodbury's identity and the determinant lemma.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -16,10 +15,10 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from smcdiff.gaussian import LOG_2PI, inverse_lower
+from smcdiff.base.gaussian import LOG_2PI, inverse_lower
+from smcdiff.base.module import Module
+from smcdiff.diffusion.laws.mixture import Transition
 from smcdiff.proposals.singular import SingularSystem
-from smcdiff.pytrees import pytree
-from smcdiff.transitions import Transition
 
 
 class LowRank(NamedTuple):
@@ -89,9 +88,7 @@ class DiagonalPlus(NamedTuple):
         )
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class LowRankConditioned:
+class LowRankConditioned(Module):
     """The law q(x) ~ b(x) N(r; A G (x - mean), Sigma), and the transition p that it replaces.
 
     b has the means and weights of p and one covariance V for all components: where p is isotropic

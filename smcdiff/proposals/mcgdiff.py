@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 
 import jax.numpy as jnp
@@ -14,11 +13,8 @@ from smcdiff.proposals.singular import (
     require_singular,
     singular_system,
 )  # fmt: skip
-from smcdiff.pytrees import pytree
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class MCGDiff(Proposal):
     """Condition every reverse step on the observation, noised to the level of the step.
 

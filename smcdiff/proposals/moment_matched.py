@@ -17,25 +17,24 @@ approximation costs efficiency, never correctness.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from smcdiff.errors import InputError
-from smcdiff.gaussian import (
+from smcdiff.base.gaussian import (
     LOG_2PI,
     MOST_LOST,
     inverse_lower,
     log_normal_cholesky,
     lost_digits,
 )
+from smcdiff.base.module import static
+from smcdiff.errors import InputError
 from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import require_linear
-from smcdiff.pytrees import pytree
 
 
 class _Shared(NamedTuple):
@@ -72,8 +71,6 @@ def _positive(matrix: Float[Array, "m m"], model: ReverseModel) -> Float[Array, 
     return (vectors * jnp.maximum(values, 0.0)) @ vectors.T
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class MomentMatched(Proposal):
     """Conditional of the locally linear-Gaussian model, with the Tweedie covariance.
 
@@ -88,7 +85,7 @@ class MomentMatched(Proposal):
         max_observations: largest d_y accepted.
     """
 
-    max_observations: int = dataclasses.field(default=64, metadata={"static": True})
+    max_observations: int = static(default=64)
 
     def check(self, model):
         """Raises ``InputError`` where the observation is not linear-Gaussian or too large."""

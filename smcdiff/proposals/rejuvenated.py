@@ -8,17 +8,15 @@ import math
 import jax
 import jax.numpy as jnp
 
-from smcdiff.changed import Change
+from smcdiff.base.module import static
+from smcdiff.diffusion.laws.changed import Change
+from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.bootstrap import Bootstrap
 from smcdiff.proposals.repaint import renoise
-from smcdiff.pytrees import pytree
-from smcdiff.schedules import Level
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class Rejuvenated(Proposal):
     """A proposal whose draws are moved again, to give copies of a particle their own values.
 
@@ -44,10 +42,10 @@ class Rejuvenated(Proposal):
     """
 
     proposal: Proposal = dataclasses.field(default_factory=Bootstrap)
-    moves: int = dataclasses.field(default=1, metadata={"static": True})
-    jump: int = dataclasses.field(default=1, metadata={"static": True})
-    every: int = dataclasses.field(default=1, metadata={"static": True})
-    above: float = dataclasses.field(default=-math.inf, metadata={"static": True})
+    moves: int = static(default=1)
+    jump: int = static(default=1)
+    every: int = static(default=1)
+    above: float = static(default=-math.inf)
 
     def __post_init__(self):
         for name in ("moves", "jump", "every"):

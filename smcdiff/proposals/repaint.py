@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from smcdiff import kernels
+from smcdiff.base.module import static
+from smcdiff.diffusion import kernels
+from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import require_selection
 from smcdiff.proposals.replacement import Replacement, SMCDiff
-from smcdiff.pytrees import pytree
-from smcdiff.schedules import Level
 
 
 def renoise(key: PRNGKeyArray, x: Float[Array, " d"], s: Level, t: Level) -> Float[Array, " d"]:
@@ -24,8 +23,6 @@ def renoise(key: PRNGKeyArray, x: Float[Array, " d"], s: Level, t: Level) -> Flo
     return shrink * x + scale * jax.random.normal(key, x.shape, x.dtype)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class RePaint(Proposal):
     """Replacement with resampling: noise the state again and denoise it, so that parts agree.
 
@@ -50,8 +47,8 @@ class RePaint(Proposal):
 
     path_weighted: ClassVar[bool] = True
     masks_only: ClassVar[bool] = True
-    repeats: int = dataclasses.field(default=10, metadata={"static": True})
-    jump: int = dataclasses.field(default=1, metadata={"static": True})
+    repeats: int = static(default=10)
+    jump: int = static(default=1)
 
     def __post_init__(self):
         for name in ("repeats", "jump"):

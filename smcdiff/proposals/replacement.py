@@ -8,18 +8,17 @@ scale is weighed and not overwritten, for such a draw would be far from any x_0.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from smcdiff import kernels
-from smcdiff.gaussian import LOG_2PI
+from smcdiff.base.gaussian import LOG_2PI
+from smcdiff.base.module import Module
+from smcdiff.diffusion import kernels
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import Selection, require_selection, selection, weak_guide
-from smcdiff.pytrees import pytree
 
 
 def _log_normal(x, mean, scale, where) -> Float[Array, ""]:
@@ -53,8 +52,6 @@ class _Masked(Proposal):
         return _keep_if(model.no_density(step), transition.sample(key), fixed)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class Replacement(_Masked):
     """The replacement method: observed entries are overwritten at every step.
 
@@ -132,9 +129,7 @@ def forward_noise(
     return jnp.concatenate([path, clean[None]]), log_forward
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class _Path:
+class _Path(Module):
     """The noise of one forward path of the observed entries, shared by the particles of a chain.
 
     Attributes:
@@ -148,8 +143,6 @@ class _Path:
     log_forward: Float[Array, " steps"]
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class SMCDiff(_Masked):
     """SMC-Diff (Trippe et al. 2022, algorithm 1): replacement with the weights p(y_s given x_t).
 

@@ -21,13 +21,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from smcdiff.base.gaussian import LOG_2PI
+from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
-from smcdiff.gaussian import LOG_2PI
-from smcdiff.model import Problem
 from smcdiff.operators.base import LARGEST_DENSE
+from smcdiff.problem import Problem
 from smcdiff.proposals.base import Proposal, ReverseModel
 from smcdiff.proposals.linear import require_linear
-from smcdiff.schedules import Level
 
 
 class SingularSystem(NamedTuple):

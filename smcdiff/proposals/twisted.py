@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 
+from smcdiff.base.module import static
 from smcdiff.errors import InputError
 from smcdiff.proposals.base import Proposal
 from smcdiff.proposals.twists import NUM_POINTS, log_twist, widening
-from smcdiff.pytrees import pytree
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class Twisted(Proposal):
     """Twisted diffusion sampler, TDS (Wu et al. 2023, algorithm 1).
 
@@ -39,8 +35,8 @@ class Twisted(Proposal):
         num_points: points about m(x_t) of a tempered twist; even.
     """
 
-    widen: bool = dataclasses.field(default=True, metadata={"static": True})
-    num_points: int = dataclasses.field(default=NUM_POINTS, metadata={"static": True})
+    widen: bool = static(default=True)
+    num_points: int = static(default=NUM_POINTS)
 
     def __post_init__(self):
         if self.num_points < 2 or self.num_points % 2:

@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from smcdiff.model.linearity import probe_points
+from smcdiff.diffusion.schedules import Level
+from smcdiff.problem.linearity import probe_points
 from smcdiff.proposals.base import ReverseModel
 from smcdiff.proposals.linear import row_norms
-from smcdiff.schedules import Level
 
 _FEW_TERMS = 64
 """Up to here the gradients of a mean, or a climb to the largest value of each term, cost little."""

@@ -35,8 +35,8 @@ class FeynmanKac(Protocol):
     Where a model also has the methods of `FusedFeynmanKac`, those are used.
 
     ``t`` is an int32 scalar that is the same for all particles: ``lax.cond`` on it stays a branch.
-    Make the model a pytree whose leaves are its data (a ``NamedTuple``, or a dataclass with
-    `smcdiff.pytrees.pytree`); then a jitted filter takes new data without compiling again.
+    Make the model a pytree whose leaves are its data (a ``NamedTuple`` or a `smcdiff.Module`); then
+    a jitted filter takes new data without compiling again.
     """
 
     def init(self, key: PRNGKeyArray) -> PyTree:

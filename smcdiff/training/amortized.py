@@ -20,14 +20,16 @@ from flax import nnx
 from jaxtyping import Array, Float
 from numpyro import handlers
 
-from smcdiff import flow, schedules
-from smcdiff.conditional import ConditionalNetwork
+from smcdiff.base.pixels import to_unit_range
+from smcdiff.diffusion import schedules
 from smcdiff.errors import InputError, first_line
-from smcdiff.model import sites
 from smcdiff.networks.conditional import ConditionalUNet, observation_channels
 from smcdiff.networks.unet import state_dict
-from smcdiff.pixels import to_unit_range
+from smcdiff.priors import flow
 from smcdiff.priors.base import DiffusionDistribution
+from smcdiff.problem import sites
+from smcdiff.store.conditional import ConditionalNetwork
+from smcdiff.store.zoo import PREDICTIONS
 from smcdiff.training.config import TrainConfig
 from smcdiff.training.data import batch_indices, check_count, load_images, split
 from smcdiff.training.folder import (
@@ -40,7 +42,6 @@ from smcdiff.training.folder import (
 )  # fmt: skip
 from smcdiff.training.loop import Loss, minimise
 from smcdiff.training.noise import SAMPLED, TRAINED, held_out_errors, noisy
-from smcdiff.zoo import PREDICTIONS
 
 _POOL = 4096
 """Draws of the prior, made once where there are no images."""

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from smcdiff import schedules
-from smcdiff.conditional import NetworkClassifier
+from smcdiff.base.pixels import to_unit_range
+from smcdiff.diffusion import schedules
 from smcdiff.networks.classifier import NoisyClassifier
 from smcdiff.networks.unet import state_dict
-from smcdiff.pixels import to_unit_range
+from smcdiff.store.conditional import NetworkClassifier
+from smcdiff.store.zoo import PREDICTIONS
 from smcdiff.training.config import TrainConfig
 from smcdiff.training.data import (
     LabelledImages,
@@ -26,7 +27,6 @@ from smcdiff.training.data import (
 from smcdiff.training.folder import CHECKPOINT, schedule_entry, training_folder, write_model
 from smcdiff.training.loop import Loss, minimise
 from smcdiff.training.noise import SAMPLED, TRAINED, noisy
-from smcdiff.zoo import PREDICTIONS
 
 
 def train_classifier(

@@ -11,8 +11,8 @@ import optax
 
 from smcdiff.errors import InputError
 from smcdiff.networks.unet import UNet2DConfig
+from smcdiff.store.zoo import PREDICTIONS
 from smcdiff.training.weighting import LogNormal, MinSNR, Uniform, Weighting
-from smcdiff.zoo import PREDICTIONS
 
 _LARGEST = 2**31 - 1
 

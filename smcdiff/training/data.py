@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from smcdiff.base.files import check_file, open_npz, read_npy
+from smcdiff.base.pixels import read_picture, to_unit_range
 from smcdiff.errors import InputError
-from smcdiff.files import check_file, open_npz, read_npy
-from smcdiff.pixels import read_picture, to_unit_range
 
 if TYPE_CHECKING:
     from smcdiff.training.config import TrainConfig

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
+from smcdiff.base.files import made_folder, replacing
+from smcdiff.base.pixels import to_unit_range
+from smcdiff.diffusion.schedules import Cosine
 from smcdiff.errors import InputError
-from smcdiff.files import made_folder, replacing
 from smcdiff.networks.unet import UNet2D, state_dict
-from smcdiff.pixels import to_unit_range
-from smcdiff.schedules import Cosine
+from smcdiff.store.zoo import prior_folder, read_config
 from smcdiff.training.config import TrainConfig
-from smcdiff.zoo import prior_folder, read_config
 
 CHECKPOINT = "checkpoint.safetensors"
 

@@ -20,9 +20,9 @@ from jaxtyping import Array, Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from smcdiff.base.files import replacing
+from smcdiff.base.progress import ProgressBar
 from smcdiff.errors import InputError, first_line
-from smcdiff.files import replacing
-from smcdiff.progress import ProgressBar
 from smcdiff.training.config import TrainConfig
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from smcdiff import schedules
+from smcdiff.diffusion import schedules
 from smcdiff.priors.learned import Prediction
 from smcdiff.training.weighting import Weighting, draw_times
 

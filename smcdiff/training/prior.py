@@ -15,10 +15,18 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from smcdiff import plots, schedules
+from smcdiff.base.pixels import to_unit_range
+from smcdiff.diffusion import schedules
 from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_dict
-from smcdiff.pixels import to_unit_range
 from smcdiff.priors import DiffusionPrior
+from smcdiff.results import plots
+from smcdiff.store.zoo import (
+    PREDICTIONS,
+    NetworkDenoiser,
+    prior_folder,
+    read_config,
+    read_weights,
+)  # fmt: skip
 from smcdiff.training.config import TrainConfig
 from smcdiff.training.data import (
     LabelledImages,
@@ -30,13 +38,6 @@ from smcdiff.training.data import (
 from smcdiff.training.folder import CHECKPOINT, Trained, training_folder, write_prior
 from smcdiff.training.loop import Loss, minimise
 from smcdiff.training.noise import SAMPLED, TRAINED, held_out_errors, noisy
-from smcdiff.zoo import (
-    PREDICTIONS,
-    NetworkDenoiser,
-    prior_folder,
-    read_config,
-    read_weights,
-)  # fmt: skip
 
 
 def _loss(params, graph, batch, key, config: TrainConfig) -> Float[Array, ""]:

@@ -13,9 +13,9 @@ from typing import Protocol
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from smcdiff import schedules
+from smcdiff.diffusion import schedules
+from smcdiff.diffusion.schedules import Level, Schedule
 from smcdiff.priors.learned import Prediction
-from smcdiff.schedules import Level, Schedule
 
 _TABLE = 2048  # times at which a density is tabulated: far finer than any weight varies
 

@@ -4,7 +4,8 @@ import functools
 
 import pytest
 
-from smcdiff import cli, zoo
+from smcdiff import cli
+from smcdiff.store import zoo
 
 
 @pytest.fixture
@@ -32,11 +33,11 @@ def refused(smcdiff, tmp_path, monkeypatch):
     def started(*_, **__):
         raise AssertionError("long work has started")
 
-    for place in ("inference.run", "training.prior.minimise", "training.classifier.minimise",
+    for place in ("sampler.smc.run", "training.prior.minimise", "training.classifier.minimise",
                   "training.amortized.minimise", "training.amortized._draws",
-                  "progress.ProgressBar.__enter__"):  # fmt: skip
+                  "base.progress.ProgressBar.__enter__"):  # fmt: skip
         monkeypatch.setattr(f"smcdiff.{place}", started)
-    monkeypatch.setattr("smcdiff.zoo.load_prior", _load_prior)
+    monkeypatch.setattr("smcdiff.store.zoo.load_prior", _load_prior)
 
     def check(words, *message):
         before = _contents(tmp_path)

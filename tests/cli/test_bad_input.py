@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from smcdiff.zoo import zoo_folder
+from smcdiff.store.zoo import zoo_folder
 from tests.cli.inputs import RANDOM, array, damaged, picture, pixels, text
 
 IMAGE = RANDOM.uniform(-1, 1, (28, 28))
@@ -268,7 +268,7 @@ def test_memory_that_is_not_there(smcdiff, monkeypatch, tmp_path):
     def fail(*_):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
 
-    monkeypatch.setattr("smcdiff.inference.run", fail)
+    monkeypatch.setattr("smcdiff.sampler.smc.run", fail)
     code, _, err = smcdiff("solve", "inpaint")
     assert code == 2 and "out of memory; fewer particles" in err
     assert not list(tmp_path.iterdir())

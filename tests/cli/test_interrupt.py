@@ -30,7 +30,7 @@ def test_ctrl_c_in_a_run(smcdiff, monkeypatch, tmp_path, ctrl_c):
     def leave(code):
         raise SystemExit(code)
 
-    monkeypatch.setattr("smcdiff.inference.run", compiled)
+    monkeypatch.setattr("smcdiff.sampler.smc.run", compiled)
     monkeypatch.setattr("smcdiff.cli.interrupt._GRACE", 0.0)
     monkeypatch.setattr("os._exit", leave)
     code, _, err = smcdiff("solve", "inpaint")

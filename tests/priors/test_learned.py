@@ -1,15 +1,13 @@
 """DiffusionPrior around plain and parameterised denoisers."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from smcdiff import priors, schedules
+from smcdiff.base.module import Module
 from smcdiff.errors import InputError
-from smcdiff.pytrees import pytree
 
 SCHEDULE = schedules.Cosine()
 ORACLE = priors.Gaussian(jnp.array([1.0, -1.0]), jnp.array([0.5, 0.1]), SCHEDULE)
@@ -46,9 +44,7 @@ def test_sample_follows_the_prior():
 
 
 def test_parameters_enter_jit_as_arguments():
-    @pytree
-    @dataclasses.dataclass(frozen=True)
-    class Scale:
+    class Scale(Module):
         factor: jax.Array
 
         def __call__(self, x, t):
@@ -85,19 +81,11 @@ def test_failing_denoiser():
         priors.DiffusionPrior(lambda x, t: x @ jnp.ones((5, 5)), SCHEDULE, (3,))
 
 
-class _NoPytree(schedules.Cosine):
-    """A schedule whose class was not registered."""
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: priors.DiffusionPrior(lambda x, t: (x, x), SCHEDULE, (3,)), "one array"),
         (lambda: priors.DiffusionPrior(lambda x, t: x, SCHEDULE, (3,), "eps"), "prediction is"),
-        (
-            lambda: priors.DiffusionPrior(lambda x, t: x, _NoPytree(), (3,)),
-            "schedule's class _NoPytree is no pytree",
-        ),
         (
             lambda: priors.DiffusionPrior(
                 lambda x, t: x, schedules.Cosine(), (3,), data_variance=2500.0

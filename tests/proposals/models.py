@@ -8,8 +8,8 @@ import numpyro
 import numpyro.distributions as dist
 
 from smcdiff import kernels, priors, proposals, schedules
-from smcdiff.model import read
-from smcdiff.schedules import Level
+from smcdiff.diffusion.schedules import Level
+from smcdiff.problem import read
 
 
 def _covariance(seed):

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 from smcdiff import SMC, priors, proposals, schedules
-from smcdiff.model import read
+from smcdiff.problem import read
 
 ANALYTIC = priors.Gaussian(jnp.zeros(100), 1.0)
 LEARNED = priors.DiffusionPrior(lambda x, t: 0.5 * x, schedules.Cosine(), (100,))

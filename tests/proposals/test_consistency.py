@@ -17,8 +17,8 @@ import pytest
 
 from smcdiff import exact, priors, proposals
 from smcdiff.errors import InputError
+from smcdiff.sampler.steered_diffusion import SteeredDiffusion
 from smcdiff.smc import particle_filter, resampling
-from smcdiff.steered import SteeredDiffusion
 from tests.proposals.models import (
     DENSE,
     GAUSSIAN,

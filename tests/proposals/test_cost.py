@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 from smcdiff import kernels, priors, proposals, schedules
-from smcdiff.model import read
+from smcdiff.problem import read
 from tests.proposals.models import ExactNetwork
 
 D_Y, STEPS = 2, 6

@@ -15,7 +15,7 @@ import pytest
 from numpyro import handlers
 
 from smcdiff import SMC, InputError, Posterior, exact, kernels, priors, proposals, schedules
-from smcdiff.model import read
+from smcdiff.problem import read
 from tests.proposals.models import DENSE, GAUSSIAN, MASK, Y, exact_model, reverse_model
 
 LOG_SNR = jnp.linspace(-10.0, 10.0, 21)

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 from smcdiff import SMC, InputError, exact, kernels, priors, proposals, schedules
-from smcdiff.model import read
+from smcdiff.problem import read
 from tests.proposals.models import (
     DENSE,
     GAUSSIAN,

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from smcdiff.diffusion.laws.mixture import Transition
 from smcdiff.proposals.low_rank import DiagonalPlus, LowRank, LowRankConditioned
 from smcdiff.proposals.singular import SingularSystem
-from smcdiff.transitions import Transition
 
 SIZE, SEEN, RANK = 6, 4, 2
 KEYS = jax.random.split(jax.random.key(0), 6)

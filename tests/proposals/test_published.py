@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 import pytest
 
 from smcdiff import InputError, kernels, priors, proposals, schedules
-from smcdiff.model import read
+from smcdiff.problem import read
 from smcdiff.proposals.ddrm import coefficients
 from smcdiff.proposals.singular import singular_system
 

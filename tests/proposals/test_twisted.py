@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 from smcdiff import SMC, InputError, exact, kernels, priors, proposals, schedules
-from smcdiff.model import read
+from smcdiff.problem import read
 from smcdiff.proposals.twists import LocalWidening, log_twist
 
 PRIOR = priors.Gaussian(jnp.array([0.5, -0.5]), jnp.array([[1.0, 0.4], [0.4, 0.6]]))

@@ -1,12 +1,10 @@
 """State-space models shared by the tests of the filter."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smcdiff.pytrees import pytree
+from smcdiff.base.module import Module
 
 COEFFICIENT, STATE_NOISE, NOISE = 0.9, 0.5, 0.5
 
@@ -16,9 +14,7 @@ def log_normal(x, mean, scale):
     return -0.5 * ((x - mean) / scale) ** 2 - jnp.log(scale) - 0.5 * jnp.log(2 * jnp.pi)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class LinearGaussian:
+class LinearGaussian(Module):
     """x_0 ~ N(0, 1), x_t = 0.9 x_{t-1} + N(0, 0.25), y_t = x_t + N(0, 0.25)."""
 
     y: jax.Array
@@ -33,8 +29,6 @@ class LinearGaussian:
         return log_normal(self.y[t], particle, NOISE)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class Blank(LinearGaussian):
     """The same model with one method for all steps, the first one included."""
 
@@ -48,8 +42,6 @@ class Blank(LinearGaussian):
         return x, self.log_potential(t, prev, x)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
 class Fused(LinearGaussian):
     """The same model through the fused methods."""
 
@@ -65,9 +57,7 @@ class Fused(LinearGaussian):
         raise AssertionError("propose takes precedence")
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class Scripted:
+class Scripted(Module):
     """A walk that goes nowhere, with log weights read from a table (steps + 1, particles).
 
     A particle is its number in the table; it keeps it.

@@ -1,6 +1,5 @@
 """The particle filter against a Kalman filter, and against every way such a filter goes wrong."""
 
-import dataclasses
 import functools
 
 import jax
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 
 from smcdiff.errors import InputError
-from smcdiff.pytrees import pytree
 from smcdiff.smc import particle_filter, resampling
 from tests.smc.models import (
     Blank,
@@ -238,8 +236,6 @@ def test_blank_particles_change_no_number(threshold, num_chains):
 
 
 def test_blank_without_propose():
-    @pytree
-    @dataclasses.dataclass(frozen=True)
     class OnlyBlank(LinearGaussian):
         def blank(self):
             return jnp.zeros(())

@@ -1,0 +1,1 @@
+"""What all other packages stand on: pytrees, densities, files, pixels, progress."""

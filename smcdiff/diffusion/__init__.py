@@ -1,0 +1,1 @@
+"""The diffusion: noise schedules, reverse kernels and their laws."""

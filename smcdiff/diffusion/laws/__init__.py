@@ -1,0 +1,1 @@
+"""Laws of x_s given x_t."""

@@ -1,0 +1,154 @@
+"""Pictures: a grid of images, and the summary of an inverse problem's posterior.
+
+Images are (h, w), (h, w, 1) or (h, w, 3) with values in [-1, 1]; values outside are clipped for
+display only. Figures are made without pyplot, so that no global state changes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from smcdiff.base.files import replacing
+from smcdiff.base.pixels import to_bytes
+from smcdiff.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from smcdiff.results.posterior import Posterior
+
+NUM_DRAWS = 6
+"""Draws shown by `plot_solution`."""
+
+
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether events of this shape can be shown as images."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
+
+
+def save_grid(
+    images: Float[np.ndarray, "n h w c"], path: str | Path, *, columns: int = 16, scale: int = 2
+) -> None:
+    """Writes images side by side as one PNG.
+
+    Args:
+        images: (n, h, w, c) in [-1, 1]; c is 1 or 3.
+        path: file to write.
+        columns: images a row; the last row is padded with black.
+        scale: screen pixels a pixel.
+    """
+    from PIL import Image
+
+    images = np.asarray(images)
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * columns, height, width, channels), -1.0)
+    sheet[:count] = images
+    sheet = sheet.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
+    sheet = sheet.reshape(rows * height, columns * width, channels)
+    pixels = to_bytes(sheet)
+    picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    with replacing(Path(path)) as temporary:
+        picture.resize((columns * width * scale, rows * height * scale), 0).save(temporary)
+
+
+def show_image(axis: Axes, image: np.ndarray, title: str = "", **options: Any) -> Any:
+    """Draws one image without ticks; NaN pixels come out in a plain colour.
+
+    Args:
+        axis: where to draw.
+        image: (h, w), (h, w, 1) or (h, w, 3).
+        title: above it.
+        **options: of ``imshow``; by default grey levels from -1 to 1.
+
+    Returns:
+        Matplotlib's image.
+    """
+    import matplotlib
+
+    image = np.asarray(image)
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    if image.ndim == 3:
+        drawn = axis.imshow(to_bytes(image), interpolation="nearest")
+    else:
+        colours = matplotlib.colormaps[options.pop("cmap", "gray")].with_extremes(bad="#4c72b0")
+        options = {"vmin": -1, "vmax": 1, "interpolation": "nearest", **options}
+        drawn = axis.imshow(np.ma.masked_invalid(image), cmap=colours, **options)
+    axis.set_title(title, fontsize=9)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    return drawn
+
+
+def plot_ess(axis: Axes, posterior: Posterior) -> None:
+    """The ESS of each chain over the reverse steps, as a fraction of the particles."""
+    particles = posterior.log_weights.shape[1]
+    for row in posterior.ess:
+        axis.plot(row / particles, color="#4c72b0", alpha=0.7, linewidth=1)
+    axis.set_ylim(0, 1.05)
+    axis.set_xlabel("reverse step", fontsize=8)
+    axis.set_title("ESS / particles, a line a chain", fontsize=9)
+    axis.tick_params(labelsize=7)
+
+
+def plot_solution(
+    posterior: Posterior,
+    observation: Float[np.ndarray, "h w *c"],
+    truth: Float[np.ndarray, "h w *c"] | None = None,
+    *,
+    site: str | None = None,
+    title: str = "",
+) -> Figure:
+    """One picture of a solved inverse problem.
+
+    The observation, the truth where it is known, the posterior mean, the pixelwise standard
+    deviation, six draws and the ESS over the steps.
+
+    Args:
+        posterior: the result of a run.
+        observation: as an image; NaN where nothing was observed.
+        truth: the true image, where it is known.
+        site: which site; None takes the first, the diffusion site.
+        title: above everything.
+
+    Returns:
+        The figure; ``figure.savefig(path)`` writes it.
+
+    Raises:
+        InputError: the site's events are not images.
+    """
+    from matplotlib.figure import Figure
+
+    site = next(iter(posterior.samples)) if site is None else site
+    shape = posterior.samples[site].shape[2:]
+    if not is_image(shape):
+        raise InputError(f"site '{site}': events of shape {shape} are not images")
+    draws = np.asarray(posterior.resample(jax.random.key(0), NUM_DRAWS)[site])
+    spread = posterior.std()[site]
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    rows = figure.add_gridspec(2, 1)
+    above, below = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
+    seen, known, mean, deviation, filtered = above.subplots(1, 5, width_ratios=[1, 1, 1, 1.2, 1.8])
+    show_image(seen, observation, "observation")
+    if truth is None:
+        known.axis("off")
+    else:
+        show_image(known, truth, "truth")
+    show_image(mean, posterior.mean()[site], "posterior mean")
+    if spread.ndim == 3:
+        spread = spread.mean(axis=-1)
+    drawn = show_image(deviation, spread, "standard deviation", cmap="magma", vmin=0, vmax=None)
+    above.colorbar(drawn, ax=deviation, shrink=0.8).ax.tick_params(labelsize=7)
+    plot_ess(filtered, posterior)
+    for axis, (index, draw) in zip(below.subplots(1, NUM_DRAWS), enumerate(draws, 1), strict=True):
+        show_image(axis, draw, f"draw {index}")
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure

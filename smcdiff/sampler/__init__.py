@@ -1,0 +1,1 @@
+"""The sampler: a problem, a proposal and the particle filter put together."""

@@ -1,0 +1,1 @@
+"""Trained models as folders: those that ship with the package, and your own."""

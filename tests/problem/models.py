@@ -1,0 +1,41 @@
+"""Small models and the check that tests of several files share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+from smcdiff.priors import Gaussian
+from smcdiff.problem import Problem, read
+
+PRIOR = Gaussian(jnp.zeros(3), 1.0)
+A = jax.random.normal(jax.random.key(5), (4, 3))
+X = jnp.array([0.3, -1.2, 0.7])
+Y = jnp.array([0.5, -0.2, 1.0, 2.0])
+
+
+def affine(operator, noise, y=None):
+    x = numpyro.sample("x", PRIOR)
+    numpyro.sample("y", dist.Normal(operator @ x, noise).to_event(1), obs=y)
+
+
+def observing(mean, noise=0.5, y=Y):
+    """A model of y with the given mean function, read."""
+
+    def model(y):
+        x = numpyro.sample("x", PRIOR)
+        numpyro.sample("y", dist.Normal(mean(x), noise).to_event(1), obs=y)
+
+    return read(model, (y,))
+
+
+def assert_residual_matches(problem: Problem):
+    """log_likelihood(x) + |residual(x)|^2 / 2 is the same for all x, and what the scales say."""
+    assert problem.linear
+    points = jax.random.normal(jax.random.key(0), (5, *problem.event_shape))
+    values = jax.jit(jax.vmap(problem.log_likelihood))(points)
+    residuals = jax.jit(jax.vmap(problem.residual))(points)
+    assert residuals.shape == (5, problem.num_observations)
+    constants = values + 0.5 * jnp.sum(residuals**2, axis=1)
+    np.testing.assert_allclose(constants, problem.log_normaliser(), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,161 @@
+"""What a problem holds: densities against closed forms, and residuals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro import handlers
+
+from smcdiff.diffusion.schedules import OrnsteinUhlenbeck
+from smcdiff.priors import DiffusionPrior
+from smcdiff.problem import read
+from tests.problem.models import PRIOR, A, X, Y, affine, assert_residual_matches
+
+
+def test_log_likelihood_is_that_of_the_observed_sites():
+    problem = read(affine, (A, 0.5), {"y": Y})
+    expected = dist.Normal(A @ X, 0.5).log_prob(Y).sum()
+    np.testing.assert_allclose(problem.log_likelihood(X), expected, rtol=1e-5)
+    assert (problem.site, problem.observed_sites) == ("x", ("y",))
+    assert (problem.event_shape, problem.num_observations) == ((3,), 4)
+    np.testing.assert_array_equal(problem.observations()["y"], Y)
+    assert problem.pointwise_log_likelihood(X)["y"].shape == ()
+    gradient = jax.grad(problem.log_likelihood)(X)
+    np.testing.assert_allclose(gradient, A.T @ (Y - A @ X) / 0.25, rtol=1e-4)
+    assert_residual_matches(problem)
+
+
+def test_scale_of_each_item_of_a_batch():
+    """The scale has the batch shape, not that of the trailing axis."""
+    weights = jnp.array([1.0, 4.0])
+
+    def model(y=None):
+        x = numpyro.sample("x", PRIOR)
+        with numpyro.plate("items", 2), handlers.scale(scale=weights):
+            numpyro.sample("y", dist.Normal((A @ x).reshape(2, 2), 0.5).to_event(1), obs=y)
+
+    problem = read(model, (), {"y": Y.reshape(2, 2)})
+    assert problem.linear
+    assert_residual_matches(problem)
+
+
+def test_scale_mask_factor_plate_and_deterministic_sites():
+    keep = jnp.array([True, False, True, True])
+
+    def model(y, z):
+        x = numpyro.sample("x", PRIOR)
+        mean = numpyro.deterministic("mean", A @ x)
+        with handlers.scale(scale=0.25), handlers.mask(mask=keep), numpyro.plate("rows", 4):
+            numpyro.sample("y", dist.Normal(mean, 0.5), obs=y)
+        numpyro.sample("z", dist.StudentT(3.0, x[0], 1.0), obs=z)
+        numpyro.factor("f", -(x[1] ** 4))
+
+    y = Y.at[1].set(jnp.nan)  # a masked NaN is neither an error nor a NaN gradient
+    problem = read(model, (y, 0.1))
+    terms = dist.Normal(A @ X, 0.5).log_prob(Y)
+    expected = 0.25 * jnp.sum(jnp.where(keep, terms, 0.0))
+    expected += dist.StudentT(3.0, X[0], 1.0).log_prob(0.1) - X[1] ** 4
+    np.testing.assert_allclose(problem.log_likelihood(X), expected, rtol=1e-5)
+    assert problem.observed_sites == ("y", "z", "f")
+    assert set(problem.observations()) == {"y", "z"}
+    assert problem.num_observations == 5
+    assert not problem.linear
+    assert np.all(np.isfinite(jax.jit(jax.grad(problem.log_likelihood))(X)))
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_residual_with_masks_scales_and_several_sites(inside):
+    keep = jnp.array([True, False, True, True])
+    covariance = jnp.array([[1.0, 0.5], [0.5, 2.0]])
+
+    def model(y, z):
+        x = numpyro.sample("x", PRIOR)
+        normal = dist.Normal(A @ x + 1.0, jnp.arange(1.0, 5.0))
+        if inside:
+            numpyro.sample("y", normal.mask(keep).to_event(1), obs=y)
+        else:
+            with handlers.mask(mask=keep):
+                numpyro.sample("y", normal, obs=y)
+        with handlers.scale(scale=3.0):
+            numpyro.sample("z", dist.MultivariateNormal(x[:2], covariance), obs=z)
+
+    problem = read(model, (Y.at[1].set(jnp.nan), jnp.ones(2)))
+    assert_residual_matches(problem)
+    residual = jax.jit(problem.residual)(X)
+    assert residual[1] == 0.0
+    white = jnp.linalg.solve(jnp.linalg.cholesky(covariance), 1.0 - X[:2])
+    np.testing.assert_allclose(residual[4:], jnp.sqrt(3.0) * white, rtol=1e-5)
+    jacobian = jax.jit(jax.jacobian(problem.residual))(X)
+    assert np.all(np.isfinite(jacobian)) and np.all(jacobian[1] == 0.0)
+
+
+def test_mask_expanded_by_a_plate_keeps_its_axis():
+    keep = jnp.array([True, False, True])
+
+    def model(y):
+        x = numpyro.sample("x", PRIOR)
+        with numpyro.plate("repeats", 3, dim=-2):
+            numpyro.sample("y", dist.Normal(x, 1.0).mask(keep), obs=y)
+
+    problem = read(model, (jnp.ones((3, 3)),))
+    assert_residual_matches(problem)
+    np.testing.assert_array_equal(problem.residual(X).reshape(3, 3)[:, 1], 0.0)
+
+
+def test_batched_multivariate_normal_in_a_masked_plate():
+    def model(y):
+        x = numpyro.sample("x", PRIOR)
+        means = jnp.stack([x, 2.0 * x])
+        with numpyro.plate("rows", 2), handlers.mask(mask=jnp.array([True, False])):
+            numpyro.sample("y", dist.MultivariateNormal(means, jnp.eye(3)), obs=y)
+
+    problem = read(model, (jnp.ones((2, 3)),))
+    assert_residual_matches(problem)
+    np.testing.assert_array_equal(problem.residual(X)[3:], 0.0)
+
+
+def test_reading_never_samples_the_prior():
+    def denoiser(x, t):
+        assert isinstance(x, jax.core.Tracer), "the network ran"
+        return x
+
+    prior = DiffusionPrior(denoiser, OrnsteinUhlenbeck(), (2, 2))
+
+    def model(y):
+        x = numpyro.sample("image", prior)
+        numpyro.sample("y", dist.Normal(x, 0.1).to_event(2), obs=y)
+
+    problem = read(model, (jnp.ones((2, 2)),))
+    assert (problem.site, problem.event_shape, problem.linear) == ("image", (2, 2), True)
+
+
+def test_scale_of_some_axes_is_that_of_the_trailing_ones():
+    """A batch (2, 3) and a scale (3,): as NumPyro's log density has it, entry by entry too."""
+    weights = jnp.array([1.0, 2.0, 4.0])
+    y = jnp.arange(6.0).reshape(2, 3)
+
+    def model(y=None):
+        x = numpyro.sample("x", PRIOR)
+        with handlers.scale(scale=weights):
+            numpyro.sample("y", dist.Poisson(jnp.exp(x)[None] * jnp.ones((2, 1))), obs=y)
+
+    problem = read(model, (), {"y": y})
+    expected = weights * dist.Poisson(jnp.exp(X)).log_prob(y)
+    np.testing.assert_allclose(problem.entrywise_log_twist(X), expected.ravel(), rtol=1e-5)
+    np.testing.assert_allclose(problem.log_likelihood(X), expected.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [2, 50])
+def test_operator_is_that_of_the_whitened_residual(rows):
+    """Whatever size y has, to which a difference of residuals would round."""
+    matrix = jax.random.normal(jax.random.key(0), (rows, 3))
+
+    def model(y):
+        x = numpyro.sample("x", PRIOR)
+        numpyro.sample("y", dist.Normal(1e6 + matrix @ x, 0.5).to_event(1), obs=y)
+
+    problem = read(model, (jnp.full(rows, 1e6),), {}, linear=True)
+    np.testing.assert_allclose(problem.matrix(), matrix / 0.5, rtol=1e-5)
+    np.testing.assert_allclose(problem.operator()(X), matrix @ X / 0.5, rtol=1e-4, atol=1e-5)
