@@ -1,4 +1,4 @@
-"""The exceptions that bad input and failed runs raise, and how they name a remedy."""
+"""Exceptions and warnings of bad input and failed runs, and how they name a remedy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ class InputError(ValueError):
 
 class SamplingError(RuntimeError):
     """A run that cannot go on: no finite weight was left. Names the step and the remedy."""
+
+
+class DegeneracyWarning(UserWarning):
+    """A run ended well, but so few particles carry its weight that its numbers mean little.
+
+    The message says what happened and what to try.
+    """
 
 
 def first_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
-from smcdiff.base.gaussian import MOST_LOST, log_normal_cholesky, lost_digits
+from smcdiff.base._gaussian import MOST_LOST, log_normal_cholesky, lost_digits
 from smcdiff.errors import InputError
 from smcdiff.operators.base import matrix_of
-from smcdiff.priors.analytic import AnalyticPrior
+from smcdiff.priors import AnalyticPrior
 
 
 class LinearGaussianPosterior(dist.Distribution):
@@ -37,11 +37,10 @@ class LinearGaussianPosterior(dist.Distribution):
     Attributes:
         log_evidence: log p(y).
         log_weights: (K,) log posterior weights of the prior's components.
-        means: (K, d) posterior means of the components.
+        means: (K, d) posterior means of the components, of flat events.
     """
 
     arg_constraints: ClassVar[dict] = {}
-    support: Any = constraints.real_vector
     pytree_data_fields = (
         "log_evidence", "log_weights", "means",
         "_prior", "_matrix", "_y", "_scale", "_rows", "_factors",
@@ -49,11 +48,11 @@ class LinearGaussianPosterior(dist.Distribution):
 
     def __init__(self, prior: AnalyticPrior, matrix: Array, y: Array, scale: Array):
         """See `linear_gaussian_posterior`."""
-        rows = prior.components().covariance_times(matrix)
+        rows = prior.components.covariance_times(matrix)
         rows = jnp.broadcast_to(rows, (prior.means.shape[0], *matrix.shape))  # A S_k
-        joint = jnp.einsum("kmd,nd->kmn", rows, matrix) + jnp.diag(scale**2)
+        joint = jnp.einsum("kmd,nd->kmn", rows, matrix) + jnp.diag(scale**2)[None]
         factors = jnp.linalg.cholesky(joint)
-        misfits = y - prior.means @ matrix.T
+        misfits = y[None] - prior.means @ matrix.T
         log_weights = prior.log_weights + jax.vmap(log_normal_cholesky)(misfits, factors)
         self.log_evidence = jax.scipy.special.logsumexp(log_weights)
         self.log_weights = log_weights - self.log_evidence
@@ -63,10 +62,15 @@ class LinearGaussianPosterior(dist.Distribution):
         self._rows, self._factors = rows, factors
         super().__init__(batch_shape=(), event_shape=prior.event_shape, validate_args=False)
 
+    @property
+    def support(self) -> constraints.Constraint:
+        """The real numbers, one for each entry of an event."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
     @partial(jax.jit, static_argnames="sample_shape")
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Exact draws, ``sample_shape + (d,)``."""
-        components = self._prior.components()
+        """Exact draws, ``sample_shape + event_shape``."""
+        components = self._prior.components
 
         def draw(key):
             key_pick, key_prior, key_noise = jax.random.split(key, 3)
@@ -80,16 +84,21 @@ class LinearGaussianPosterior(dist.Distribution):
         return jnp.reshape(draws, (*sample_shape, *self.event_shape))
 
     @jax.jit
-    def log_prob(self, value: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def log_prob(self, value: Float[Array, "*batch_event"]) -> Float[Array, "*batch"]:
         """Exact log density, by Bayes' rule."""
-        misfit = self._y - value @ self._matrix.T
-        terms = dist.Normal(0.0, self._scale).log_prob(misfit)
-        return self._prior.log_prob(value) + jnp.sum(terms, axis=-1) - self.log_evidence
+        batch = value.shape[: value.ndim - len(self.event_shape)]
+
+        def log_likelihood(x):
+            return jnp.sum(dist.Normal(0.0, self._scale).log_prob(self._y - self._matrix @ x))
+
+        flat = value.reshape(*batch, self._matrix.shape[1])
+        terms = jnp.vectorize(log_likelihood, signature="(d)->()")(flat)
+        return self._prior.log_prob(value) + terms - self.log_evidence
 
     @property
-    def mean(self) -> Float[Array, " d"]:
-        """Posterior mean, (d,)."""
-        return jnp.exp(self.log_weights) @ self.means
+    def mean(self) -> Float[Array, "*event"]:
+        """Posterior mean, of the event's shape."""
+        return (jnp.exp(self.log_weights) @ self.means).reshape(self.event_shape)
 
     def component_covariances(self) -> Float[Array, "k d d"]:
         """Posterior covariances of the components, dense, (K, d, d).
@@ -101,21 +110,22 @@ class LinearGaussianPosterior(dist.Distribution):
         def one(factor, rows, prior):
             gain = jsl.cho_solve((factor, True), rows).T
             left = prior - gain @ rows
-            return left - (left @ self._matrix.T) @ gain.T + (gain * self._scale**2) @ gain.T
+            noise = (gain * self._scale[None] ** 2) @ gain.T
+            return left - (left @ self._matrix.T) @ gain.T + noise
 
         return jax.vmap(one)(self._factors, self._rows, self._prior.component_covariances())
 
     def covariance_matrix(self) -> Float[Array, "d d"]:
-        """Dense covariance of the whole posterior, (d, d)."""
+        """Dense covariance of the whole posterior, of flat events, (d, d)."""
         weights = jnp.exp(self.log_weights)
-        centred = self.means - self.mean
+        centred = self.means - jnp.ravel(self.mean)[None]
         between = jnp.einsum("k,kd,ke->de", weights, centred, centred)
         return between + jnp.einsum("k,kde->de", weights, self.component_covariances())
 
     @property
-    def variance(self) -> Float[Array, " d"]:
-        """Posterior variance of each coordinate, (d,)."""
-        return jnp.diagonal(self.covariance_matrix())
+    def variance(self) -> Float[Array, "*event"]:
+        """Posterior variance of each entry, of the event's shape."""
+        return jnp.diagonal(self.covariance_matrix()).reshape(self.event_shape)
 
 
 def dense_matrix(operator_or_matrix, event_shape: tuple[int, ...]) -> Float[Array, "m d"]:
@@ -154,7 +164,7 @@ def dense_matrix(operator_or_matrix, event_shape: tuple[int, ...]) -> Float[Arra
 
 
 def linear_gaussian_posterior(
-    prior: AnalyticPrior, operator_or_matrix, y: Float[Array, " m"], noise
+    prior: AnalyticPrior, operator_or_matrix, y: Float[Array, "*out"], noise
 ) -> LinearGaussianPosterior:
     """The exact posterior of x given ``y = A x + noise * N(0, I)``.
 

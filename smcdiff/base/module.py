@@ -69,6 +69,9 @@ def field_names(cls: type) -> tuple[list[str], list[str]]:
 
 def _register(cls: type) -> None:
     children, fixed = field_names(cls)
+    hidden = [n for n in (*children, *fixed) if isinstance(getattr(cls, n, None), property)]
+    if hidden:
+        raise TypeError(f"{cls.__name__}: fields {hidden} are properties of a base; rename them")
     keys = [jax.tree_util.GetAttrKey(name) for name in children]
 
     def flatten(value):

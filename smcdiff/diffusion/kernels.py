@@ -1,4 +1,4 @@
-"""Reverse kernels: the law of x_s given x_t for s < t, as a `Transition` on flat events.
+"""Reverse kernels: the law of x_s given x_t for s < t, as a `Mixture` on flat events.
 
 With rho = exp(lambda_t - lambda_s) in [0, 1), the ratio of the two signal-to-noise ratios,
 
@@ -13,22 +13,20 @@ Gaussian and mixture priors can do in closed form.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smcdiff.base.module import Module, static
-from smcdiff.diffusion.laws.mixture import Transition
+from smcdiff.diffusion.denoising_error import DenoisingError
+from smcdiff.diffusion.laws import Mixture
 from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
 
-if TYPE_CHECKING:
-    from smcdiff.priors.base import DiffusionDistribution
 
-
-def bridge(t: Level, s: Level, eta: float | Array = 1.0) -> tuple[Array, Array, Array]:
+def bridge(t: Level, s: Level, eta: float | Float[Array, ""] = 1.0) -> tuple[Array, Array, Array]:
     """Coefficients of x_s given x_t and x_0: ``N(c x_t + k x_0, tau2 I)``.
 
     Args:
@@ -61,60 +59,67 @@ def forward(s: Level, t: Level) -> tuple[Array, Array]:
     return shrink, t.sigma * jnp.sqrt(-jnp.expm1(jnp.minimum(t.log_snr - s.log_snr, 0.0)))
 
 
-class Kernel(Protocol):
-    """A reverse kernel.
+@runtime_checkable
+class Reversible(Protocol):
+    """What a kernel asks of a prior; `smcdiff.priors.Prior` has it.
+
+    Attributes:
+        has_exact_reverse: whether `reverse` is known in closed form.
+    """
+
+    has_exact_reverse: ClassVar[bool]
+
+    @property
+    def denoising_error(self) -> DenoisingError | None:
+        """The denoiser's error by noise level, where it is known."""
+        ...
+
+    def reverse(self, x: Float[Array, " d"], t: Level, s: Level) -> Mixture:
+        """The exact law of x_s given x_t = x."""
+        ...
+
+
+class Kernel(Module):
+    """Base class of reverse kernels.
 
     Attributes:
         ends_in_dirac: whether the step to the noise-free time has no density.
-        deterministic: whether no step has a density, so that weights are impossible.
         uses_denoised: whether the law depends on the denoised mean that it is given.
     """
 
-    @property
-    def ends_in_dirac(self) -> bool:
-        """Whether the step to the noise-free time has no density."""
-        ...
+    ends_in_dirac: ClassVar[bool] = False
+    uses_denoised: ClassVar[bool] = True
 
     @property
     def deterministic(self) -> bool:
-        """Whether no step has a density."""
-        ...
+        """Whether no step has a density, so that weights are impossible."""
+        return False
 
-    @property
-    def uses_denoised(self) -> bool:
-        """Whether the law depends on the denoised mean that it is given."""
-        ...
-
-    def check(self, prior: DiffusionDistribution) -> None:
+    def check(self, prior: Reversible) -> None:
         """Raises ``InputError`` where the kernel does not serve this prior."""
-        ...
 
     def __call__(
         self,
-        prior: DiffusionDistribution,
+        prior: Reversible,
         x: Float[Array, " d"],
         denoised: Float[Array, " d"] | None,
         t: Level,
         s: Level,
-    ) -> Transition:
+    ) -> Mixture:
         """The law of x_s given x_t = x; ``denoised`` is m(x, t), flat, where it is used."""
-        ...
+        raise NotImplementedError(f"{type(self).__name__} must define __call__")
 
 
-class DDIM(Module):
+class DDIM(Kernel):
     """The DDIM-eta Gaussian kernel around the denoised mean.
 
     Attributes:
         eta: stochasticity in [0, 1]; 1 is DDPM ancestral sampling (default), 0 deterministic DDIM.
             Weights need eta > 0.
-        clip: interval to which the denoised mean is clipped, in data units, or None. The clipped
-            mean is the mean of the density too, so weights stay correct.
     """
 
-    ends_in_dirac = True
-    uses_denoised = True
+    ends_in_dirac: ClassVar[bool] = True
     eta: float = static(default=1.0)
-    clip: tuple[float, float] | None = static(default=None)
 
     def __post_init__(self):
         if not 0.0 <= self.eta <= 1.0:
@@ -125,20 +130,20 @@ class DDIM(Module):
         """True where eta = 0."""
         return self.eta == 0.0
 
-    def check(self, prior: DiffusionDistribution) -> None:
-        """Serves every prior."""
-
-    def __call__(self, prior, x, denoised, t: Level, s: Level) -> Transition:
+    def __call__(
+        self,
+        prior: Reversible | None,
+        x: Float[Array, " d"],
+        denoised: Float[Array, " d"],
+        t: Level,
+        s: Level,
+    ) -> Mixture:
         """The law of x_s given x_t = x; ``denoised`` is m(x, t), flat."""
         from_noise, from_signal, tau2 = bridge(t, s, self.eta)
-        if self.clip is not None:
-            denoised = jnp.clip(denoised, *self.clip)
-        # Where the mean was clipped, eps_hat follows it: c x + k m is unchanged in form.
-        mean = from_noise * x + from_signal * denoised
-        return Transition.isotropic_normal(mean, tau2)
+        return Mixture.isotropic_normal(from_noise * x + from_signal * denoised, tau2)
 
 
-class AnalyticDPM(Module):
+class AnalyticDPM(Kernel):
     """The ancestral step with the optimal isotropic variance (Bao et al. 2022, theorem 1).
 
     ``N(c x_t + k m, (tau^2 + k^2 v_t) I)``, where v_t is the mean posterior variance of a
@@ -147,28 +152,31 @@ class AnalyticDPM(Module):
     density, too.
     """
 
-    ends_in_dirac = False
-    deterministic = False
-    uses_denoised = True
-
-    def check(self, prior: DiffusionDistribution) -> None:
+    def check(self, prior: Reversible) -> None:
         """Raises ``InputError`` unless the prior knows its denoising error."""
-        if getattr(prior, "denoising_error", None) is None:
+        if prior.denoising_error is None:
             raise InputError(
                 f"kernels.AnalyticDPM needs the denoising error of the prior, which this"
                 f" {type(prior).__name__} does not have; pass denoising_error to DiffusionPrior, or"
                 " use kernels.DDIM()"
             )
 
-    def __call__(self, prior, x, denoised, t: Level, s: Level) -> Transition:
+    def __call__(
+        self,
+        prior: Reversible,
+        x: Float[Array, " d"],
+        denoised: Float[Array, " d"],
+        t: Level,
+        s: Level,
+    ) -> Mixture:
         """The law of x_s given x_t = x; ``denoised`` is m(x, t), flat."""
+        assert prior.denoising_error is not None  # by `check`
         from_noise, from_signal, tau2 = bridge(t, s)
-        mean = from_noise * x + from_signal * denoised
         variance = tau2 + from_signal**2 * prior.denoising_error.at(t)
-        return Transition.isotropic_normal(mean, variance)
+        return Mixture.isotropic_normal(from_noise * x + from_signal * denoised, variance)
 
 
-class EulerMaruyama(Module):
+class EulerMaruyama(Kernel):
     """The Euler-Maruyama step of the reverse SDE (Song et al. 2021, eq. 6).
 
     For the Ornstein-Uhlenbeck process, gamma = log(alpha_s / alpha_t) being the step in time,
@@ -180,14 +188,14 @@ class EulerMaruyama(Module):
     linear part exactly, does not; ``grid=schedules.UniformTime()`` is the textbook's.
     """
 
-    ends_in_dirac = False
-    deterministic = False
-    uses_denoised = True
-
-    def check(self, prior: DiffusionDistribution) -> None:
-        """Serves every prior."""
-
-    def __call__(self, prior, x, denoised, t: Level, s: Level) -> Transition:
+    def __call__(
+        self,
+        prior: Reversible | None,
+        x: Float[Array, " d"],
+        denoised: Float[Array, " d"],
+        t: Level,
+        s: Level,
+    ) -> Mixture:
         """The law of x_s given x_t = x; ``denoised`` is m(x, t), flat."""
         # From d(alpha^2 + sigma^2) = g^2 dt - 2 gamma (alpha^2 + sigma^2): 2 gamma where that sum
         # is 1, sigma_t^2 - sigma_s^2 where alpha is.
@@ -200,28 +208,32 @@ class EulerMaruyama(Module):
         gamma = 0.5 * (gamma - jnp.where(equal, 0.0, jnp.log(total / left)))
         variance = change + 2.0 * gamma * total
         score = (t.alpha * denoised - x) / t.sigma**2
-        mean = x + gamma * x + variance * score
-        return Transition.isotropic_normal(mean, variance)
+        return Mixture.isotropic_normal(x + gamma * x + variance * score, variance)
 
 
-class Exact(Module):
+class Exact(Kernel):
     """The exact law of x_s given x_t, for `Gaussian` and `GaussianMixture` priors.
 
     There is no discretisation error: any number of steps, however small, targets the true prior.
     """
 
-    ends_in_dirac = False
-    deterministic = False
-    uses_denoised = False
+    uses_denoised: ClassVar[bool] = False
 
-    def check(self, prior: DiffusionDistribution) -> None:
+    def check(self, prior: Reversible) -> None:
         """Raises ``InputError`` unless the prior knows its reverse kernel in closed form."""
-        if not hasattr(prior, "reverse"):
+        if not prior.has_exact_reverse:
             raise InputError(
                 f"kernels.Exact needs a Gaussian or GaussianMixture prior, not "
                 f"{type(prior).__name__}; use kernels.DDIM()"
             )
 
-    def __call__(self, prior, x, denoised, t: Level, s: Level) -> Transition:
+    def __call__(
+        self,
+        prior: Reversible,
+        x: Float[Array, " d"],
+        denoised: Float[Array, " d"] | None,
+        t: Level,
+        s: Level,
+    ) -> Mixture:
         """The law of x_s given x_t = x."""
         return prior.reverse(x, t, s)

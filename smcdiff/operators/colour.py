@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from smcdiff.base.module import static
 from smcdiff.errors import InputError
-from smcdiff.operators.base import LinearOperator
+from smcdiff.operators.kronecker import Kronecker
+from smcdiff.operators.structure import as_floats
 
 
-class ColourMix(LinearOperator):
+class ColourMix(Kronecker):
     """Each pixel's channels times a matrix; ``ColourMix.grey(shape)`` averages them.
 
-    Attributes:
+    Args:
         weights: (c', c).
         event: (..., c).
 
@@ -21,15 +22,18 @@ class ColourMix(LinearOperator):
         InputError: weights that do not fit the event's last axis.
     """
 
-    weights: Float[Array, "b c"]
-    event: tuple[int, ...] = static()
-
-    def __post_init__(self):
-        shape = self.weights.shape
-        if len(shape) != 2 or shape[1] != self.event[-1]:
+    def __init__(self, weights: ArrayLike, event: tuple[int, ...]):
+        matrix = as_floats(weights)
+        if matrix.ndim != 2 or matrix.shape[1:] != tuple(event[-1:]):
             raise InputError(
-                f"ColourMix: weights of {shape} do not act on the channels of {self.event}"
+                f"ColourMix: weights of {matrix.shape} do not act on the channels of {tuple(event)}"
             )
+        super().__init__((*(None for _ in event[:-1]), matrix), event)
+
+    @property
+    def weights(self) -> Float[Array, "b c"]:
+        """(c', c)."""
+        return self._matrix(-1)
 
     @classmethod
     def grey(cls, shape: tuple[int, ...]) -> ColourMix:
@@ -40,18 +44,4 @@ class ColourMix(LinearOperator):
         """
         if len(shape) != 3 or shape[-1] == 1:
             raise InputError(f"ColourMix: {tuple(shape)} has no colours to mix; give (h, w, c)")
-        return cls(jnp.full((1, shape[-1]), 1.0 / shape[-1]), tuple(shape))
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """Shape of an event."""
-        return self.event
-
-    @property
-    def out_shape(self) -> tuple[int, ...]:
-        """(..., c')."""
-        return (*self.event[:-1], self.weights.shape[0])
-
-    def apply(self, x: Float[Array, "*event"]) -> Float[Array, "*out"]:
-        """The mixed channels."""
-        return x @ self.weights.T
+        return cls(np.full((1, shape[-1]), 1.0 / shape[-1]), shape)

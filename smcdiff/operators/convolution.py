@@ -5,16 +5,22 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Num
 
 from smcdiff.base.module import set_fields, static
 from smcdiff.errors import InputError
-from smcdiff.operators.base import ImageOperator, check_image
+from smcdiff.operators._images import ImageOperator, check_image
+from smcdiff.operators.algebra import SVD, LinearOperator, dense_svd
+from smcdiff.operators.fourier import FourierFilter, MaskedFourier, Transfer
+from smcdiff.operators.structure import EXACT, as_floats, is_known
 
 
 class Convolution(ImageOperator):
     """Convolution of each channel with a filter, the result as large as the image.
+
+    A circular one has a decomposition by its Fourier transform. Otherwise it is dense; blurs that
+    are separable, as `GaussianBlur`, know better.
 
     Args:
         shape: (h, w) or (h, w, c).
@@ -28,27 +34,27 @@ class Convolution(ImageOperator):
     kernel: Float[Array, "a b"]
     circular: bool = static()
 
-    def __init__(self, shape: tuple[int, ...], kernel, circular: bool = False):
+    def __init__(self, shape: tuple[int, ...], kernel: ArrayLike, circular: bool = False):
         name = type(self).__name__
-        kernel = jnp.asarray(kernel, jnp.result_type(float))
+        kernel = as_floats(kernel)
         set_fields(self, event=check_image(name, shape), circular=circular, kernel=kernel)
-        sizes = self.kernel.shape
-        if self.kernel.ndim != 2 or not all(size % 2 for size in sizes):
+        sizes = kernel.shape
+        if kernel.ndim != 2 or not all(size % 2 for size in sizes):
             raise InputError(f"{name}: the filter has shape {sizes}; give (a, b), both odd")
         if sizes[0] > self.event[0] or sizes[1] > self.event[1]:
             raise InputError(
                 f"{name}: a filter of {sizes} is larger than the image {tuple(shape)}; give a"
                 " smaller one"
             )
-        if not isinstance(self.kernel, Tracer) and not np.all(np.isfinite(self.kernel)):
+        if is_known(kernel) and not np.all(np.isfinite(kernel)):
             raise InputError(f"{name}: the filter has NaN or infinite values; write finite ones")
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        """The image's shape."""
-        return self.event
+    def structured(self) -> bool:
+        """Where it is circular."""
+        return self.circular
 
-    def apply(self, x: Float[Array, "*event"]) -> Float[Array, "*event"]:
+    def apply(self, x: Num[Array, "*event"]) -> Num[Array, "*event"]:
         """The blurred image."""
         height, width = self.kernel.shape
         image = x.reshape(*x.shape[:2], -1)
@@ -56,8 +62,33 @@ class Convolution(ImageOperator):
         padded = jnp.pad(image, border, mode="wrap" if self.circular else "constant")
         images = jnp.moveaxis(padded, -1, 0)[:, None]
         flipped = self.kernel[None, None, ::-1, ::-1].astype(x.dtype)
-        out = jax.lax.conv_general_dilated(images, flipped, (1, 1), "VALID")
+        out = jax.lax.conv_general_dilated(images, flipped, (1, 1), "VALID", precision=EXACT)
         return jnp.moveaxis(out[:, 0], 0, -1).reshape(x.shape)
+
+    def _as_filter(self) -> FourierFilter:
+        """The same as a multiplication of Fourier coefficients, if it is circular."""
+        return FourierFilter(self.event, Transfer.of_filter(self.kernel, self.event))
+
+    def svd(self) -> SVD:
+        """That of the multiplication of Fourier coefficients; dense if it is not circular.
+
+        Raises:
+            InputError: it is not circular, and the matrix is too large.
+        """
+        return self._as_filter().svd() if self.circular else dense_svd(self)
+
+    def compose_after(self, inner: LinearOperator) -> LinearOperator | None:
+        """Circular convolutions are one filter."""
+        other = isinstance(inner, FourierFilter) or (
+            isinstance(inner, Convolution) and inner.circular
+        )
+        return self._as_filter() @ inner if self.circular and other else None
+
+    def compose_before(self, outer: LinearOperator) -> LinearOperator | None:
+        """A circular convolution goes into what is known by its Fourier transform."""
+        if self.circular and isinstance(outer, FourierFilter | MaskedFourier):
+            return self._as_filter().compose_before(outer)
+        return None
 
 
 def _streak(length: float, angle: float) -> np.ndarray:

@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int, Num, PRNGKeyArray
 
-from smcdiff.base.module import static
+from smcdiff.base.module import set_fields, static
 from smcdiff.errors import InputError
-from smcdiff.operators.base import SVD, LinearOperator
-from smcdiff.operators.reshape import Reshape
+from smcdiff.operators.algebra import LinearOperator, Reshape
+from smcdiff.operators.structure import Rows, Structure, as_indices, at_once, is_known
+
+
+def check_distinct(name: str, indices: Int[Array | np.ndarray, " m"], size: int) -> None:
+    """Raises ``InputError`` unless the indices are entries of an event, none of them twice."""
+    listed = np.asarray(indices)
+    if listed.size and not 0 <= listed.min() <= listed.max() < size:
+        raise InputError(f"{name}: indices must lie in 0 to {size - 1}, the entries of an event")
+    counts = np.bincount(listed, minlength=size)
+    if np.any(counts > 1):
+        raise InputError(
+            f"{name}: entry {np.argmax(counts > 1)} is listed twice; list it once, or put two"
+            " operators together by operators.Stacked"
+        )
 
 
 class Mask(LinearOperator):
     """The observed entries, as a vector; made by `Mask.of` (row-major order) or `Mask.random`.
 
-    Attributes:
-        indices: (d_y,) flat indices of the observed entries.
+    Args:
+        indices: (d_y,) flat indices of the observed entries, in any order, none of them twice.
         event: shape of an event.
+
+    Raises:
+        InputError: indices that are no entries of an event, or repeated ones; traced indices cannot
+            be checked.
     """
 
     indices: Int[Array, " m"]
     event: tuple[int, ...] = static()
+
+    def __init__(self, indices: ArrayLike | Sequence[int], event: tuple[int, ...]):
+        set_fields(self, indices=as_indices(indices), event=tuple(event))
+        if self.indices.ndim != 1:
+            raise InputError(f"Mask: the indices have shape {self.indices.shape}; give (d_y,)")
+        if is_known(self.indices):
+            check_distinct("Mask", self.indices, math.prod(self.event))
 
     @classmethod
     def of(cls, observed) -> Mask:
@@ -43,7 +69,7 @@ class Mask(LinearOperator):
             observed = observed.astype(bool)
         if not observed.any():
             raise InputError("Mask: every entry is masked; leave at least one observed (1)")
-        return cls(jnp.asarray(np.flatnonzero(observed), jnp.int32), observed.shape)
+        return cls(as_indices(np.flatnonzero(observed)), observed.shape)
 
     @classmethod
     def channels(cls, shape: tuple[int, ...], observed) -> Mask:
@@ -74,13 +100,19 @@ class Mask(LinearOperator):
             fraction: of the pixels that are observed, in (0, 1]; at least one is.
 
         Raises:
-            InputError: a fraction out of range.
+            InputError: a fraction out of range, or a traced key.
         """
+        if not is_known(key):
+            raise InputError(
+                "Mask.random: the key is traced, and which entries are observed must be known; make"
+                " the mask outside the model and outside jax.jit"
+            )
         if not 0.0 < fraction <= 1.0:
             raise InputError(f"Mask: fraction is {fraction}; it must lie in (0, 1]")
         pixels = tuple(shape[:2]) if len(shape) == 3 else tuple(shape)
         size = math.prod(pixels)
-        chosen = jax.random.permutation(key, size)[: max(1, round(fraction * size))]
+        with at_once():
+            chosen = jax.random.permutation(key, size)[: max(1, round(fraction * size))]
         observed = np.zeros(size, bool)
         observed[np.asarray(chosen)] = True
         observed = observed.reshape(pixels + (1,) * (len(shape) - len(pixels)))
@@ -96,10 +128,19 @@ class Mask(LinearOperator):
         """(number of observed entries,)."""
         return self.indices.shape
 
-    def apply(self, x: Float[Array, "*event"]) -> Float[Array, " m"]:
+    @property
+    def structure(self) -> Structure:
+        """Rows of the identity, and perhaps all of them."""
+        every = self.indices.shape[0] == math.prod(self.event)
+        return Structure(Rows.ORTHONORMAL, isometry=every, selects=True)
+
+    def apply(self, x: Num[Array, "*event"]) -> Num[Array, " m"]:
         """The observed entries."""
         return jnp.ravel(x)[self.indices]
 
-    def svd(self) -> SVD:
-        """All singular values are one."""
-        return SVD.of_orthonormal(Reshape(self.out_shape, self.out_shape), self)
+    def compose_after(self, inner: LinearOperator) -> LinearOperator | None:
+        """After a mask or a change of shape this is another mask."""
+        if isinstance(inner, Mask):
+            with at_once(self.indices, inner.indices):
+                return Mask(inner.indices[self.indices], inner.event)
+        return Mask(self.indices, inner.event) if isinstance(inner, Reshape) else None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from smcdiff.base.module import set_fields
 from smcdiff.errors import InputError
-from smcdiff.operators.base import SVD, ImageOperator, check_image
-from smcdiff.operators.mask import Mask
-from smcdiff.operators.reshape import Reshape
+from smcdiff.operators._images import check_image
+from smcdiff.operators.kronecker import Kronecker
+from smcdiff.operators.structure import as_floats, at_once, is_known
 
 
-class Separable(ImageOperator):
+class Separable(Kronecker):
     """The same matrix on all columns of an image, another on all rows, channel by channel.
 
     Args:
@@ -25,49 +25,33 @@ class Separable(ImageOperator):
         InputError: a shape of other rank, or matrices that do not fit it.
     """
 
-    rows: Float[Array, "a h"]
-    columns: Float[Array, "b w"]
-
-    def __init__(self, shape: tuple[int, ...], rows, columns):
+    def __init__(self, shape: tuple[int, ...], rows: ArrayLike, columns: ArrayLike):
         event = check_image(type(self).__name__, shape)
-        set_fields(self, event=event, rows=jnp.asarray(rows), columns=jnp.asarray(columns))
-        fits = (self.rows.shape[-1:], self.columns.shape[-1:]) == (shape[:1], shape[1:2])
-        if not fits or self.rows.ndim != 2 or self.columns.ndim != 2:
+        matrices = as_floats(rows), as_floats(columns)
+        sizes = tuple(matrix.shape[1] if matrix.ndim == 2 else None for matrix in matrices)
+        if sizes != event[:2]:
             raise InputError(
-                f"{type(self).__name__}: matrices of {self.rows.shape} and {self.columns.shape} do"
-                f" not act on images of {tuple(shape)}"
+                f"{type(self).__name__}: matrices of {matrices[0].shape} and {matrices[1].shape} do"
+                f" not act on images of {event}"
             )
+        super().__init__((*matrices, None)[: len(event)], event)
 
     @property
-    def out_shape(self) -> tuple[int, ...]:
-        """(h', w') or (h', w', c)."""
-        return (self.rows.shape[0], self.columns.shape[0], *self.event[2:])
+    def rows(self) -> Float[Array, "a h"]:
+        """(h', h), acts down the columns."""
+        return self._matrix(0)
 
-    def apply(self, x: Float[Array, "*event"]) -> Float[Array, "*out"]:
-        """Both matrices applied."""
-        return jnp.einsum("ij,jk...,lk->il...", self.rows, x, self.columns)
-
-    def svd(self) -> SVD:
-        """From the decompositions of the two matrices."""
-        down, down_values, up = jnp.linalg.svd(self.rows, full_matrices=False)
-        left, values, right = jnp.linalg.svd(self.columns, full_matrices=False)
-        channels = self.event[2:]
-        inner = (down_values.shape[0], values.shape[0], *channels)
-        table = down_values[:, None] * values
-        table = jnp.broadcast_to(table.reshape(table.shape + (1,) * len(channels)), inner)
-        order = jnp.argsort(-table.ravel(), stable=True)
-        sort = Mask(order.astype(jnp.int32), inner)
-        unsort = Mask(jnp.argsort(order).astype(jnp.int32), (order.shape[0],))
-        columns = Separable(inner, down, left) @ Reshape((order.shape[0],), inner) @ unsort
-        return SVD(columns, table.ravel()[order], sort @ Separable(self.event, up, right))
+    @property
+    def columns(self) -> Float[Array, "b w"]:
+        """(w', w), acts along the rows."""
+        return self._matrix(1)
 
 
-def _gaussian(size: int, width: float) -> np.ndarray:
+def _gaussian(size: int, width: Float[Array, ""]) -> Float[Array, "n n"]:
     """(size, size): rows of a normalised Gaussian; what falls beyond the edge is lost."""
-    distance = np.arange(size)[:, None] - np.arange(size)
-    radius = np.arange(-size, size + 1)
-    band = np.exp(-0.5 * (distance / width) ** 2)
-    return (band / np.exp(-0.5 * (radius / width) ** 2).sum()).astype(np.float32)
+    distance = jnp.arange(size)[:, None] - jnp.arange(size)[None, :]
+    weights = jnp.exp(-0.5 * (jnp.arange(-size, size + 1) / width) ** 2)
+    return jnp.exp(-0.5 * (distance / width) ** 2) / jnp.sum(weights)
 
 
 class GaussianBlur(Separable):
@@ -75,17 +59,23 @@ class GaussianBlur(Separable):
 
     Args:
         shape: (h, w) or (h, w, c).
-        width: standard deviation of the Gaussian, in pixels.
+        width: standard deviation of the Gaussian, in pixels; may be traced, as of an unknown width
+            with a prior.
 
     Raises:
         InputError: a shape of other rank, or a width that is not positive.
     """
 
-    def __init__(self, shape: tuple[int, ...], width: float):
+    def __init__(self, shape: tuple[int, ...], width: ArrayLike):
         shape = check_image("GaussianBlur", shape)
-        if not 0 < width < np.inf:
+        width = as_floats(width)
+        if width.shape:
+            raise InputError(f"GaussianBlur: width has shape {width.shape}; give one number")
+        if is_known(width) and not 0 < float(width) < np.inf:
             raise InputError(f"GaussianBlur: width is {width}; it must be positive, in pixels")
-        super().__init__(shape, _gaussian(shape[0], width), _gaussian(shape[1], width))
+        with at_once(width):
+            rows, columns = (_gaussian(size, width) for size in shape[:2])
+        super().__init__(shape, rows, columns)
 
 
 def _check_factor(name: str, shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
@@ -110,9 +100,9 @@ class BlockDownsample(Separable):
 
     def __init__(self, shape: tuple[int, ...], factor: int):
         shape = _check_factor("BlockDownsample", shape, factor)
-        block = np.full((1, factor), 1.0 / factor, np.float32)
-        matrices = (np.kron(np.eye(n // factor, dtype=np.float32), block) for n in shape[:2])
-        super().__init__(shape, *matrices)
+        block = np.full((1, factor), 1.0 / factor)
+        rows, columns = (np.kron(np.eye(size // factor), block) for size in shape[:2])
+        super().__init__(shape, rows, columns)
 
 
 def _bicubic(size: int, factor: int) -> np.ndarray:
@@ -128,7 +118,7 @@ def _bicubic(size: int, factor: int) -> np.ndarray:
         inside = np.abs(np.mod(taps + 0.5, 2 * size) - size)  # reflected about the borders
         index = (size - inside - 0.5).astype(int)
         np.add.at(matrix[row], index, weights / weights.sum())
-    return matrix.astype(np.float32)
+    return matrix
 
 
 class BicubicDownsample(Separable):

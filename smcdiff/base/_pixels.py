@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
-from smcdiff.base.files import check_file
+from smcdiff.base._files import check_file
 from smcdiff.errors import InputError, first_line
 
 

@@ -17,9 +17,10 @@ def is_concrete(*arrays) -> bool:
 
 
 class Spectrum(NamedTuple):
-    """Covariances as `Transition` has them.
+    """Covariances as `smcdiff.diffusion.laws.Mixture` has them.
 
-    Eigenvalues are (K, q), or (1, q) where components share them; q is d without a basis.
+    Eigenvalues are (K, q), or (1, q) where components share them; without a basis q is d, or 1
+    where a component's are all the same.
     """
 
     eigenvalues: Float[Array, "#k q"]
@@ -27,12 +28,11 @@ class Spectrum(NamedTuple):
     rest: Float[Array, "#k 1"]
 
 
-def spectrum_of(covariances: Array, size: int) -> Spectrum:
+def spectrum_of(covariances: Array) -> Spectrum:
     """The spectrum of variances or dense covariances; nothing is left orthogonal to their basis.
 
     Args:
         covariances: a scalar, (K,), (K, d) variances or (K, d, d) matrices; K may be 1.
-        size: d.
 
     Raises:
         InputError: a matrix that is not symmetric.
@@ -45,4 +45,4 @@ def spectrum_of(covariances: Array, size: int) -> Spectrum:
         covariances, basis = jnp.linalg.eigh(covariances)
     elif covariances.ndim < 2:
         covariances = covariances.reshape(-1, 1)
-    return Spectrum(jnp.broadcast_to(covariances, (covariances.shape[0], size)), basis, unused)
+    return Spectrum(covariances, basis, unused)

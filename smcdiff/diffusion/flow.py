@@ -19,17 +19,37 @@ References:
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from smcdiff.base._numbers import Scalar, Values
 from smcdiff.base.module import Module, static
-from smcdiff.diffusion import schedules
-from smcdiff.diffusion.schedules import Level
+from smcdiff.diffusion.laws import Mixture
+from smcdiff.diffusion.schedules import Grid, Schedule, UniformLogSNR
 from smcdiff.errors import InputError
-from smcdiff.priors.base import DiffusionDistribution
+
+
+@runtime_checkable
+class Diffusion(Protocol):
+    """What is asked of a prior here; `smcdiff.priors.Prior` has it."""
+
+    schedule: Schedule
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one event."""
+        ...
+
+    def denoise(self, x: Float[Array, "*event"], t: Scalar) -> Float[Array, "*event"]:
+        """The denoised mean m(x, t)."""
+        ...
+
+    def terminal(self) -> Mixture:
+        """The law of x_T, on flat events."""
+        ...
 
 
 class LogDensity(NamedTuple):
@@ -39,11 +59,12 @@ class LogDensity(NamedTuple):
     standard_error: Float[Array, "*batch"]
 
 
+@runtime_checkable
 class Solver(Protocol):
     """Anything that carries x_T to x_0 without random numbers."""
 
     def decode(
-        self, prior: DiffusionDistribution, x: Float[Array, "*batch_event"]
+        self, prior: Diffusion, x: Float[Array, "*batch_event"]
     ) -> Float[Array, "*batch_event"]:
         """x_0 of x_T, over leading axes."""
         ...
@@ -57,7 +78,7 @@ class ProbabilityFlow(Module):
         atol: absolute tolerance of a step, for data of unit size.
         max_steps: most steps of one solution; an error where they do not suffice.
         exact_trace: largest event size d for which the divergence is exact, d vector-Jacobian
-            products an evaluation; beyond, it is estimated by Hutchinson's probes.
+            products per evaluation; beyond, it is estimated by Hutchinson's probes.
         num_probes: random signs of the estimate, the same along the whole curve; at least 2, or
             there is no standard error.
     """
@@ -74,7 +95,7 @@ class ProbabilityFlow(Module):
                 f"ProbabilityFlow: num_probes is {self.num_probes}; a standard error needs 2"
             )
 
-    def encode(self, prior: DiffusionDistribution, x: Float[Array, "*batch_event"]) -> Array:
+    def encode(self, prior: Diffusion, x: Float[Array, "*batch_event"]) -> Array:
         """x_T of x, over leading axes.
 
         Standard normal times sigma_T for the prior's own draws with noise of the smallest level
@@ -86,7 +107,7 @@ class ProbabilityFlow(Module):
         """
         return self._solve_each(prior, x, upwards=True)
 
-    def decode(self, prior: DiffusionDistribution, x: Float[Array, "*batch_event"]) -> Array:
+    def decode(self, prior: Diffusion, x: Float[Array, "*batch_event"]) -> Array:
         """x_0 of x_T, over leading axes.
 
         Raises:
@@ -96,7 +117,7 @@ class ProbabilityFlow(Module):
 
     def log_prob(
         self,
-        prior: DiffusionDistribution,
+        prior: Diffusion,
         x: Float[Array, "*batch_event"],
         key: PRNGKeyArray | None = None,
     ) -> LogDensity:
@@ -172,7 +193,7 @@ class ProbabilityFlow(Module):
         return last, terms
 
 
-def _velocity(prior: DiffusionDistribution, w: Float[Array, " d"], u: Array) -> Array:
+def _velocity(prior: Diffusion, w: Float[Array, " d"], u: Array) -> Array:
     """dw/du at log noise level u."""
     a = jax.lax.rsqrt(1.0 + jnp.exp(2.0 * u))
     t = prior.schedule.time(-2.0 * u)
@@ -180,20 +201,24 @@ def _velocity(prior: DiffusionDistribution, w: Float[Array, " d"], u: Array) -> 
     return a**2 * w - a * jnp.ravel(prior.denoise(x, t))
 
 
-def _ends(prior: DiffusionDistribution) -> tuple[Array, Array]:
+def _ends(prior: Diffusion) -> tuple[Array, Array]:
     """The smallest and the largest log noise level, log(sigma / alpha)."""
     schedule = prior.schedule
-    ends = [-0.5 * schedule.log_snr(jnp.asarray(t)) for t in (schedule.t_min, schedule.t_max)]
+    ends = [-0.5 * schedule.level(t).log_snr for t in (schedule.t_min, schedule.t_max)]
     return ends[0], ends[1]
 
 
-def _scale(prior: DiffusionDistribution, t) -> Array:
+_BEFORE, _AFTER = slice(None, -1), slice(1, None)
+"""The levels that steps leave, and those that they reach."""
+
+
+def _scale(prior: Diffusion, t: Values) -> Float[Array, "*steps"]:
     """sqrt(alpha^2 + sigma^2): 1 for variance-preserving schedules."""
-    schedule = prior.schedule
-    return jnp.sqrt(schedule.alpha(jnp.asarray(t)) ** 2 + schedule.sigma(jnp.asarray(t)) ** 2)
+    level = prior.schedule.level(t)
+    return jnp.sqrt(level.alpha**2 + level.sigma**2)
 
 
-def _over_events(function, prior: DiffusionDistribution, x: Array):
+def _over_events(function, prior: Diffusion, x: Array):
     """Maps a function of one flat event over leading axes; events come back in their shape."""
     x, shape = jnp.asarray(x), tuple(prior.event_shape)
     batch = x.shape[: x.ndim - len(shape)]
@@ -207,7 +232,7 @@ def _over_events(function, prior: DiffusionDistribution, x: Array):
 class DPMSolver(Module):
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): about 20 evaluations suffice.
 
-    A multistep method of second order in the data prediction: one network evaluation a step.
+    A multistep method of second order in the data prediction: one network evaluation per step.
 
     Attributes:
         num_steps: steps, and network evaluations.
@@ -215,18 +240,17 @@ class DPMSolver(Module):
     """
 
     num_steps: int = static(default=20)
-    grid: schedules.Grid | None = None
+    grid: Grid | None = None
 
-    def decode(self, prior: DiffusionDistribution, x: Float[Array, "*batch_event"]) -> Array:
+    def decode(self, prior: Diffusion, x: Float[Array, "*batch_event"]) -> Array:
         """x_0 of x_T, over leading axes.
 
         Raises:
             InputError: x does not end in the prior's event shape.
         """
-        grid = schedules.UniformLogSNR() if self.grid is None else self.grid
-        levels = schedules.levels(prior.schedule, grid(prior.schedule, self.num_steps))
-        first = Level(*(field[:-1] for field in levels))
-        second = Level(*(field[1:] for field in levels))
+        grid = UniformLogSNR() if self.grid is None else self.grid
+        levels = grid(prior.schedule, self.num_steps)
+        pairs = tuple(jax.tree.map(lambda a, s=s: a[s], levels) for s in (_BEFORE, _AFTER))
 
         def one(x):
             def step(carry, pair):
@@ -243,14 +267,14 @@ class DPMSolver(Module):
                 return (moved, denoised, h), None
 
             start = (x, jnp.zeros_like(x), jnp.zeros((), x.dtype))
-            (x, _, _), _ = jax.lax.scan(step, start, (first, second))
+            (x, _, _), _ = jax.lax.scan(step, start, pairs)
             return x
 
         return _over_events(one, prior, x)
 
 
 def sample(
-    prior: DiffusionDistribution,
+    prior: Diffusion,
     key: PRNGKeyArray,
     sample_shape: tuple[int, ...] = (),
     *,
@@ -283,7 +307,7 @@ def sample(
 
 
 def interpolate(
-    prior: DiffusionDistribution,
+    prior: Diffusion,
     first: Float[Array, "*event"],
     second: Float[Array, "*event"],
     fractions: Float[Array, " n"],
@@ -312,5 +336,5 @@ def interpolate(
     sine = jnp.where(parallel, 1.0, jnp.sin(angle))
     left = jnp.where(parallel, 1.0 - fractions, jnp.sin((1.0 - fractions) * angle) / sine)
     right = jnp.where(parallel, fractions, jnp.sin(fractions * angle) / sine)
-    between = left * flat[0] + right * flat[1]
+    between = left * flat[:1] + right * flat[1:]
     return flow.decode(prior, between.reshape(-1, *prior.event_shape))

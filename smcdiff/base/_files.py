@@ -15,8 +15,11 @@ import numpy as np
 
 from smcdiff.errors import InputError, first_line
 
+PART = ".part-"
+"""How the names of unfinished files begin."""
+
 _UNREADABLE = (
-    OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, SyntaxError,
+    OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, OverflowError, SyntaxError,
     tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What NumPy raises on files that are empty, truncated, of another type or damaged."""
@@ -62,8 +65,27 @@ def read_npy(path: Path, mapped: bool = False) -> np.ndarray:
     return array
 
 
+class Archive:
+    """The arrays of an .npz file.
+
+    Attributes:
+        names: their names.
+    """
+
+    def __init__(self, archive: np.lib.npyio.NpzFile):
+        self._archive = archive
+        self.names = list(archive.files)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Reads an array; raises ``ValueError`` where the file holds something else there."""
+        value = self._archive[name]
+        if not isinstance(value, np.ndarray):
+            raise ValueError(f"'{name}' is no array")
+        return value
+
+
 @contextmanager
-def open_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+def open_npz(path: Path) -> Iterator[Archive]:
     """The arrays of an .npz file, which are read when they are asked for, inside the context.
 
     Raises:
@@ -75,7 +97,7 @@ def open_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one array")
-            yield archive
+            yield Archive(archive)
     except InputError:
         raise
     except _UNREADABLE as error:
@@ -85,13 +107,34 @@ def open_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file beside ``path`` to write to, which takes its name when the context ends well."""
-    temporary = path.with_name(f".part-{path.name}")
+    temporary = path.with_name(f"{PART}{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file of which everything is in memory; an unfinished one never takes the name.
+
+    Args:
+        path: file to write, or to replace.
+        content: all of it.
+
+    Raises:
+        InputError: it cannot be written, because the disk is full for example; nothing is left.
+    """
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        size = max(memoryview(content).nbytes / 1e6, 0.1)
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or first_line(error)}); choose a folder"
+            f" that can be written and has {size:.1f} MB to spare"
+        ) from error
 
 
 @contextmanager
