@@ -7,19 +7,23 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpyro
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from smcdiff.base.module import Module, static
 from smcdiff.errors import InputError
-from smcdiff.priors.base import DiffusionDistribution
-from smcdiff.problem import sites
-from smcdiff.problem.arguments import StaticArguments
-
-
-def _possible(terms: Array) -> Array:
-    """Log likelihoods at a guess of x_0, with -10 in place of minus infinity."""
-    return jnp.where(jnp.isneginf(terms), -10.0, terms)
+from smcdiff.priors import Prior
+from smcdiff.problem import _sites as sites
+from smcdiff.problem._arguments import StaticArguments
+from smcdiff.problem._observation import (
+    ExactObservation,
+    GaussianObservation,
+    Observation,
+    observation_of,
+)
+from smcdiff.problem._program_key import ProgramKey
+from smcdiff.problem._sites import Site
+from smcdiff.problem._tracing import trace
+from smcdiff.problem.linear import LinearObservation, RecognisedOperator, TracedOperator
 
 
 class Problem(Module):
@@ -28,65 +32,76 @@ class Problem(Module):
     Attributes:
         prior: the distribution of the diffusion site.
         arguments: array arguments of the model.
+        recognised: the operator of the package that the mean applies to x, where it is one.
         model: the NumPyro model.
         fixed: the rest of the model's arguments.
         site: name of the diffusion site.
         observed_sites: names of the observed sites, ``numpyro.factor`` sites included.
         num_observations: number of observed scalars d_y (factors excluded, masked ones included).
-        linear: whether every observed site is Gaussian or exact with a mean affine in the
+        kind: what kind of observation it is; see `smcdiff.problem._observation`.
+        is_linear: whether every observed site is Gaussian or exact with a mean affine in the
             diffusion site and a scale that does not depend on it.
-        noise_free: whether the observed sites are exact (Delta); all are or none is.
-        fingerprint: of what the model reads besides its arguments; see
-            `smcdiff.problem.fingerprint`.
+        equal_noise: whether all entries have the same noise, and none is masked.
+        key: of what the model and the denoiser read besides their arguments.
     """
 
-    prior: DiffusionDistribution
+    prior: Prior
     arguments: tuple[Array, ...]
+    recognised: RecognisedOperator | None
     model: Callable = static()
     fixed: StaticArguments = static()
     site: str = static()
     observed_sites: tuple[str, ...] = static()
     num_observations: int = static()
-    linear: bool = static()
-    noise_free: bool = static()
-    fingerprint: str = static(default="")
+    kind: type[Observation] = static()
+    is_linear: bool = static(default=False)
+    equal_noise: bool = static(default=False)
+    key: tuple[ProgramKey, ...] = static(default=())
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one event of the diffusion site."""
         return self.prior.event_shape
 
-    def observed(self, x: Float[Array, "*event"] | None = None) -> dict[str, sites.Site]:
-        """The observed sites of a run of the model at ``x`` (None: zeros), factors included."""
-        trace = self._trace(x)
-        return {name: trace[name] for name in self.observed_sites}
+    @property
+    def is_noise_free(self) -> bool:
+        """Whether the observation is exact (Delta)."""
+        return issubclass(self.kind, ExactObservation)
 
-    def _trace(self, x: Float[Array, "*event"] | None) -> dict[str, sites.Site]:
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether every observed site is Normal or MultivariateNormal, the mean being anything."""
+        return self.kind is GaussianObservation
+
+    def trace(self, x: Float[Array, "*event"] | None = None) -> dict[str, Site]:
+        """All sites of a run of the model at ``x`` (None: zeros)."""
         args, kwargs = self.fixed.rebuild(self.arguments)
-        with numpyro.validation_enabled(False):  # zeros may be no scale, and were checked at others
-            return sites.trace(self.model, args, kwargs, x)
+        return trace(self.model, args, kwargs, x)
+
+    def observe(self, x: Float[Array, "*event"] | None = None) -> Observation:
+        """What the observed sites say of ``x`` (None: zeros)."""
+        found = self.trace(x)
+        return observation_of({name: found[name] for name in self.observed_sites})
+
+    def observe_gaussian(self, x: Float[Array, "*event"] | None = None) -> GaussianObservation:
+        """The same of a problem whose sites are Gaussian or exact.
+
+        Raises:
+            InputError: an observed site that is neither.
+        """
+        observation = self.observe(x)
+        if not isinstance(observation, GaussianObservation):
+            found = observation.sites.items()
+            others = [n for n, s in found if not (sites.is_gaussian(s) or sites.is_exact(s))]
+            raise InputError(
+                f"sites {others} are not Normal or MultivariateNormal, so there is no misfit to"
+                " follow; use proposals.Twisted() or proposals.Bootstrap()"
+            )
+        return observation
 
     def log_likelihood(self, x: Float[Array, "*event"]) -> Float[Array, ""]:
-        """Log p(y given x): all observed sites and factors, with their scales and masks.
-
-        An exact observation has no density to give. It is 0, on the understanding that x satisfies
-        it, to which the samplers that take one hold their particles.
-        """
-        terms = self.pointwise_log_likelihood(x).values()
-        return sum((jnp.sum(term) for term in terms), jnp.zeros(()))
-
-    def log_twist(self, x: Float[Array, "*event"]) -> Float[Array, ""]:
-        """The log likelihood at a guess of x_0: terms of minus infinity count as -10.
-
-        That the guess is impossible does not make x_0 so: a twist of zero would be wrong, and its
-        ratio to a later one NaN.
-        """
-        terms = self.pointwise_log_likelihood(x).values()
-        return sum((jnp.sum(_possible(term)) for term in terms), jnp.zeros(()))
-
-    def pointwise_log_likelihood(self, x: Float[Array, "*event"]) -> dict[str, Array]:
-        """The log likelihood of each observed site, of the site's batch shape."""
-        return {name: sites.log_prob(site) for name, site in self.observed(x).items()}
+        """Log p(y given x); see `Observation.log_likelihood`."""
+        return self.observe(x).log_likelihood
 
     def describe(self, x: Float[Array, "*event"]) -> tuple[dict[str, Array], dict[str, Array]]:
         """What else the model says of a particle at the end of a run, from one run of the model.
@@ -95,122 +110,55 @@ class Problem(Module):
             x: one event.
 
         Returns:
-            Its ``numpyro.deterministic`` sites, and `pointwise_log_likelihood`.
+            Its ``numpyro.deterministic`` sites, and the pointwise log likelihood.
         """
-        trace = self._trace(x)
+        found = self.trace(x)
         computed = {
             name: jnp.asarray(site["value"])
-            for name, site in trace.items()
+            for name, site in found.items()
             if site["type"] == "deterministic"
         }
-        return computed, {name: sites.log_prob(trace[name]) for name in self.observed_sites}
+        observed = observation_of({name: found[name] for name in self.observed_sites})
+        return computed, observed.pointwise
 
-    def entrywise_log_twist(self, x: Float[Array, "*event"]) -> Float[Array, " n"]:
-        """`log_twist` of every observed entry (``to_event`` undone), factors' too, flat."""
-        terms = [sites.entry_log_prob(site) for site in self.observed(x).values()]
-        return _possible(jnp.concatenate(terms))
-
-    def entrywise_peak(
-        self, key: PRNGKeyArray, x: Float[Array, "*event"], num_draws: int
-    ) -> Float[Array, " n"]:
-        """About how large each entry's log likelihood gets where x explains the observation.
-
-        It is the largest among draws of the observation at x; 0 for factors, and for distributions
-        that cannot be sampled.
-
-        Args:
-            key: random key.
-            x: one event.
-            num_draws: number of draws.
-
-        Returns:
-            The entries, in the order of `entrywise_log_twist`.
-        """
-        peaks = []
-        for index, site in enumerate(self.observed(x).values()):
-            try:
-                draws = site["fn"].sample(jax.random.fold_in(key, index), (num_draws,))
-            except NotImplementedError:
-                draws = None
-            if draws is None or sites.is_factor(site):
-                peaks.append(jnp.zeros_like(sites.entry_log_prob(site)))
-            else:
-                terms = jax.vmap(lambda draw, site=site: sites.entry_log_prob(site, draw))(draws)
-                peaks.append(jnp.max(terms, axis=0))
-        return jnp.concatenate(peaks)
-
-    def observations(self) -> dict[str, Array]:
-        """Observed values by site; factors have none and are left out."""
-        found = self.observed().items()
-        return {n: jnp.asarray(s["value"]) for n, s in found if not sites.is_factor(s)}
-
-    def misfit(self, x: Float[Array, "*event"]) -> Float[Array, " m"]:
-        """Misfit y - mean(x) of Gaussian or exact observations, flat; masked ones are 0.
-
-        Raises:
-            InputError: an observed site that is not Normal, MultivariateNormal or Delta.
-        """
-        found = self.observed(x)
-        known = {n for n, s in found.items() if sites.is_gaussian(s) or sites.is_exact(s)}
-        others = [name for name in found if name not in known]
-        if others:
-            raise InputError(
-                f"sites {others} are not Normal or MultivariateNormal, so there is no misfit to"
-                " follow; use proposals.Twisted() or proposals.Bootstrap()"
-            )
-        return jnp.concatenate([jnp.ravel(sites.misfit(site)) for site in found.values()])
-
-    def residual(self, x: Float[Array, "*event"]) -> Float[Array, " m"]:
-        """Whitened residual of a linear-Gaussian observation.
-
-        log_likelihood(x) = const - |residual(x)|^2 / 2; entries that are masked are 0. Of an exact
-        observation it is y - A x itself: its whitened noise has the standard deviation 0, not 1.
-
-        Args:
-            x: one event.
-
-        Returns:
-            (num_observations,), all observed sites in order.
+    def linear_observation(self) -> LinearObservation:
+        """The observation with its operator; for what all particles share, once per run.
 
         Raises:
             InputError: the observation is not linear-Gaussian.
         """
-        if not self.linear:
+        if not self.is_linear:
             raise InputError(
                 f"site '{self.site}': the observation is not linear-Gaussian; pass linear=True if"
                 " it is, or use a proposal that needs no linear observation"
             )
-        return self.whitened(x)
-
-    def operator(self) -> Callable[[Float[Array, " d"]], Float[Array, " m"]]:
-        """The whitened operator A of a linear-Gaussian observation, on flat events.
-
-        It is the derivative of `residual`, whose values would round to the size of y.
-        """
-        shape = self.event_shape
-        _, derivative = jax.linearize(self.residual, jnp.zeros(shape))
-        return lambda x: -derivative(x.reshape(shape))
-
-    def matrix(self) -> Float[Array, "m d"]:
-        """`operator` as a dense matrix, by as many products as it has columns, or rows if fewer."""
-        size = math.prod(self.event_shape)
-        jacobian = jax.jacrev if self.num_observations <= size else jax.jacfwd
-        return -jacobian(lambda x: self.residual(x.reshape(self.event_shape)))(jnp.zeros((size,)))
+        at_zero = self.observe_gaussian()
+        normaliser, exact = at_zero.log_normaliser, self.is_noise_free
+        if self.recognised is None:
+            whitened = jax.tree_util.Partial(_whitened, self)
+            operator = TracedOperator(whitened, self.event_shape, self.num_observations)
+            return LinearObservation(operator, at_zero.whitened, normaliser, exact)
+        return LinearObservation.of_recognised(
+            self.recognised, _roots(at_zero), at_zero.whitened, normaliser,
+            equal=self.equal_noise, noise_free=exact,
+        )  # fmt: skip
 
     @property
-    def gaussian(self) -> bool:
-        """Whether every observed site is Normal or MultivariateNormal, the mean being anything."""
-        return all(sites.is_gaussian(site) for site in self.observed().values())
+    def fingerprint(self) -> str:
+        """Of the program that `key` stands for; the same in another process."""
+        return " ".join(key.fingerprint for key in self.key)
 
-    def log_normaliser(self, x: Float[Array, "*event"] | None = None) -> Float[Array, ""]:
-        """The constant c of log p(y given x) = c - |whitened(x)|^2 / 2 of Gaussian observations.
+    @property
+    def size(self) -> int:
+        """Entries d of an event."""
+        return math.prod(self.event_shape)
 
-        From the scales alone: a difference of the other two would lose its digits where the misfit
-        is large. It depends on x (None: zeros) where the scales do.
-        """
-        found = self.observed(x).values()
-        return sum((sites.log_peak(site) for site in found), jnp.zeros(()))
 
-    def whitened(self, x: Float[Array, "*event"]) -> Float[Array, " m"]:
-        """Whitened misfit of Gaussian or exact observations, flat; see `residual`."""
-        return jnp.concatenate([sites.whiten(site) for site in self.observed(x).values()])
+def _whitened(problem: Problem, x: Float[Array, "*event"]) -> Float[Array, " m"]:
+    return problem.observe_gaussian(x).whitened
+
+
+def _roots(observation: GaussianObservation) -> Float[Array, " m"]:
+    """What whitening multiplies each entry by; only of sites for which it is a multiplication."""
+    roots = [sites.precision_roots(site) for site in observation.sites.values()]
+    return jnp.concatenate([root for root in roots if root is not None])

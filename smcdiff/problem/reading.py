@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
-import numpyro
+import numpy as np
+from jaxtyping import Array
 
 from smcdiff.errors import InputError, first_line
-from smcdiff.problem import arguments, checks, noise_free, sites
-from smcdiff.problem.fingerprint import fingerprint
-from smcdiff.problem.linearity import is_linear_gaussian
+from smcdiff.operators import LinearOperator
+from smcdiff.operators._declared import check_operator
+from smcdiff.operators._recording import record_calls
+from smcdiff.problem import _arguments as arguments
+from smcdiff.problem import _data_checks as data_checks
+from smcdiff.problem import _exact_observation as exact_observation
+from smcdiff.problem import _model_checks as model_checks
+from smcdiff.problem import _sites as sites
+from smcdiff.problem._linearity import check_declared, is_linear
+from smcdiff.problem._observation import ExactObservation, GaussianObservation, observation_of
+from smcdiff.problem._program_key import ProgramKey, program_key
+from smcdiff.problem._recognition import candidates, recognise
+from smcdiff.problem._sites import Site
+from smcdiff.problem._tracing import trace
 from smcdiff.problem.problem import Problem
 
 
@@ -21,7 +35,7 @@ def read(
     """Reads a NumPyro model. Eager and cheap: no prior is sampled.
 
     Args:
-        model: the model; one of its sample sites has a `DiffusionDistribution`.
+        model: the model; one of its sample sites has a `smcdiff.priors.Prior`.
         args: positional arguments of the model.
         kwargs: keyword arguments of the model, the observed values among them.
         linear: None detects whether the observation is linear-Gaussian, True declares it, False
@@ -35,53 +49,128 @@ def read(
     """
     kwargs = kwargs or {}
     arguments.check_signature(model, args, kwargs)
-    arrays, static = arguments.split(args, kwargs)
-    args, kwargs = static.rebuild(arrays)
-    with numpyro.validation_enabled(False):  # our own checks can name the site
-        trace = _run(model, args, kwargs)
-        site = checks.diffusion_site(trace)
-        names = checks.observed_sites(trace)
-        checks.check_exported(trace)
-        prior = sites.unwrap(trace[site]["fn"])
-        observed = {name: trace[name] for name in names}
-        checks.check_observed_shapes(observed)
-        count = sum(jnp.size(s["value"]) for s in observed.values() if not sites.is_factor(s))
-        exact = noise_free.is_noise_free(observed)
-        problem = Problem(prior, arrays, model, static, site, names, count, False, exact)
-        problem = dataclasses.replace(problem, fingerprint=fingerprint(problem))
-        checks.check_likelihood(problem)
-        problem = dataclasses.replace(problem, linear=_is_linear(problem, observed, linear))
-        if exact:
-            noise_free.check_linear(problem)
-        if problem.linear:
-            checks.check_plausible(problem)
-        if exact:
-            noise_free.check_consistent(problem)
-        return problem
+    arrays, fixed = arguments.split(args, kwargs)
+    found, operators = _run(model, *fixed.rebuild(arrays))
+    site = model_checks.diffusion_site(found)
+    observed = {name: found[name] for name in model_checks.observed_sites(found)}
+    model_checks.check_exported(found)
+    data_checks.check_shapes(observed)
+    data_checks.check_kinds(observed)
+    arrays = _with_floats(arrays, observed)
+    count = sum(jnp.size(s["value"]) for s in observed.values() if not sites.is_factor(s))
+    kind = type(observation_of(observed))
+    prior = sites.unwrap(found[site]["fn"])
+    problem = Problem(prior, arrays, None, model, fixed, site, tuple(observed), count, kind)
+    problem = dataclasses.replace(problem, key=_key(problem))
+    data_checks.check_likelihood(problem)
+    problem = dataclasses.replace(problem, is_linear=_is_linear(problem, linear))
+    if problem.is_noise_free:
+        exact_observation.check_linear(problem)
+    if problem.is_linear:
+        data_checks.check_plausible(problem)
+        problem = dataclasses.replace(
+            problem,
+            recognised=recognise(problem, operators),
+            equal_noise=_has_equal_noise(problem),
+        )
+    if problem.is_noise_free:
+        exact_observation.check_consistent(problem)
+    return problem
 
 
-def _run(model: Callable, args: tuple, kwargs: dict) -> dict[str, sites.Site]:
+def _run(
+    model: Callable, args: tuple, kwargs: dict
+) -> tuple[dict[str, Site], list[LinearOperator]]:
+    """The sites of a run of the model at zeros, and the operators that it applied to x."""
     try:
-        return sites.trace(model, args, kwargs)
+        with record_calls() as calls:
+            found = trace(model, args, kwargs)
+        for call in calls:
+            check_operator(cast(LinearOperator, call.operator))
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # a user's model may raise anything
         raise InputError(
             f"the model fails on these arguments ({first_line(error)}); run it under"
             " numpyro.handlers.seed to see where"
         ) from error
+    values = [s["value"] for s in found.values() if s["type"] == "sample"
+              and sites.is_diffusion(s["fn"])]  # fmt: skip
+    return found, candidates(calls, values[0]) if values else []
 
 
-def _is_linear(problem: Problem, observed: dict[str, sites.Site], declared: bool | None) -> bool:
-    others = [
-        name for name, site in observed.items()
-        if not (sites.is_gaussian(site) or sites.is_exact(site))
+def _with_floats(arrays: tuple[Array, ...], observed: dict[str, Site]) -> tuple[Array, ...]:
+    """The model's array arguments; whole numbers that are data of a continuous site as floats.
+
+    They mean the same, and another type would be another program.
+    """
+    data = [
+        site["value"] for site in observed.values()
+        if not sites.is_factor(site) and not site["fn"].is_discrete
     ]  # fmt: skip
-    if declared and others:
-        raise InputError(
-            f"linear=True, but sites {others} are not Normal or MultivariateNormal; drop"
-            " linear=True"
-        )
+
+    def converted(array: Array) -> Array:
+        whole = jnp.issubdtype(array.dtype, jnp.integer) and any(v is array for v in data)
+        # On the host, where a conversion is no program.
+        return jnp.asarray(np.asarray(array), jnp.result_type(float)) if whole else array
+
+    return tuple(converted(array) for array in arrays)
+
+
+def _key(problem: Problem) -> tuple[ProgramKey, ...]:
+    """The keys of what the model reads besides its arguments, and a plain denoiser."""
+    x = jax.ShapeDtypeStruct(problem.event_shape, jnp.result_type(float))
+    time = jax.ShapeDtypeStruct((), x.dtype)
+
+    def likelihood(problem, x):
+        return problem.observe(x).pointwise
+
+    def gradient(problem, x):
+        return jax.grad(lambda x: problem.log_likelihood(x))(x)
+
+    def denoiser(prior, x, t):
+        return prior.denoise(x, t)
+
+    keys = [program_key(likelihood, problem, x)]
+    if _is_differentiable(gradient, problem, x):
+        keys.append(program_key(gradient, problem, x))
+    if not problem.prior.is_self_contained:
+        keys.append(program_key(denoiser, problem.prior, x, time))
+    return tuple(keys)
+
+
+def _is_differentiable(gradient: Callable, *args: Any) -> bool:
+    try:
+        jax.eval_shape(gradient, *args)
+    except Exception:  # a callback, say, has no derivative
+        return False
+    return True
+
+
+def _is_linear(problem: Problem, declared: bool | None) -> bool:
+    if not issubclass(problem.kind, GaussianObservation):
+        if declared:
+            observed = problem.observe().sites.items()
+            others = [n for n, s in observed if not (sites.is_gaussian(s) or sites.is_exact(s))]
+            raise InputError(
+                f"linear=True, but sites {others} are not Normal or MultivariateNormal; drop"
+                " linear=True"
+            )
+        return False
     if declared is None:
-        return not others and is_linear_gaussian(problem)
+        return is_linear(problem)
+    if declared:
+        check_declared(problem)
     return declared
+
+
+def _has_equal_noise(problem: Problem) -> bool:
+    """Whether all entries of a linear observation have the same noise, and none is masked."""
+    observed = problem.observe_gaussian().sites.values()
+    roots = [sites.precision_roots(site) for site in observed]
+    if any(root is None for root in roots):
+        return False
+    values = np.concatenate([np.asarray(root) for root in roots])
+    if issubclass(problem.kind, ExactObservation):
+        return bool(np.all(values == 1.0))
+    return bool(np.all(values == values[0]) and values[0] > 0.0)

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+import dataclasses
+from typing import Any
 
-from smcdiff.base.module import static
-from smcdiff.errors import InputError
-from smcdiff.proposals.base import Proposal
+from jaxtyping import Array, Float
+
+from smcdiff.diffusion.laws import Mixture
+from smcdiff.diffusion.schedules import Level
+from smcdiff.problem import ReverseModel
+from smcdiff.proposals.base import Steered
+from smcdiff.twists import Evaluation, Flat, Twist
 
 
-class Bootstrap(Proposal):
+class Bootstrap(Steered):
     """Proposes from the reverse kernel; the likelihood enters only through the weights.
 
-    Consistent. Cost: one network evaluation a particle and step. It needs nothing of the likelihood
-    but its value (a black box will do), and many particles.
+    Consistent. Cost: one network evaluation per particle and step. It needs nothing of the
+    likelihood but its value (a black box will do), and many particles.
 
     Attributes:
-        temper: the twist is psi_t = p(y given m(x_t))^temper; 0 is the plain bootstrap filter, in
-            which the observation is weighed once, at the end.
+        twist: by default none: the observation is weighed once, at the end.
+            ``twists.Likelihood(temper)`` weighs on the way.
     """
 
-    temper: float = static(default=0.0)
+    twist: Twist = dataclasses.field(default=Flat(), kw_only=True)
 
-    def __post_init__(self):
-        if not 0.0 <= self.temper <= 1.0:
-            raise InputError(f"Bootstrap: temper is {self.temper}; it must lie in [0, 1]")
+    def takes_exact(self, weighted: bool) -> bool:
+        """Never: no draw satisfies an exact observation."""
+        return False
 
-    def guide(self, model, shared, x, step):
-        """The tempered likelihood of the denoised mean."""
-        if self.temper == 0.0:
-            return jnp.zeros(()), model.denoise_for_kernel(x, model.level(step))
-        denoised = model.denoise(x, model.level(step))
-        return self.temper * model.problem.log_twist(model.event(denoised)), denoised
-
-    def law(self, model, shared, x, guide, step):
+    def law(
+        self,
+        model: ReverseModel,
+        prepared: Any,
+        x: Float[Array, " d"],
+        evaluation: Evaluation,
+        t: Level,
+        s: Level,
+    ) -> Mixture:
         """The reverse kernel."""
-        return model.transition(x, guide, step)
+        return model.transition(x, evaluation.denoised, t, s)

@@ -5,28 +5,25 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from smcdiff.priors.analytic import AnalyticPrior
 from smcdiff.problem import Problem
-from smcdiff.problem.linearity import probe_points
 from smcdiff.proposals.base import Proposal
 from smcdiff.proposals.bootstrap import Bootstrap
-from smcdiff.proposals.fps import FPS
-from smcdiff.proposals.krylov import KrylovMomentMatched
-from smcdiff.proposals.lanczos import LanczosMomentMatched
-from smcdiff.proposals.moment_matched import MomentMatched
-from smcdiff.proposals.replacement import SMCDiff
-from smcdiff.proposals.singular import can_decompose
-from smcdiff.proposals.twisted import Twisted
+from smcdiff.proposals.conditioned import LanczosMomentMatched, MomentMatched
+from smcdiff.proposals.paths import FPS
+from smcdiff.proposals.twisted import KrylovMomentMatched, Twisted
+from smcdiff.twists import Krylov
+from smcdiff.twists import MomentMatched as MomentMatchedTwist
+from smcdiff.twists._singular import can_decompose
 
 _FEW_OBSERVATIONS = 16
-"""Up to here d_y network VJPs a step cost less than the particles that they save."""
+"""Up to here d_y network VJPs per step cost less than the particles that they save."""
 
 
 def _has_gradient(problem: Problem) -> bool:
     """Whether the likelihood has a gradient that is finite and not zero at some probe point."""
-    points = probe_points(problem.prior, 4)
+    points = problem.prior.probe_points(4)
     try:
-        gradients = jax.vmap(jax.grad(problem.log_likelihood))(points)
+        gradients = jax.vmap(jax.grad(lambda x: problem.log_likelihood(x)))(points)
     except (TypeError, ValueError, NotImplementedError):  # a callback, say, has no derivative
         return False
     gradients = gradients.reshape(len(points), -1)
@@ -44,30 +41,31 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
         The proposal and the reason.
     """
     size = problem.num_observations
-    if problem.noise_free:
-        reason = f"site '{problem.observed_sites[0]}' is observed without noise (Delta)"
-        if not can_decompose(problem):
-            return SMCDiff(), f"{reason}, with {size} entries too many for FPS to decompose"
+    if problem.is_noise_free:
         # MCGDiff's log evidence mostly varies 2 to 6 times as much (25 components, d = 8 and 80).
+        reason = f"site '{problem.observed_sites[0]}' is observed without noise (Delta)"
         return FPS(), f"{reason}, to which FPS holds every particle"
-    analytic = isinstance(problem.prior, AnalyticPrior)
-    limit = MomentMatched().max_observations if analytic else _FEW_OBSERVATIONS
-    if problem.linear and size <= limit:
+    exact = problem.prior.has_exact_denoiser
+    limit = MomentMatchedTwist().max_observations if exact else _FEW_OBSERVATIONS
+    if problem.is_linear and size <= limit:
         return MomentMatched(), f"the observation is linear-Gaussian with {size} entries"
-    if problem.linear:
-        reason = (
-            f"the observation is linear-Gaussian, and {size} entries are too many for MomentMatched"
-            f" ({limit} at most)"
-        )
-        # Its pullbacks cost next to nothing, and its covariances are exact.
-        if analytic and can_decompose(problem):
-            return LanczosMomentMatched(), reason
-        if analytic:
-            return KrylovMomentMatched(floor=0.0), f"{reason} or for Lanczos to decompose"
-        return (
-            Twisted(),
-            f"{reason}; KrylovMomentMatched often does better with 3 VJPs a step instead of 1",
-        )
+    if problem.is_linear:
+        return _choose_for_many(problem, limit)
     if _has_gradient(problem):
         return Twisted(), "the observation is not linear-Gaussian, but differentiable"
     return Bootstrap(), "the likelihood has no usable gradient"
+
+
+def _choose_for_many(problem: Problem, limit: int) -> tuple[Proposal, str]:
+    """Of a linear-Gaussian observation with more entries than `MomentMatched` takes."""
+    reason = (
+        f"the observation is linear-Gaussian, and {problem.num_observations} entries are too many"
+        f" for MomentMatched ({limit} at most)"
+    )
+    if not problem.prior.has_exact_denoiser:
+        better = "KrylovMomentMatched often does better with 3 VJPs per step instead of 1"
+        return Twisted(), f"{reason}; {better}"
+    # Its pullbacks cost next to nothing, and its covariances are exact.
+    if can_decompose(problem):
+        return LanczosMomentMatched(), reason
+    return KrylovMomentMatched(twist=Krylov(floor=0.0)), f"{reason} or for Lanczos to decompose"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from smcdiff.proposals.base import ReverseModel
-from smcdiff.proposals.singular import (
-    SingularDraw,
-    SingularGaussian,
-    SingularSystem,
-    require_singular,
-)
+from smcdiff.diffusion.laws.substituted import AlongDirections
+from smcdiff.diffusion.schedules import Level
+from smcdiff.problem import ReverseModel
+from smcdiff.proposals._singular_draw import SingularDraw
+from smcdiff.twists._singular import SingularSystem
 
 
 class DAPS(SingularDraw):
@@ -25,24 +24,31 @@ class DAPS(SingularDraw):
     Heuristic with weights off. With weights on, as for `DDRM`, the draws are far wider than a fine
     grid's reverse steps: a coarse grid and many particles.
 
-    Cost: one network evaluation a particle and step; one decomposition of the operator a run.
+    Cost: one network evaluation per particle and step; one decomposition of the operator per run.
+
+    Attributes:
+        twist: by default `twists.NoisedObservation`.
     """
 
-    def check(self, model):
-        """Raises ``InputError`` unless the observation is linear-Gaussian."""
-        require_singular(model, "DAPS")
+    def first_law(self, model: ReverseModel, system: SingularSystem) -> AlongDirections:
+        """N(0, sigma_T^2 I)."""
+        sigma = model.first.sigma
+        scales = jnp.full_like(system.values, sigma)
+        return AlongDirections(jnp.zeros((model.size,)), system.directions, scales, sigma)
 
-    def _first(self, model, system):
-        level = model.level(0)
-        scale = jnp.full_like(system.values, level.sigma)
-        return SingularGaussian(jnp.zeros((model.size,)), scale, level.sigma)
-
-    def _next(self, model: ReverseModel, system: SingularSystem, x, denoised, step):
-        s = model.level(step + 1)
-        spread = model.problem.prior.average_spread(model.level(step))
+    def next_law(
+        self,
+        model: ReverseModel,
+        system: SingularSystem,
+        x: Float[Array, " d"],
+        denoised: Float[Array, " d"],
+        t: Level,
+        s: Level,
+    ) -> AlongDirections:
+        """A clean draw given y, noised to s."""
+        spread = model.problem.prior.average_spread(t)
         shrink = 1.0 + spread * system.values**2
-        misfit = system.observed - system.project(denoised)
-        mean = denoised + system.right.T @ (spread * system.values * misfit / shrink)
+        mean = denoised + system.adjoint(spread * system.misfit(denoised) / shrink)
         scales = jnp.sqrt(s.alpha**2 * spread / shrink + s.sigma**2)
         outer = jnp.sqrt(s.alpha**2 * spread + s.sigma**2)
-        return SingularGaussian(s.alpha * mean, scales, outer)
+        return AlongDirections(s.alpha * mean, system.directions, scales, outer)

@@ -7,15 +7,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from smcdiff.base._numbers import Scalar
 from smcdiff.base.module import static
+from smcdiff.diffusion.laws.substituted import AlongDirections
+from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
-from smcdiff.proposals.base import ReverseModel
-from smcdiff.proposals.singular import (
-    SingularDraw,
-    SingularGaussian,
-    SingularSystem,
-    require_singular,
-)
+from smcdiff.problem import ReverseModel
+from smcdiff.proposals._singular_draw import SingularDraw
+from smcdiff.twists._singular import SingularSystem
 
 
 class Coefficients(NamedTuple):
@@ -30,7 +29,13 @@ class Coefficients(NamedTuple):
     variance: Float[Array, "*r"]
 
 
-def coefficients(sigma_t, sigma_s, noise: Float[Array, "*r"], eta, eta_b) -> Coefficients:
+def coefficients(
+    sigma_t: Scalar,
+    sigma_s: Scalar,
+    noise: Float[Array, "*r"],
+    eta: Float[Array, ""] | float,
+    eta_b: Float[Array, ""] | float | None,
+) -> Coefficients:
     """The three cases of Kawar et al. (2022), eq. 8.
 
     Args:
@@ -68,35 +73,36 @@ class DDRM(SingularDraw):
     With weights off it is the published sampler (Kawar et al. 2022, eq. 7 and 8) on the noise
     levels sigma / alpha. The published law takes the denoised mean for x_0; with weights on it is
     averaged over x_0 given x_t, N(m(x_t), spread I), and no narrower than the noise of y or of the
-    level, whichever is less, or its tails would be too light to weigh against the reverse kernel;
-    it is steered by `MCGDiff`'s twist. The draws are far wider than a fine grid's reverse steps, so
-    the weights want a coarse grid and many particles. An exact observation is the published
-    sigma_y = 0; the last step then takes A x_0 = y whatever eta_b, and with weights on draws the
-    reverse kernel given it.
+    level, whichever is less, or its tails would be too light to weigh against the reverse kernel.
+    The draws are far wider than a fine grid's reverse steps, so the weights want a coarse grid and
+    many particles. An exact observation is the published sigma_y = 0; the last step then takes
+    A x_0 = y whatever eta_b, and with weights on draws the reverse kernel given it.
 
-    Cost: one network evaluation a particle and step; one decomposition of the operator a run.
+    Cost: one network evaluation per particle and step; one decomposition of the operator per run.
 
     Attributes:
         eta: in [0, 1]; published 0.85.
         eta_b: in [0, 1]; published 1; None is the DDPM choice 2 sigma^2 / (sigma^2 + noise^2).
+        twist: by default `twists.NoisedObservation`.
     """
 
     eta: float = static(default=0.85)
     eta_b: float | None = static(default=1.0)
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("eta", "eta_b"):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise InputError(f"DDRM: {name} is {value}; it must lie in [0, 1]")
 
-    def takes_exact(self, weighted):
-        """Always."""
-        return True
+    def takes_exact(self, weighted: bool) -> bool:
+        """Where the twist does."""
+        return self.twist.takes_exact or not weighted
 
-    def check(self, model):
+    def check(self, model: ReverseModel) -> None:
         """Raises ``InputError`` unless the observation is linear and the draws have a density."""
-        require_singular(model, "DDRM")
+        super().check(model)
         if model.weighted and self.eta == 0.0:
             raise InputError(
                 "DDRM: with eta = 0 its draws have no density to weigh; use eta > 0 or"
@@ -109,28 +115,37 @@ class DDRM(SingularDraw):
         noise = jnp.sqrt(system.noise) / jnp.where(seen, system.values, 1.0)
         return jnp.where(seen, noise, jnp.inf)
 
-    def _first(self, model, system):
+    def first_law(self, model: ReverseModel, system: SingularSystem) -> AlongDirections:
         """Observed coordinates around the data with variance sigma_T^2 - noise^2."""
-        level = model.level(0)
+        level = model.first
         sigma, noise = level.sigma / level.alpha, self._noise(system)
         sharp = noise <= sigma
         variances = jnp.where(sharp, sigma**2 - noise**2, sigma**2)
         if model.weighted:
             variances = jnp.maximum(variances, jnp.minimum(noise, sigma) ** 2)
         scales = jnp.sqrt(jnp.maximum(variances, 0.0))
-        mean = system.right.T @ jnp.where(sharp, system.data, 0.0)
-        return SingularGaussian(level.alpha * mean, level.alpha * scales, level.sigma)
+        mean = system.directions.adjoint(jnp.where(sharp, system.data, 0.0))
+        return AlongDirections(
+            level.alpha * mean, system.directions, level.alpha * scales, level.sigma
+        )
 
-    def _next(self, model: ReverseModel, system, x, denoised, step):
+    def next_law(
+        self,
+        model: ReverseModel,
+        system: SingularSystem,
+        x: Float[Array, " d"],
+        denoised: Float[Array, " d"],
+        t: Level,
+        s: Level,
+    ) -> AlongDirections:
         """The published update; what the operator does not see moves like a value of zero."""
-        t, s = model.level(step), model.level(step + 1)
         sigma_t, sigma_s = t.sigma / t.alpha, s.sigma / s.alpha
         law = coefficients(sigma_t, sigma_s, self._noise(system), self.eta, self.eta_b)
         kept = jnp.sqrt(1.0 - self.eta**2) * sigma_s / sigma_t
         outward = x / t.alpha - denoised
-        shift = (law.on_state - kept) * (system.right @ outward)
-        shift += law.on_data * (system.data - system.right @ denoised)
-        mean = denoised + kept * outward + system.right.T @ shift
+        shift = (law.on_state - kept) * system.directions(outward)
+        shift += law.on_data * (system.data - system.directions(denoised))
+        mean = denoised + kept * outward + system.directions.adjoint(shift)
         variances, outer = law.variance, (self.eta * sigma_s) ** 2
         if model.weighted:
             spread = model.problem.prior.average_spread(t)
@@ -139,6 +154,5 @@ class DDRM(SingularDraw):
             variances = jnp.maximum(variances, jnp.minimum(self._noise(system), sigma_s) ** 2)
             variances += (1.0 - law.on_state - law.on_data) ** 2 * spread
             outer += (1.0 - kept) ** 2 * spread
-        return SingularGaussian(
-            s.alpha * mean, s.alpha * jnp.sqrt(variances), s.alpha * jnp.sqrt(outer)
-        )
+        scales = s.alpha * jnp.sqrt(variances)
+        return AlongDirections(s.alpha * mean, system.directions, scales, s.alpha * jnp.sqrt(outer))

@@ -5,42 +5,40 @@ Both translate the draw of the reverse kernel by a multiple of a gradient throug
 
 from __future__ import annotations
 
-from functools import partial
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.base.module import static
+from smcdiff.diffusion.laws import Translated
+from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
-from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.proposals.singular import (
-    PseudoObservation,
-    end_exactly,
-    require_singular,
-    singular_system,
-)  # fmt: skip
-from smcdiff.proposals.twists import log_twist, widening
+from smcdiff.problem import ReverseModel
+from smcdiff.proposals._ending import end_exactly
+from smcdiff.proposals.base import Draw, Weighed, unmoved
+from smcdiff.twists import Evaluation, MeanTwist, PseudoInverse, Widened
+from smcdiff.twists._singular import SingularSystem, require_singular, system_of
+from smcdiff.twists.noised import guiding_spread, guiding_variances
 
 
-class _Guide(NamedTuple):
-    """The denoised mean, and the translation of the next draw."""
+class _Translated(Weighed):
+    """A draw of the reverse kernel, translated by the detail of the evaluation."""
 
-    denoised: Float[Array, " d"]
-    shift: Float[Array, " d"]
-
-
-class _Translated(Proposal):
-    """A draw of the reverse kernel, translated by what ``guide`` found."""
-
-    def propose(self, key, model: ReverseModel, shared, x, guide: _Guide, step):
-        """The translated draw; where it has no density and is weighed, it is not translated."""
-        transition = model.transition(x, guide.denoised, step)
-        frozen = model.no_density(step)
-        shift = jnp.where(frozen, 0.0, guide.shift)
-        moved, log_ratio = transition.sample_shifted(key, shift)
-        return moved, jnp.where(frozen, 0.0, log_ratio)
+    def law(
+        self,
+        model: ReverseModel,
+        prepared: Any,
+        x: Float[Array, " d"],
+        evaluation: Evaluation,
+        t: Level,
+        s: Level,
+    ) -> Translated:
+        """The translated kernel; where it has no density and is weighed, it is not translated."""
+        transition = model.transition(x, evaluation.denoised, t, s)
+        return Translated(transition, unmoved(model, s, evaluation.detail))
 
 
 class DPS(_Translated):
@@ -53,46 +51,57 @@ class DPS(_Translated):
     fewer steps want a larger one. A may be any differentiable mean of a Gaussian observation. An
     exact observation is followed with weights off, and met only nearly.
 
-    Heuristic with weights off. With weights on the target is the posterior: the twist is
-    `Twisted`'s, and the translation is weighed.
+    Heuristic with weights off. With weights on the target is the posterior.
 
-    Cost: one network evaluation and one vector-Jacobian product a particle and step.
+    Cost: one network evaluation and one vector-Jacobian product per particle and step.
 
     Attributes:
         scale: zeta', in units of x over units of the norm.
+        twist: by default `twists.Widened`.
     """
 
     scale: float = static(default=1.0)
+    twist: MeanTwist = dataclasses.field(default=Widened(), kw_only=True)
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.scale > 0.0:
             raise InputError(f"DPS: scale is {self.scale}; it must be positive")
 
-    def takes_exact(self, weighted):
+    def takes_exact(self, weighted: bool) -> bool:
         """With weights off."""
         return not weighted
 
-    def check(self, model):
+    def check(self, model: ReverseModel) -> None:
         """Raises ``InputError`` where an observed site is not Gaussian."""
-        event = jax.ShapeDtypeStruct((model.size,), jnp.result_type(float))
-        jax.eval_shape(lambda x: model.misfit(x), event)
+        super().check(model)
+        model.problem.observe_gaussian()
 
-    def prepare(self, key, model):
+    def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> Any:
         """What the twist of the weights needs."""
-        return widening(key, model) if model.weighted else None
+        return self.prepare_twist(key, model)
 
-    def guide(self, model, shared, x, step):
+    def evaluate(
+        self, model: ReverseModel, prepared: Any, x: Float[Array, " d"], t: Level
+    ) -> Evaluation:
         """The gradient of the misfit's norm, and the twist where weights are on."""
-        t = model.level(step)
         denoised, pullback = jax.vjp(lambda x: model.denoise(x, t), x)
 
         def norm(denoised):
-            square = jnp.sum(model.misfit(denoised) ** 2)
+            misfit = model.problem.observe_gaussian(model.event(denoised)).misfit
+            square = jnp.sum(misfit**2)
             return jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
 
         (gradient,) = pullback(jax.grad(norm)(denoised))
-        value = log_twist(model, shared, denoised, t).value if model.weighted else jnp.zeros(())
-        return value, _Guide(denoised, -self.scale * gradient)
+        evaluation = self.weigh(model, prepared, x, denoised, t)
+        return evaluation._replace(detail=-self.scale * gradient)
+
+
+class _Prepared(NamedTuple):
+    """The observation in singular coordinates, and what the twist prepared."""
+
+    system: SingularSystem
+    twist: Any
 
 
 class PiGDM(_Translated):
@@ -105,38 +114,56 @@ class PiGDM(_Translated):
     and for an exact observation the last step draws the reverse kernel given A x_0 = y instead.
     The paper takes DDIM steps with eta = 1 or less: pass ``kernel=kernels.DDIM(eta)``.
 
-    Heuristic with weights off. With weights on the twist is the guiding density.
+    Heuristic with weights off; with weights on the target is the posterior.
 
-    Cost: one network evaluation and one vector-Jacobian product a particle and step; one
-    decomposition of the operator a run.
+    Cost: one network evaluation and one vector-Jacobian product per particle and step; one
+    decomposition of the operator per run.
+
+    Attributes:
+        twist: by default the guiding density, `twists.PseudoInverse`.
     """
 
-    def takes_exact(self, weighted):
-        """Always."""
-        return True
+    twist: MeanTwist = dataclasses.field(default=PseudoInverse(), kw_only=True)
 
-    def check(self, model):
+    def takes_exact(self, weighted: bool) -> bool:
+        """Where the twist does."""
+        return self.twist.takes_exact or not weighted
+
+    def check(self, model: ReverseModel) -> None:
         """Raises ``InputError`` unless the observation is linear-Gaussian."""
         require_singular(model, "PiGDM")
+        super().check(model)
 
-    def prepare(self, key, model):
-        """The singular system of the operator."""
-        return singular_system(model)
+    def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> _Prepared:
+        """The singular system of the operator, and the twist's."""
+        twist = self.prepare_twist(key, model)
+        return _Prepared(system_of(model, twist), twist)
 
-    def guide(self, model, shared, x, step):
-        """The guiding density of the denoised mean, and its gradient."""
-        t = model.level(step)
-        spread = t.sigma**2 / (t.alpha**2 + t.sigma**2)
-        one = jnp.ones(())
-        variances = shared.noise + spread * shared.values**2
-        guiding = PseudoObservation(shared.observed, one, variances)
+    def evaluate(
+        self, model: ReverseModel, prepared: _Prepared, x: Float[Array, " d"], t: Level
+    ) -> Evaluation:
+        """The gradient of the guiding density, and the twist where weights are on."""
+        system = prepared.system
         denoised, pullback = jax.vjp(lambda x: model.denoise(x, t), x)
-        misfit = shared.observed - shared.project(denoised)
-        (gradient,) = pullback(shared.right.T @ (shared.values * misfit / variances))
-        value = guiding.log_density(shared, denoised)
-        return value, _Guide(denoised, t.alpha * spread * gradient)
+        weighted_misfit = system.misfit(denoised) / guiding_variances(system, t)
+        (gradient,) = pullback(system.adjoint(weighted_misfit))
+        evaluation = self.weigh(model, prepared.twist, x, denoised, t)
+        return evaluation._replace(detail=t.alpha * guiding_spread(t) * gradient)
 
-    def propose(self, key, model, shared, x, guide: _Guide, step):
+    def propose(
+        self,
+        key: PRNGKeyArray,
+        model: ReverseModel,
+        prepared: _Prepared,
+        x: Float[Array, " d"],
+        evaluation: Evaluation,
+        t: Level,
+        s: Level,
+    ) -> Draw:
         """The translated draw."""
-        move = partial(super().propose, key, model, shared, x, guide, step)
-        return end_exactly(key, model, shared, x, guide.denoised, step, move)
+        plain = super().propose
+
+        def move() -> Draw:
+            return plain(key, model, prepared, x, evaluation, t, s)
+
+        return end_exactly(key, model, prepared.system, x, evaluation.denoised, t, s, move)

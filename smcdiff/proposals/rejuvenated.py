@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from smcdiff.base import _cpu as cpu
 from smcdiff.base.module import static
-from smcdiff.diffusion.laws.changed import Change
+from smcdiff.diffusion.laws import Law
 from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
-from smcdiff.proposals.base import Proposal, ReverseModel
+from smcdiff.problem import ReverseModel
+from smcdiff.proposals.base import Draw, Proposal
 from smcdiff.proposals.bootstrap import Bootstrap
 from smcdiff.proposals.repaint import renoise
+from smcdiff.twists import Evaluation
+
+
+class Place(NamedTuple):
+    """Where a particle is while it is moved.
+
+    Attributes:
+        x: (d,).
+        log_twist: log psi_s(x).
+    """
+
+    x: Float[Array, " d"]
+    log_twist: Float[Array, ""]
 
 
 class Rejuvenated(Proposal):
@@ -34,7 +51,7 @@ class Rejuvenated(Proposal):
 
     Attributes:
         proposal: what draws x_s.
-        moves: moves a step.
+        moves: moves per step.
         jump: levels to go up.
         every: steps from one step with moves to the next.
         above: moves are made at levels of higher log-SNR only; the moves of noisier levels follow
@@ -53,91 +70,96 @@ class Rejuvenated(Proposal):
             if value < 1:
                 raise InputError(f"Rejuvenated: {name} is {value}; it must be at least 1")
 
-    def takes_exact(self, weighted):
+    def takes_exact(self, weighted: bool) -> bool:
         """As the proposal."""
         return self.proposal.takes_exact(weighted)
 
-    def check(self, model):
+    def check(self, model: ReverseModel) -> None:
         """Raises ``InputError`` where the proposal does not fit, or follows a path of its own."""
         self.proposal.check(model)
         if self.jump >= model.num_steps:
             raise InputError(
                 f"Rejuvenated: jump is {self.jump}; it must be below num_steps = {model.num_steps}"
             )
-        if self.proposal.path_weighted:
+        if self.proposal.follows_path:
             raise InputError(
                 f"Rejuvenated: {type(self.proposal).__name__} weighs a path of the observed"
                 " entries, which this move would leave; use proposals.RePaint()"
             )
 
-    def prepare(self, key, model):
+    def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> Any:
         """As the proposal."""
         return self.proposal.prepare(key, model)
 
-    def start(self, key, model, shared):
+    def start(self, key: PRNGKeyArray, model: ReverseModel, prepared: Any) -> Draw:
         """As the proposal."""
-        return self.proposal.start(key, model, shared)
+        return self.proposal.start(key, model, prepared)
 
-    def guide(self, model, shared, x, step):
+    def evaluate(
+        self, model: ReverseModel, prepared: Any, x: Float[Array, " d"], t: Level
+    ) -> Evaluation:
         """As the proposal."""
-        return self.proposal.guide(model, shared, x, step)
+        return self.proposal.evaluate(model, prepared, x, t)
 
-    def final(self, model, shared, x):
+    def final(self, model: ReverseModel, prepared: Any, x: Float[Array, " d"]) -> Float[Array, ""]:
         """As the proposal."""
-        return self.proposal.final(model, shared, x)
+        return self.proposal.final(model, prepared, x)
 
-    def propose(self, key, model: ReverseModel, shared, x, guide, step):
+    def propose(
+        self,
+        key: PRNGKeyArray,
+        model: ReverseModel,
+        prepared: Any,
+        x: Float[Array, " d"],
+        evaluation: Evaluation,
+        t: Level,
+        s: Level,
+    ) -> Draw:
         """The proposal's draw, moved; the weight is that of the draw before the moves."""
         key_draw, key_moves = jax.random.split(key)
-        drawn, log_ratio = self.proposal.propose(key_draw, model, shared, x, guide, step)
+        drawn = self.proposal.propose(key_draw, model, prepared, x, evaluation, t, s)
 
-        def rejuvenate(drawn):
-            before = self._log_twist(model, shared, drawn, step + 1)
+        def rejuvenate(x):
+            before = self.place(model, prepared, x, s)
 
-            def move(state, key):
-                return self._move(key, model, shared, state, step + 1), None
+            def move(place, key):
+                return self.move(key, model, prepared, place, s), None
 
             keys = jax.random.split(key_moves, self.moves)
-            (moved, after), _ = jax.lax.scan(move, (drawn, before), keys)
+            after, _ = jax.lax.scan(move, before, keys)
             # The engine adds the twist of where the particle is now.
-            return moved, before - after
+            return after.x, before.log_twist - after.log_twist
 
-        top = step + 1 - self.jump
-        possible = ~model.is_last(step) & (top >= 0) & ((step + 1) % self.every == 0)
-        possible &= model.level(step + 1).log_snr > self.above
+        possible = ~s.is_clean & (s.index >= self.jump) & (s.index % self.every == 0)
+        possible &= s.log_snr > self.above
         moved, change = jax.lax.cond(
-            possible, rejuvenate, lambda x: (x, jnp.zeros_like(log_ratio)), drawn
+            possible, rejuvenate, lambda x: (x, jnp.zeros_like(drawn.log_ratio)), drawn.x
         )
-        return moved, log_ratio + change
+        return Draw(moved, drawn.log_ratio + change)
 
-    def _log_twist(self, model, shared, x, step):
-        return self.proposal.guide(model, shared, x, step)[0]
+    def place(self, model: ReverseModel, prepared: Any, x: Float[Array, " d"], s: Level) -> Place:
+        """The place of a particle at level s."""
+        return Place(x, self.proposal.evaluate(model, prepared, x, s).log_twist)
 
-    def _move(self, key, model: ReverseModel, shared, state, step):
-        x, log_twist = state
-        # A true dependence on the twist at x: two evaluations that do not wait for each other may
-        # each hold a pool thread that the batched LAPACK calls of the other one wait for (CPU).
-        key = jax.random.fold_in(key, jnp.isnan(log_twist))
+    def move(
+        self, key: PRNGKeyArray, model: ReverseModel, prepared: Any, place: Place, s: Level
+    ) -> Place:
+        """One move of a particle at level s."""
         key_up, key_down, key_accept = jax.random.split(key, 3)
-        s, t = model.level(step), model.level(step - self.jump)
-        noisy = renoise(key_up, x, s, t)
-        law = self._law_down(model, shared, noisy, step)
-        candidate = law.sample(key_down)
-        new_twist = self._log_twist(model, shared, candidate, step)
-        gain = new_twist + law.log_ratio(candidate) - log_twist - law.log_ratio(x)
+        t = model.level(s.index - self.jump)
+        # Both evaluations may factorise: on a CPU not at the same time.
+        noisy = renoise(key_up, cpu.after(place.x, place.log_twist), s, t)
+        law = self._law_down(model, prepared, noisy, t, s)
+        candidate = self.place(model, prepared, law.sample(key_down), s)
+        gain = candidate.log_twist + law.log_ratio(candidate.x)
+        gain -= place.log_twist + law.log_ratio(place.x)
         accepted = (-jax.random.exponential(key_accept) < gain) | (not model.weighted)
-        return jnp.where(accepted, candidate, x), jnp.where(accepted, new_twist, log_twist)
+        return jax.tree.map(lambda new, old: jnp.where(accepted, new, old), candidate, place)
 
-    def _law_down(self, model: ReverseModel, shared, noisy, step) -> Change:
+    def _law_down(
+        self, model: ReverseModel, prepared: Any, noisy: Float[Array, " d"], t: Level, s: Level
+    ) -> Law:
         """The law of x_s given x_t, ``jump`` levels above it in one step."""
-        s, t = model.level(step), model.level(step - self.jump)
-        if type(self.proposal).law is Proposal.law:
-            denoised = model.denoise_for_kernel(noisy, t)
-            return model.kernel(model.problem.prior, noisy, denoised, t, s)
-        # A grid on which t to s is one step, and not the last.
-        levels = Level(
-            *(jnp.stack([above, below, below]) for above, below in zip(t, s, strict=True))
-        )
-        stride = dataclasses.replace(model, levels=levels)
-        guide = self.proposal.guide(stride, shared, noisy, jnp.int32(0))[1]
-        return self.proposal.law(stride, shared, noisy, guide, jnp.int32(0))
+        evaluation = self.proposal.evaluate(model, prepared, noisy, t)
+        law = self.proposal.law(model, prepared, noisy, evaluation, t, s)
+        return model.transition(noisy, evaluation.denoised, t, s) if law is None else law

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,12 @@ from smcdiff.base.module import static
 from smcdiff.diffusion import kernels
 from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
-from smcdiff.proposals.base import Proposal, ReverseModel
-from smcdiff.proposals.linear import require_selection
-from smcdiff.proposals.replacement import Replacement, SMCDiff
+from smcdiff.problem import ReverseModel
+from smcdiff.proposals._held import Holding
+from smcdiff.proposals.base import Draw
+from smcdiff.proposals.paths import Path, SMCDiff, along_path
+from smcdiff.proposals.replacement import Replacement
+from smcdiff.twists import Evaluation
 
 
 def renoise(key: PRNGKeyArray, x: Float[Array, " d"], s: Level, t: Level) -> Float[Array, " d"]:
@@ -23,7 +26,7 @@ def renoise(key: PRNGKeyArray, x: Float[Array, " d"], s: Level, t: Level) -> Flo
     return shrink * x + scale * jax.random.normal(key, x.shape, x.dtype)
 
 
-class RePaint(Proposal):
+class RePaint(Holding):
     """Replacement with resampling: noise the state again and denoise it, so that parts agree.
 
     After the step that reaches level k (counted from the clean end, the first noisy level is 0),
@@ -37,15 +40,14 @@ class RePaint(Proposal):
     in one reverse step. That is a Gibbs move, and leaves the weights as they are, if the reverse
     kernel is exact (`smcdiff.kernels.Exact`); otherwise it is approximate.
 
-    Cost: one network evaluation a particle and step, and at a jump (repeats - 1) x jump more (with
-    weights on, repeats - 1).
+    Cost: one network evaluation per particle and step, and at a jump (repeats - 1) x jump more
+    (with weights on, repeats - 1).
 
     Attributes:
         repeats: r >= 1; 1 is no jump.
         jump: j >= 1, in steps of the grid.
     """
 
-    path_weighted: ClassVar[bool] = True
     masks_only: ClassVar[bool] = True
     repeats: int = static(default=10)
     jump: int = static(default=1)
@@ -59,71 +61,87 @@ class RePaint(Proposal):
     def _base(model: ReverseModel) -> Replacement | SMCDiff:
         return SMCDiff() if model.weighted else Replacement()
 
-    def takes_exact(self, weighted):
-        """Always."""
-        return True
-
-    def check(self, model):
+    def check(self, model: ReverseModel) -> None:
         """Raises ``InputError`` unless single entries are observed and the jump fits the grid."""
-        require_selection(model.problem, "RePaint")
+        super().check(model)
         if self.jump >= model.num_steps:
             raise InputError(
                 f"RePaint: jump is {self.jump}; it must be below num_steps = {model.num_steps}"
             )
 
-    def prepare(self, key, model):
+    def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> Any:
         """The observed entries, and their path where weights are on."""
         return self._base(model).prepare(key, model)
 
-    def start(self, key, model, shared):
+    def start(self, key: PRNGKeyArray, model: ReverseModel, prepared: Any) -> Draw:
         """As `Replacement` or `SMCDiff`."""
-        return self._base(model).start(key, model, shared)
+        return self._base(model).start(key, model, prepared)
 
-    def guide(self, model, shared, x, step):
+    def evaluate(
+        self, model: ReverseModel, prepared: Any, x: Float[Array, " d"], t: Level
+    ) -> Evaluation:
         """As `Replacement` or `SMCDiff`; one network evaluation."""
-        return self._base(model).guide(model, shared, x, step)
+        return self._base(model).evaluate(model, prepared, x, t)
 
-    def final(self, model, shared, x):
+    def final(self, model: ReverseModel, prepared: Any, x: Float[Array, " d"]) -> Float[Array, ""]:
         """As `Replacement` or `SMCDiff`."""
-        return self._base(model).final(model, shared, x)
+        return self._base(model).final(model, prepared, x)
 
-    def propose(self, key, model, shared, x, guide, step):
+    def propose(
+        self,
+        key: PRNGKeyArray,
+        model: ReverseModel,
+        prepared: Any,
+        x: Float[Array, " d"],
+        evaluation: Evaluation,
+        t: Level,
+        s: Level,
+    ) -> Draw:
         """A step down, and the jumps of the level that it reaches."""
         key_step, key_jump = jax.random.split(key)
-        x, log_ratio = self._base(model).propose(key_step, model, shared, x, guide, step)
+        draw = self._base(model).propose(key_step, model, prepared, x, evaluation, t, s)
         if self.repeats == 1:
-            return x, log_ratio
-        level = model.num_steps - 2 - step  # counted from the first noisy one
-        jumps = (level >= 0) & (level % self.jump == 0) & (level < model.num_steps - self.jump)
-        move = self._gibbs if model.weighted else self._repaint
+            return draw
+        place = model.num_steps - 1 - s.index  # counted from the first noisy level
+        jumps = (place >= 0) & (place % self.jump == 0) & (place < model.num_steps - self.jump)
+        move = self.gibbs if model.weighted else self._repaint
 
         def again(x):
             keys = jax.random.split(key_jump, self.repeats - 1)
-            x, _ = jax.lax.scan(lambda x, k: (move(k, model, shared, x, step + 1), None), x, keys)
+            x, _ = jax.lax.scan(lambda x, k: (move(k, model, prepared, x, s), None), x, keys)
             return x
 
-        return jax.lax.cond(jumps, again, lambda x: x, x), log_ratio
+        return Draw(jax.lax.cond(jumps, again, lambda x: x, draw.x), draw.log_ratio)
 
-    def _repaint(self, key, model: ReverseModel, shared, x, step):
-        """Up ``jump`` levels from ``step`` and down again, step by step, with fresh known parts."""
+    def _repaint(
+        self, key: PRNGKeyArray, model: ReverseModel, prepared: Any, x: Float[Array, " d"], s: Level
+    ) -> Float[Array, " d"]:
+        """Up ``jump`` levels from s and down again, step by step, with fresh known parts."""
         base, keys = self._base(model), jax.random.split(key, self.jump + 1)
-        top = step - self.jump
-        x = renoise(keys[0], x, model.level(step), model.level(top))
+        top = s.index - self.jump
+        x = renoise(keys[0], x, s, model.level(top))
 
         def down(x, inputs):
             key, back = inputs
-            guide = model.denoise_for_kernel(x, model.level(top + back))
-            return base.propose(key, model, shared, x, guide, top + back)[0], None
+            t, next_level = model.level(top + back), model.level(top + back + 1)
+            evaluation = base.evaluate(model, prepared, x, t)
+            return base.propose(key, model, prepared, x, evaluation, t, next_level).x, None
 
         return jax.lax.scan(down, x, (keys[1:], jnp.arange(self.jump)))[0]
 
-    def _gibbs(self, key, model: ReverseModel, shared, x, step):
+    def gibbs(
+        self,
+        key: PRNGKeyArray,
+        model: ReverseModel,
+        prepared: Path,
+        x: Float[Array, " d"],
+        s: Level,
+    ) -> Float[Array, " d"]:
         """Up by the forward process, down in one step, with the known part on its path."""
         key_up, key_down = jax.random.split(key)
-        s, t = model.level(step), model.level(step - self.jump)
-        observed = shared.chosen.held
-        known = SMCDiff.along_path(model, shared, x, step, step - self.jump)
-        noisy = jnp.where(observed, known, renoise(key_up, x, s, t))
-        denoised = model.denoise_for_kernel(noisy, t)
-        down = model.kernel(model.problem.prior, noisy, denoised, t, s)
-        return down.sample_fixed(key_down, observed, x)[0]
+        t, directions = model.level(s.index - self.jump), prepared.system.directions
+        noisy = renoise(key_up, x, s, t)
+        off_path = along_path(model, prepared, x, s, t) - directions(noisy)
+        noisy = noisy + directions.adjoint(jnp.where(prepared.which, off_path, 0.0))
+        down = model.transition(noisy, model.denoise_for_kernel(noisy, t), t, s)
+        return prepared.pin(down, directions(x)).sample(key_down)

@@ -1,19 +1,16 @@
-"""The sites of a traced model: finding them, and the log density and residual of one site."""
+"""The sites of a traced model: what kind each is, its log density and its residual."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
-from numpyro import handlers
-from numpyro.primitives import Messenger
 
-from smcdiff.errors import InputError
-from smcdiff.priors.base import DiffusionDistribution
+from smcdiff.priors import Prior
+from smcdiff.problem import _lock as lock
 
 Site = dict[str, Any]
 _WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
@@ -28,58 +25,12 @@ def unwrap(fn: Any) -> Any:
 
 def is_diffusion(fn) -> bool:
     """Whether a distribution is a diffusion prior, perhaps wrapped."""
-    return isinstance(unwrap(fn), DiffusionDistribution)
+    return isinstance(unwrap(fn), Prior)
 
 
 def is_factor(site: Site) -> bool:
     """Whether a site comes from ``numpyro.factor``."""
     return isinstance(unwrap(site["fn"]), dist.Unit)
-
-
-class _FixDiffusionSite(Messenger):
-    """Gives the diffusion site a value, so that tracing never runs the reverse process."""
-
-    def __init__(self, fn=None, value=None):
-        self.value = value
-        super().__init__(fn)
-
-    def process_message(self, msg):
-        if msg["type"] != "sample" or msg["is_observed"]:
-            return
-        name, fn = msg["name"], msg["fn"]
-        base = unwrap(fn)
-        if isinstance(base, dist.TransformedDistribution) and is_diffusion(base.base_dist):
-            raise InputError(
-                f"site '{name}': a transformed diffusion prior is not supported; sample the prior"
-                " itself and transform the value in the model"
-            )
-        if not is_diffusion(fn):
-            return
-        if msg["value"] is not None:  # a handler inside the model came first
-            raise InputError(
-                f"site '{name}' has a diffusion prior but its value is already set by a handler;"
-                " remove handlers.substitute or condition from that site"
-            )
-        shape = fn.batch_shape + fn.event_shape
-        msg["value"] = jnp.zeros(shape) if self.value is None else self.value
-
-
-def trace(
-    model: Callable, args: tuple, kwargs: dict, x: Float[Array, "*event"] | None = None
-) -> dict[str, Site]:
-    """The sites of one run of a model.
-
-    Args:
-        model: a NumPyro model.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
-        x: value of the diffusion site; None is zeros.
-
-    Returns:
-        Sites by name.
-    """
-    fixed = _FixDiffusionSite(handlers.seed(model, jax.random.key(0)), x)
-    return handlers.trace(fixed).get_trace(*args, **kwargs)
 
 
 def log_prob(site: Site) -> Array:
@@ -89,8 +40,9 @@ def log_prob(site: Site) -> Array:
     """
     if is_exact(site):
         return jnp.zeros(site["fn"].batch_shape)
-    terms = site["fn"].log_prob(site["value"])
-    return terms if site["scale"] is None else site["scale"] * terms
+    with lock.NUMPYRO:
+        terms = site["fn"].log_prob(site["value"])
+    return jnp.broadcast_to(_scale(site, 0), terms.shape) * terms
 
 
 def entry_log_prob(site: Site, value: Array | None = None) -> Float[Array, " n"]:
@@ -106,8 +58,10 @@ def entry_log_prob(site: Site, value: Array | None = None) -> Float[Array, " n"]
     fn, base = site["fn"], unwrap(site["fn"])
     axes = tuple(range(-len(base.event_shape), 0))
     # NumPyro's own mask keeps values that are masked out of the gradient, too.
-    terms = base.mask(jnp.all(mask(fn, value), axis=axes)).log_prob(value)
-    return jnp.ravel(_scale(site, len(fn.event_shape) - len(base.event_shape)) * terms)
+    with lock.NUMPYRO:
+        terms = base.mask(jnp.all(mask(fn, value), axis=axes)).log_prob(value)
+    scale = _scale(site, len(fn.event_shape) - len(base.event_shape))
+    return jnp.ravel(jnp.broadcast_to(scale, terms.shape) * terms)
 
 
 def _scale(site: Site, num_axes: int) -> Array:
@@ -177,5 +131,24 @@ def whiten(site: Site) -> Float[Array, " m"]:
         factor = jnp.broadcast_to(gaussian_scale(site), (*difference.shape, size))
         white = jax.scipy.linalg.solve_triangular(factor, difference[..., None], lower=True)[..., 0]
     else:
-        white = difference / base.scale
-    return jnp.ravel(jnp.sqrt(_scale(site, len(site["fn"].event_shape))) * white)
+        white = difference / jnp.broadcast_to(gaussian_scale(site), difference.shape)
+    scale = jnp.sqrt(_scale(site, len(site["fn"].event_shape)))
+    return jnp.ravel(jnp.broadcast_to(scale, white.shape) * white)
+
+
+def precision_roots(site: Site) -> Float[Array, " m"] | None:
+    """What whitening multiplies each entry of the misfit by, flat; 0 where it is masked.
+
+    None where it is no multiplication: the noise of a MultivariateNormal site is correlated.
+    """
+    if isinstance(unwrap(site["fn"]), dist.MultivariateNormal):
+        return None
+    value = jnp.asarray(site["value"])
+    used = mask(site["fn"], value)
+    if is_exact(site):
+        return jnp.ravel(used).astype(jnp.result_type(float))
+    scale = jnp.sqrt(_scale(site, len(site["fn"].event_shape)))
+    roots = jnp.broadcast_to(scale, value.shape) / jnp.broadcast_to(
+        gaussian_scale(site), value.shape
+    )
+    return jnp.ravel(jnp.where(used, roots, 0.0))

@@ -1,0 +1,141 @@
+"""What is wrong with the structure of a model, in one line that names the site and the remedy."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from smcdiff.errors import InputError
+from smcdiff.problem import _sites as sites
+from smcdiff.problem._sites import Site
+
+
+def diffusion_site(trace: dict[str, Site]) -> str:
+    """Name of the one diffusion site of a model whose other latent structure is supported.
+
+    Args:
+        trace: sites of the model.
+
+    Returns:
+        The name.
+
+    Raises:
+        InputError: none or several diffusion sites, or a structure that is not supported.
+    """
+    found = {n: s for n, s in trace.items() if s["type"] == "sample"}
+    names = [n for n, s in found.items() if sites.is_diffusion(s["fn"])]
+    if not names:
+        raise InputError(
+            f"no site of the model (sites: {sorted(found)}) has a diffusion prior; give one site a"
+            " distribution of smcdiff.priors or smcdiff.load_prior"
+        )
+    if len(names) > 1:
+        raise InputError(f"sites {names} all have diffusion priors; one is supported: join them")
+    (name,) = names
+    _check_prior(name, found[name])
+    _check_plates_and_params(trace)
+    _check_latents(name, found)
+    return name
+
+
+def _check_prior(name: str, site: Site) -> None:
+    fn, prior = site["fn"], sites.unwrap(site["fn"])
+    if site["is_observed"]:
+        raise InputError(
+            f"site '{name}' has a diffusion prior and is observed; leave it latent and observe a"
+            " function of it"
+        )
+    if fn.batch_shape or site["cond_indep_stack"] or fn.event_shape != prior.event_shape:
+        raise InputError(
+            f"site '{name}': a diffusion prior in a plate or with a batch shape is not supported;"
+            " use SMC.run_batch for several observations"
+        )
+    if isinstance(fn, dist.MaskedDistribution) or site["scale"] is not None:
+        raise InputError(
+            f"site '{name}': a masked or scaled diffusion prior is not supported; put the handler"
+            " around the observed sites only"
+        )
+    if prior.support is not None and prior.support.is_discrete:
+        raise InputError(
+            f"site '{name}': a diffusion prior of integers is not supported;"
+            " diffuse a real-valued representation"
+        )
+
+
+def _check_plates_and_params(trace: dict[str, Site]) -> None:
+    plates = [
+        n for n, s in trace.items() if s["type"] == "plate" and s["args"][0] != len(s["value"])
+    ]
+    if plates:
+        raise InputError(f"plates {plates} subsample the data; use the whole plate")
+    params = [n for n, s in trace.items() if s["type"] == "param"]
+    if params:
+        raise InputError(
+            f"numpyro.param sites {params} would stay at their start; pass their values as"
+            " arguments of the model"
+        )
+
+
+def _check_latents(name: str, found: dict[str, Site]) -> None:
+    latent = [n for n, s in found.items() if n != name and not s["is_observed"]]
+    masked = [n.removesuffix("_unobserved") for n in latent if n.endswith("_unobserved")]
+    masked = [n for n in masked if f"{n}_observed" in found]
+    if masked:
+        raise InputError(
+            f"site '{masked[0]}': obs_mask is not supported, because it adds a latent site; put"
+            " numpyro.handlers.mask around the site"
+        )
+    if latent and len(latent) == len(found) - 1:
+        raise InputError(f"no site is observed; pass data for {latent}, for example y=...")
+    if latent:
+        kind = "discrete latent" if any(found[n]["fn"].is_discrete for n in latent) else "latent"
+        raise InputError(
+            f"{kind} sites {latent} besides '{name}': nuisance parameters are not supported yet;"
+            " pass their data, or make them arguments of the model"
+        )
+
+
+_TAKEN = {"chain", "draw", "particle", "step", "log_weight", "founder", "log_likelihood"}
+
+
+def check_exported(trace: dict[str, Site]) -> None:
+    """Raises ``InputError`` where a site could not be stored in the posterior file.
+
+    Args:
+        trace: sites of the model.
+
+    Raises:
+        InputError: a name that netCDF or the export cannot hold, or a deterministic site that is no
+            real array.
+    """
+    found = {n: s for n, s in trace.items() if s["type"] in ("sample", "deterministic")}
+    axes = {f"{n}_dim_{i}" for n, s in found.items() for i in range(np.ndim(s["value"]))}
+    for name, site in found.items():
+        if not name:
+            raise InputError("a site has the name '', which a netCDF file cannot hold; name it")
+        if "/" in name:
+            raise InputError(
+                f"site '{name}': a netCDF file cannot hold a name with '/'; with handlers.scope"
+                " pass divider='.'"
+            )
+        if name in _TAKEN or name in axes:
+            raise InputError(f"site '{name}': the posterior file uses that name; choose another")
+        if site["type"] == "deterministic":
+            value = site["value"]
+            if not hasattr(value, "dtype") and not isinstance(value, (bool, int, float, complex)):
+                raise InputError(
+                    f"site '{name}': its value is a {type(value).__name__}; record an array"
+                )
+            if jnp.iscomplexobj(value):
+                raise InputError(
+                    f"site '{name}': its value is complex; record real and imaginary parts"
+                )
+
+
+def observed_sites(trace: dict[str, Site]) -> tuple[str, ...]:
+    """Names of the observed sites and factors; raises ``InputError`` where there are none."""
+    names = [n for n, s in trace.items() if s["type"] == "sample" and s["is_observed"]]
+    if not names:
+        raise InputError("the model has no observed site; pass its data, for example y=...")
+    return tuple(names)
