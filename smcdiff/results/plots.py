@@ -6,6 +6,7 @@ display only. Figures are made without pyplot, so that no global state changes.
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,14 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from smcdiff.base.files import replacing
-from smcdiff.base.pixels import to_bytes
+from smcdiff.base._files import write_whole
+from smcdiff.base._pixels import to_bytes
 from smcdiff.errors import InputError
+from smcdiff.results._particles import WeightedParticles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from smcdiff.results.posterior import Posterior
 
 NUM_DRAWS = 6
 """Draws shown by `plot_solution`."""
@@ -39,9 +39,12 @@ def save_grid(
 
     Args:
         images: (n, h, w, c) in [-1, 1]; c is 1 or 3.
-        path: file to write.
-        columns: images a row; the last row is padded with black.
-        scale: screen pixels a pixel.
+        path: file to write, as PNG whatever its name.
+        columns: images per row; the last row is padded with black.
+        scale: screen pixels per pixel of the images.
+
+    Raises:
+        InputError: the file cannot be written.
     """
     from PIL import Image
 
@@ -54,8 +57,10 @@ def save_grid(
     sheet = sheet.reshape(rows * height, columns * width, channels)
     pixels = to_bytes(sheet)
     picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    with replacing(Path(path)) as temporary:
-        picture.resize((columns * width * scale, rows * height * scale), 0).save(temporary)
+    content = BytesIO()
+    picture = picture.resize((columns * width * scale, rows * height * scale), 0)
+    picture.save(content, "png")
+    write_whole(Path(path), content.getbuffer())
 
 
 def show_image(axis: Axes, image: np.ndarray, title: str = "", **options: Any) -> Any:
@@ -87,21 +92,21 @@ def show_image(axis: Axes, image: np.ndarray, title: str = "", **options: Any) -
     return drawn
 
 
-def plot_ess(axis: Axes, posterior: Posterior) -> None:
+def plot_ess(axis: Axes, posterior: WeightedParticles) -> None:
     """The ESS of each chain over the reverse steps, as a fraction of the particles."""
     particles = posterior.log_weights.shape[1]
     for row in posterior.ess:
         axis.plot(row / particles, color="#4c72b0", alpha=0.7, linewidth=1)
     axis.set_ylim(0, 1.05)
     axis.set_xlabel("reverse step", fontsize=8)
-    axis.set_title("ESS / particles, a line a chain", fontsize=9)
+    axis.set_title("ESS / particles, one line per chain", fontsize=9)
     axis.tick_params(labelsize=7)
 
 
 def plot_solution(
-    posterior: Posterior,
+    posterior: WeightedParticles,
     observation: Float[np.ndarray, "h w *c"],
-    truth: Float[np.ndarray, "h w *c"] | None = None,
+    truth: Float[np.ndarray, "height width *channels"] | None = None,
     *,
     site: str | None = None,
     title: str = "",

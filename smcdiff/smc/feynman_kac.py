@@ -10,7 +10,8 @@ bias. A bootstrap filter takes M_t = the transition and G_t = the likelihood of 
 takes M_t = a proposal and G_t = transition times likelihood over proposal.
 
 A model describes ONE particle (any pytree of arrays) and the filter maps over particles, so that a
-model never sees how many there are or how they are batched.
+model never sees how many there are or how they are batched. Work that a move and its weight share
+is done in the move, and the particle carries what the weight needs of it.
 
 References:
     P. Del Moral (2004), Feynman-Kac Formulae, Springer, ch. 2.
@@ -20,7 +21,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,14 +30,13 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from smcdiff.errors import InputError
 
 
+@runtime_checkable
 class FeynmanKac(Protocol):
     """A Feynman-Kac model on one particle; nothing needs to inherit from this class.
 
-    Where a model also has the methods of `FusedFeynmanKac`, those are used.
-
-    ``t`` is an int32 scalar that is the same for all particles: ``lax.cond`` on it stays a branch.
-    Make the model a pytree whose leaves are its data (a ``NamedTuple`` or a `smcdiff.Module`); then
-    a jitted filter takes new data without compiling again.
+    ``t`` is an int32 scalar that is the same for all particles and chains: ``lax.cond`` on it stays
+    a branch. Make the model a pytree whose leaves are its data (a ``NamedTuple`` or a
+    `smcdiff.Module`); then a compiled filter takes new data without compiling again.
     """
 
     def init(self, key: PRNGKeyArray) -> PyTree:
@@ -54,36 +54,16 @@ class FeynmanKac(Protocol):
         ...
 
 
-class FusedFeynmanKac(Protocol):
-    """A Feynman-Kac model whose moves come with their weights, so that common work is done once.
-
-    It begins in one of two ways. ``start(key) -> (particle, log_weight)`` draws from M_0 and weighs
-    by G_0; or ``blank() -> particle`` gives any particle of the right shapes, and ``propose`` is
-    called at t = 0 too, with the blank as ``prev``: the compiled program then holds the work of a
-    step once and not twice.
-    """
-
-    def propose(
-        self, key: PRNGKeyArray, t: Int[Array, ""], prev: PyTree
-    ) -> tuple[PyTree, Float[Array, ""]]:
-        """Draws a particle from M_t(prev, .), t >= 1, and log G_t."""
-        ...
-
-
-def start(model: Any, key: PRNGKeyArray) -> tuple[PyTree, Float[Array, ""]]:
-    """Draws one particle at t = 0 and its log weight, fused where the model offers it."""
-    if hasattr(model, "start"):
-        return model.start(key)
+def draw(model: FeynmanKac, key: PRNGKeyArray) -> tuple[PyTree, Any]:
+    """One particle of step 0, and what the model says is its log potential."""
     particle = model.init(key)
     return particle, model.log_potential(jnp.int32(0), None, particle)
 
 
-def propose(
-    model: Any, key: PRNGKeyArray, t: Int[Array, ""], prev: PyTree
-) -> tuple[PyTree, Float[Array, ""]]:
-    """Moves one particle to step ``t`` and weighs it, fused where the model offers it."""
-    if hasattr(model, "propose"):
-        return model.propose(key, t, prev)
+def move(
+    model: FeynmanKac, key: PRNGKeyArray, t: Int[Array, ""], prev: PyTree
+) -> tuple[PyTree, Any]:
+    """One particle moved to step ``t``, and what the model says is its log potential."""
     particle = model.step(key, t, prev)
     return particle, model.log_potential(t, prev, particle)
 
@@ -103,26 +83,21 @@ def check(model: Any, key: PRNGKeyArray) -> jnp.dtype:
             structure, the shapes or the types of a particle.
     """
     name = type(model).__name__
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    if hasattr(model, "blank"):
-        if not hasattr(model, "propose"):
-            raise InputError(
-                f"particle_filter: {name} has blank but no propose, which starts such a model;"
-                " define propose, or leave blank out"
-            )
-        first, first_weight = model.blank(), None
-    else:
-        _check_methods(name, model)
-        first, first_weight = jax.eval_shape(lambda k: start(model, k), key)
-    # Lambdas, not bound methods: JAX keys its traces by the function, and the trace of another
-    # model has come back for a bound method (seen once in several runs of all tests).
-    if not hasattr(model, "propose"):  # before a potential that cannot take the new particle
-        _check_same(
-            name, first, jax.eval_shape(lambda k, t, x: model.step(k, t, x), key, step, first)
+    missing = [part for part in ("init", "step", "log_potential") if not hasattr(model, part)]
+    if missing:
+        raise InputError(
+            f"particle_filter: {name} has no {' or '.join(missing)}; define init(key),"
+            " step(key, t, prev) and log_potential(t, prev, particle)"
         )
-    later, weight = jax.eval_shape(lambda k, t, x: propose(model, k, t, x), key, step, first)
-    _check_same(name, first, later)
-    first_weight = weight if first_weight is None else first_weight
+
+    def later_weight(key, t, prev):
+        particle = model.step(key, t, prev)
+        _check_same(name, prev, particle)  # before a potential that cannot take it
+        return model.log_potential(t, prev, particle)
+
+    first, first_weight = jax.eval_shape(lambda k: draw(model, k), key)
+    t = jax.ShapeDtypeStruct((), jnp.int32)
+    weight = jax.eval_shape(later_weight, key, t, first)
     for where, value in (("t = 0", first_weight), ("t >= 1", weight)):
         if getattr(value, "shape", None) != ():
             raise InputError(
@@ -131,18 +106,6 @@ def check(model: Any, key: PRNGKeyArray) -> jnp.dtype:
             )
     dtype = jnp.result_type(first_weight, weight)
     return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
-
-
-def _check_methods(name: str, model: Any) -> None:
-    for fused, parts in (("start", ("init", "log_potential")), ("propose", ("step",))):
-        missing = [part for part in parts if not hasattr(model, part)]
-        if not hasattr(model, fused) and missing:
-            raise InputError(
-                f"particle_filter: {name} has no {' or '.join(missing)}; define"
-                f" {' and '.join(parts)}, or the fused {fused}"
-            )
-    if not hasattr(model, "propose") and not hasattr(model, "log_potential"):
-        raise InputError(f"particle_filter: {name} has step but no log_potential; define it")
 
 
 def _check_same(name: str, first: PyTree, later: PyTree) -> None:
@@ -154,6 +117,7 @@ def _check_same(name: str, first: PyTree, later: PyTree) -> None:
         )
     leaves = zip(jax.tree.leaves_with_path(first), jax.tree.leaves(later), strict=True)
     for (path, a), b in leaves:
+        b = jax.typeof(b)
         if (a.shape, a.dtype) != (b.shape, b.dtype):
             where = jax.tree_util.keystr(path) or "particle"
             raise InputError(

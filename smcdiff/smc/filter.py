@@ -13,8 +13,11 @@ Moral, Doucet and Jasra 2012). Weights stay in log space; the sum of log increme
 so that float32 keeps its last digit over thousands of steps. Resampling happens before a move and
 never after the last one: the returned particles carry their weights.
 
-One ``lax.scan`` over the steps; chains and particles are mapped inside its body. Every (chain,
-step, particle) has its own random key, so that the way particles are batched changes no number.
+A filter takes one step at a time, `ParticleFilter.init` and `ParticleFilter.step`; a run is a loop
+of them, here (`ParticleFilter.run`) or in segments on the host (`smcdiff.smc.segments`). Every
+(chain, step, particle) has its own random key, so that the way particles are batched, and the
+devices that they live on, change no random number. Where no chain resamples at a step, a branch
+skips the work.
 
 References:
     N. J. Gordon, D. J. Salmond and A. F. M. Smith (1993), IEE Proc. F 140, 107.
@@ -26,371 +29,372 @@ References:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from smcdiff.errors import InputError
-from smcdiff.smc import feynman_kac
+from smcdiff.base.module import Module, set_fields, static
+from smcdiff.smc import _keys as keys
+from smcdiff.smc import _settings as settings
+from smcdiff.smc import devices, feynman_kac
 from smcdiff.smc import resampling as schemes
-from smcdiff.smc.feynman_kac import FeynmanKac, FusedFeynmanKac
+from smcdiff.smc._chains import Chains, leaf_axes
+from smcdiff.smc._rows import move_rows
+from smcdiff.smc._weights import Weights, reweigh
+from smcdiff.smc.feynman_kac import FeynmanKac
 from smcdiff.smc.genealogy import count_founders
-from smcdiff.smc.keys import unrolled
-from smcdiff.smc.result import FilterResult, StepInfo
+from smcdiff.smc.state import (
+    FilterResult,
+    FilterState,
+    Record,
+    StepInfo,
+    with_axis,
+    without_axis,
+)
 
 
-class _State(NamedTuple):
-    """The scan's carry; every leaf has the chain axis in front where there are chains."""
+class ParticleFilter(Module):
+    """The settings of a particle filter, and its steps: pure functions for jit, vmap and scan.
 
-    particles: PyTree
-    log_weights: Array
-    founders: Array
-    num_founders: Array
-    ess: Array
-    log_evidence: Array
-    compensation: Array
-    failed_step: Array
-
-
-@dataclasses.dataclass(frozen=True)
-class _Settings:
-    """The static side of a run."""
-
-    num_particles: int
-    num_steps: int
-    num_chains: int | None
-    resampler: schemes.Resampler
-    ess_threshold: float | Array
-    weighted: bool
-    batch_size: int | None
-    collect: Callable | None
-    progress: Callable | None
-    store_ancestors: bool
-    from_blank: bool
-    dtype: Any
-
-    @property
-    def needs_ancestors(self) -> bool:
-        return self.store_ancestors or self.collect is not None
-
-    def over_chains(self, function: Callable, in_axes: Any = 0) -> Callable:
-        """``function`` of one chain, mapped over chains where there are any."""
-        return function if self.num_chains is None else jax.vmap(function, in_axes)
-
-    def over_particles(self, function: Callable, *trees: PyTree) -> PyTree:
-        """``function`` of one particle, mapped over all particles of all chains.
-
-        The fence keeps XLA from fusing the model into the sums over particles, whose rounding
-        would then depend on how the particles are batched.
-        """
-        if self.num_chains is not None:
-            trees = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), trees)
-        total = self.num_particles * (self.num_chains or 1)
-        if self.batch_size is None or self.batch_size >= total:
-            out = jax.vmap(function)(*trees)
-        else:
-            out = jax.lax.map(lambda args: function(*args), trees, batch_size=self.batch_size)
-        if self.num_chains is not None:
-            shape = (self.num_chains, self.num_particles)
-            out = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), out)
-        return jax.lax.optimization_barrier(out)
-
-
-def particle_filter(
-    key: PRNGKeyArray,
-    model: FeynmanKac | FusedFeynmanKac,
-    num_particles: int,
-    num_steps: int,
-    *,
-    num_chains: int | None = None,
-    resampling: str | schemes.Resampler = schemes.systematic,
-    ess_threshold: float | Float[Array, " steps"] = 0.5,
-    weighted: bool = True,
-    batch_size: int | None = None,
-    collect: Callable[[StepInfo, PyTree, Float[Array, " n"]], PyTree] | None = None,
-    progress: Callable[[int, int, dict], None] | None = None,
-    store_ancestors: bool = False,
-) -> FilterResult:
-    """Runs a particle filter. Traceable: jit it with all but ``key`` and ``model`` static.
-
-    Args:
-        key: random key; the same key gives the same random numbers whatever ``batch_size``,
-            ``collect`` and ``progress``; matrix products of other sizes may round differently.
-        model: the Feynman-Kac model, on one particle.
-        num_particles: N, a chain.
-        num_steps: T; there are T + 1 weightings, at t = 0, ..., T.
-        num_chains: independent runs side by side; None is one run without a chain axis, and then
-            the choice to resample is a branch, not a select.
+    Attributes:
+        num_particles: N, per chain.
+        num_chains: independent runs side by side; None is one run without an axis of chains.
         resampling: a function ``(rng_key, weights, num_samples) -> int32 indices`` or the name of
-            one in `smcdiff.smc.resampling`.
+            one in `smcdiff.smc.resampling`. The filter sorts the indices where they are not.
         ess_threshold: resample when the ESS is below this fraction of N; 0 never does, 1 always.
-            An array (num_steps + 1,) has one fraction for each move, the first unused: evidence is
-            unbiased for any fractions that do not depend on the particles.
+            An array (num_steps + 1,) has one fraction for each step, the first unused: the evidence
+            is unbiased for any fractions that do not depend on the particles.
         weighted: False takes every weight as one: the model's moves alone, no resampling and no
             evidence.
-        batch_size: at most this many particles (over all chains) are mapped at once.
-        collect: ``(info, particles, log_weights) -> pytree`` on one chain after each step; what it
-            returns is stacked. None stores no particles but the last.
-        progress: called on the host as ``progress(t, num_steps, {"ess": ..., "num_founders": ...,
-            "log_evidence": ...})`` at most about 100 times a run.
+        batch_size: at most this many particles are mapped at once, over all chains, per device.
         store_ancestors: keep the ancestor indices of every step.
-
-    Returns:
-        The result; see `FilterResult`. A failed chain is marked in ``failed_step``: look at it.
+        mesh: devices to spread chains and particles over, along axes named "chains" and
+            "particles" or one of them; None is one device. See `smcdiff.smc.devices`.
 
     Raises:
-        InputError: a setting out of range, or a model that does not fit the protocol.
+        InputError: a setting out of range.
     """
-    _check_settings(num_particles, num_steps, num_chains, ess_threshold, batch_size)
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
-    settings = _Settings(
-        num_particles=num_particles,
-        num_steps=num_steps,
-        num_chains=num_chains,
-        resampler=schemes.get(resampling),
-        ess_threshold=ess_threshold,
-        weighted=weighted,
-        batch_size=batch_size,
-        collect=collect,
-        progress=progress,
-        store_ancestors=store_ancestors,
-        from_blank=hasattr(model, "blank"),
-        dtype=feynman_kac.check(model, unrolled(key)),
-    )
-    if num_chains is not None:
-        key = jax.random.split(key, num_chains)
 
-    def body(state, t):
-        return _later_step(key, model, settings, state, t)
+    # Any: what is given is checked by `__post_init__`, whose errors name the remedy.
+    num_particles: int | Any = static()
+    num_chains: int | None | Any = static(default=None)
+    resampling: Any = static(default=schemes.systematic)
+    ess_threshold: float | Float[Array, " steps"] | Any = 0.5
+    weighted: bool | Any = static(default=True)
+    batch_size: int | None | Any = static(default=None)
+    store_ancestors: bool | Any = static(default=False)
+    mesh: Mesh | None | Any = static(default=None)
 
-    if settings.from_blank:
-        state = _initial_state(_blanks(model, settings), settings)
-        steps = jnp.arange(num_steps + 1, dtype=jnp.int32)
-        state, (info, collected) = jax.lax.scan(body, state, steps)
-    else:
-        state, first = _first_step(key, model, settings)
-        steps = jnp.arange(1, num_steps + 1, dtype=jnp.int32)
-        state, later = jax.lax.scan(body, state, steps)
-        info, collected = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, later)
-    if num_chains is not None:
-        info, collected = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), (info, collected))
-    log_evidence = state.log_evidence + state.compensation
-    return FilterResult(
-        particles=state.particles,
-        log_weights=state.log_weights,
-        log_evidence=log_evidence if weighted else jnp.full_like(log_evidence, jnp.nan),
-        founders=state.founders,
-        ess=info.ess,
-        log_evidence_increments=info.log_evidence_increment,
-        resampled=info.resampled,
-        num_founders=info.num_founders,
-        ancestors=info.ancestors,
-        collected=collected,
-        failed_step=state.failed_step,
-    )
-
-
-def _first_step(key, model, settings: _Settings):
-    """Step 0: the state, and what the step leaves behind."""
-    n, t = settings.num_particles, jnp.int32(0)
-    keys = settings.over_chains(lambda k: _step_keys(k, t, n)[1])(key)
-    particles, log_weights = settings.over_particles(lambda k: feynman_kac.start(model, k), keys)
-    state = _initial_state(particles, settings)
-    ancestors = state.founders if settings.needs_ancestors else None
-    resampled = jnp.zeros(state.ess.shape, bool)
-    return _weigh(settings, t, state, state.particles, log_weights, resampled, ancestors)
-
-
-def _blanks(model, settings: _Settings) -> PyTree:
-    """Blank particles; step 0 turns them into draws."""
-    leading = (settings.num_particles,)
-    if settings.num_chains is not None:
-        leading = (settings.num_chains, *leading)
-    return jax.tree.map(lambda a: jnp.broadcast_to(a, (*leading, *jnp.shape(a))), model.blank())
-
-
-def _initial_state(particles: PyTree, settings: _Settings) -> _State:
-    """Equally weighted particles, each its own founder."""
-    n, dtype = settings.num_particles, settings.dtype
-    chains = () if settings.num_chains is None else (settings.num_chains,)
-    return _State(
-        particles=_strongly_typed(particles),
-        log_weights=jnp.full((*chains, n), -jnp.log(n), dtype),
-        founders=jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (*chains, n)),
-        num_founders=jnp.full(chains, n, jnp.int32),
-        ess=jnp.full(chains, n, dtype),
-        log_evidence=jnp.zeros(chains, dtype),
-        compensation=jnp.zeros(chains, dtype),
-        failed_step=jnp.full(chains, -1, jnp.int32),
-    )
-
-
-def _later_step(key, model, settings: _Settings, state: _State, t):
-    """A step of the scan: t >= 1, and 0 where particles start as blanks."""
-    n = settings.num_particles
-    key_resample, keys = settings.over_chains(lambda k: _step_keys(k, t, n))(key)
-    state, ancestors, resampled = _resample(settings, key_resample, state, t)
-    particles, log_weights = settings.over_particles(
-        lambda k, x: feynman_kac.propose(model, k, t, x), keys, state.particles
-    )
-    particles = _strongly_typed(particles)
-    return _weigh(settings, t, state, particles, log_weights, resampled, ancestors)
-
-
-def _step_keys(key, t, num_particles: int):
-    """The resampling key of a step and one key a particle."""
-    key_resample, key_move = jax.random.split(jax.random.fold_in(key, t))
-    return key_resample, unrolled(jax.random.split(key_move, num_particles))
-
-
-def _resample(settings: _Settings, key, state: _State, t):
-    """Resamples the chains whose ESS is below the threshold, but never blanks."""
-    n, threshold = settings.num_particles, settings.ess_threshold
-
-    def resample(key, state: _State):
-        failed = state.failed_step >= 0  # NaN weights: any indices will do
-        weights = jnp.where(failed, 1.0 / n, jnp.exp(state.log_weights))
-        ancestors = settings.resampler(key, weights, n).astype(jnp.int32)
-        founders = state.founders[ancestors]
-        state = state._replace(
-            particles=jax.tree.map(lambda a: a[ancestors], state.particles),
-            log_weights=jnp.full_like(state.log_weights, -jnp.log(n)),
-            founders=founders,
-            num_founders=count_founders(founders, schemes.returns_sorted(settings.resampler)),
+    def __post_init__(self):
+        """Checks the settings, and converts them to one form."""
+        counts = {"num_particles": self.num_particles}
+        optional = {"num_chains": self.num_chains, "batch_size": self.batch_size}
+        counts |= {name: value for name, value in optional.items() if value is not None}
+        set_fields(self, **{name: settings.count(name, value) for name, value in counts.items()})
+        for name in ("weighted", "store_ancestors"):
+            set_fields(self, **{name: settings.flag(name, getattr(self, name))})
+        set_fields(
+            self,
+            resampling=schemes.get(self.resampling),
+            ess_threshold=settings.threshold(self.ess_threshold),
+            mesh=devices.check(self.mesh, self.num_particles, self.num_chains),
         )
-        return state, ancestors if settings.needs_ancestors else None
 
-    def keep(key, state: _State):
-        ancestors = jnp.arange(n, dtype=jnp.int32) if settings.needs_ancestors else None
+    def init(
+        self, key: keys.ChainKeys, model: FeynmanKac, *, chain_axes: PyTree = None
+    ) -> FilterState:
+        """Draws and weighs the particles of step 0.
+
+        Args:
+            key: random key; it is part of the state, and all later steps draw from it.
+            model: the Feynman-Kac model, on one particle.
+            chain_axes: a tree prefix of the model, as ``in_axes`` of ``jax.vmap``: 0 for leaves
+                that have a leading axis of chains, None for those that the chains share.
+
+        Raises:
+            InputError: a model that does not fit the protocol.
+        """
+
+        def first(chains: Chains, key: Key[Array, "*c"]) -> FilterState:
+            return self._first(chains, key)[0]
+
+        states, _, _ = self._specs()
+        chains = self._chains(model, chain_axes)
+        call = self._spread(first, chains, (devices.per_chain(self.mesh),), states)
+        return self.public(call(keys.of_chains(key, self.num_chains)))
+
+    def step(
+        self, state: FilterState, model: FeynmanKac, *, chain_axes: PyTree = None
+    ) -> tuple[FilterState, StepInfo]:
+        """Takes one step: resamples where needed, moves, weighs.
+
+        Args:
+            state: after the step before.
+            model: that of ``init``.
+            chain_axes: as in ``init``.
+
+        Returns:
+            The state after the step, and what happened.
+        """
+        states, infos, _ = self._specs()
+        chains = self._chains(model, chain_axes)
+        call = self._spread(self._next, chains, (states,), (states, infos))
+        return self.public(call(with_axis(state) if self.num_chains is None else state))
+
+    def run(
+        self, key: keys.ChainKeys, model: FeynmanKac, num_steps: int, *, chain_axes: PyTree = None
+    ) -> FilterResult:
+        """Takes all steps, in one loop.
+
+        Args:
+            key: random key.
+            model: the Feynman-Kac model, on one particle.
+            num_steps: T; there are T + 1 weightings, at t = 0, ..., T.
+            chain_axes: as in ``init``.
+
+        Returns:
+            The result; see `FilterResult`. A failed chain is marked in ``failed_step``: look at it.
+
+        Raises:
+            InputError: a model that does not fit the protocol, or thresholds of another number.
+        """
+        chains = self._chains(model, chain_axes)
+        held = self.begin(key, chains, num_steps)
+        return self.result(*self.advance(chains, *held, 0, num_steps))
+
+    def begin(
+        self,
+        key: keys.ChainKeys,
+        chains: Chains,
+        num_steps: int,
+        last_ancestors: bool = False,
+    ) -> tuple[FilterState, Record]:
+        """The state of step 0 and a record for all steps, both with an axis of chains.
+
+        Args:
+            key: random key.
+            chains: all of them.
+            num_steps: T.
+            last_ancestors: keep those of the last step even where others are not stored.
+        """
+        num_steps = settings.count("num_steps", num_steps, 0)
+        settings.check_length(self.ess_threshold, num_steps)
+        rows = num_steps + 1 if self.store_ancestors else int(last_ancestors)
+
+        def first(chains: Chains, key: Key[Array, "*c"]) -> tuple[FilterState, Record]:
+            state, info = self._first(chains, key)
+            return state, Record.empty(info, num_steps, rows).write(info)
+
+        states, _, records = self._specs()
+        call = self._spread(first, chains, (devices.per_chain(self.mesh),), (states, records))
+        return call(keys.of_chains(key, self.num_chains))
+
+    def advance(
+        self, chains: Chains, state: FilterState, record: Record, start: Any, end: Any
+    ) -> tuple[FilterState, Record]:
+        """The steps after ``start`` up to ``end``, from the state of ``start``.
+
+        Between Python's integers the loop is a scan; ends that are traced make one program for all.
+        """
+
+        def loop(chains: Chains, *held: Any) -> tuple[FilterState, Record]:
+            def body(_, held):
+                state, record = held
+                state, info = self._next(chains, state, record.ancestors is not None)
+                return state, record.write(info)
+
+            return jax.lax.fori_loop(start, end, body, held)
+
+        states, _, records = self._specs()
+        return self._spread(loop, chains, (states, records), (states, records))(state, record)
+
+    def result(self, state: FilterState, record: Record) -> FilterResult:
+        """The result of a run whose state and record are these."""
+        log_evidence = state.log_evidence + state.compensation
+        history = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), record)
+        result = FilterResult(
+            particles=state.particles,
+            log_weights=state.log_weights,
+            log_evidence=log_evidence if self.weighted else jnp.full_like(log_evidence, jnp.nan),
+            founders=state.founders,
+            ess=history.ess,
+            log_evidence_increments=history.log_evidence_increment,
+            resampled=history.resampled,
+            num_founders=history.num_founders,
+            ancestors=history.ancestors if self.store_ancestors else None,
+            collected=None,
+            failed_step=state.failed_step,
+        )
+        return self.public(result)
+
+    def public(self, held: Any) -> Any:
+        """What is held of all chains as the user sees it: an axis of chains where there are."""
+        return held if self.num_chains is not None else without_axis(held)
+
+    def _chains(self, model: FeynmanKac, chain_axes: PyTree) -> Chains:
+        axes = leaf_axes(model, chain_axes, self.num_chains)
+        return Chains.of(model, axes, self.num_chains)
+
+    def _specs(self) -> tuple[Any, Any, Any]:
+        """How a state, an info and a record lie on the mesh."""
+        chain = devices.per_chain(self.mesh)
+        state = FilterState(*(chain for _ in FilterState._fields))  # pyright: ignore
+        state = state._replace(step=P(), particles=devices.per_particle(self.mesh))
+        info = StepInfo(*(chain for _ in StepInfo._fields))._replace(t=P())  # pyright: ignore
+        return state, info, P(None, *chain)
+
+    def _spread(
+        self, function: Callable, chains: Chains, in_specs: tuple, out_specs: Any
+    ) -> Callable:
+        """``function(chains, ...)`` on all devices, each with its chains and particles."""
+        number = (self.num_chains or 1) // devices.num_devices(self.mesh, devices.CHAINS)
+
+        def local(differing: tuple[Array, ...], *held: Any) -> Any:
+            own = chains.on_device(number, differing)
+            if number > 1:
+                return function(own, *held)
+            return with_axis(function(own, *without_axis(held)))
+
+        in_specs = (devices.per_chain(self.mesh), *in_specs)
+        return partial(devices.spread(self.mesh, local, in_specs, out_specs), chains.differing)
+
+    # What follows runs on one device, for its chains and particles; C = () for a single chain.
+
+    def _first(self, chains: Chains, key: Key[Array, "*c"]) -> tuple[FilterState, StepInfo]:
+        """Step 0."""
+        n, t, shape = self.num_particles, jnp.int32(0), key.shape
+        _, own = self._keys(chains, key, t)
+        dtype = feynman_kac.check(chains.example(), own[(0,) * own.ndim])
+        particles, log_potentials = chains.over_particles(feynman_kac.draw, self.batch_size, own)
+        state = FilterState(
+            step=t,
+            key=key,
+            particles=particles,
+            log_weights=jnp.full((*shape, n), -jnp.log(n), dtype),
+            founders=jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (*shape, n)),
+            num_founders=jnp.full(shape, n, jnp.int32),
+            ess=jnp.full(shape, n, dtype),
+            log_evidence=jnp.zeros(shape, dtype),
+            compensation=jnp.zeros(shape, dtype),
+            failed_step=jnp.full(shape, -1, jnp.int32),
+        )
+        state, increment = self._weigh(chains, state, log_potentials)
+        return state, _info(state, increment, jnp.zeros(shape, bool), state.founders)
+
+    def _next(
+        self, chains: Chains, state: FilterState, with_ancestors: bool = True
+    ) -> tuple[FilterState, StepInfo]:
+        """A later step."""
+        t = state.step + 1
+        key_resample, own = self._keys(chains, state.key, t)
+        state, ancestors, resampled = self._resample(chains, key_resample, t, state, with_ancestors)
+
+        def move(model: FeynmanKac, key: Key[Array, ""], prev: PyTree) -> PyTree:
+            return feynman_kac.move(model, key, t, prev)
+
+        particles, log_potentials = chains.over_particles(
+            move, self.batch_size, own, state.particles
+        )
+        state = state._replace(step=t, particles=particles)
+        state, increment = self._weigh(chains, state, log_potentials)
+        return state, _info(state, increment, resampled, ancestors)
+
+    def _keys(
+        self, chains: Chains, key: Key[Array, "*c"], t: Int[Array, ""]
+    ) -> tuple[Key[Array, "*c"], Key[Array, "*c part"]]:
+        """Of a step: the keys to resample with, and those of the particles that live here."""
+        platform = devices.platform(self.mesh)
+
+        def of_chain(key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, " n"]]:
+            return keys.of_step(key, t, self.num_particles, platform)
+
+        key_resample, key_move = chains.over(of_chain)(key)
+        return key_resample, devices.own(self.mesh, key_move)
+
+    def _resample(
+        self,
+        chains: Chains,
+        key: Key[Array, "*c"],
+        t: Int[Array, ""],
+        state: FilterState,
+        with_ancestors: bool,
+    ) -> tuple[FilterState, Int[Array, "*c n"] | None, Bool[Array, "*c"]]:
+        """Resamples the chains whose ESS is below the threshold."""
+        n, threshold = self.num_particles, self.ess_threshold
+        if jnp.ndim(threshold) > 0:
+            threshold = jnp.asarray(threshold)[t]
+        fixed = isinstance(threshold, float)
+        never, always = fixed and threshold == 0.0, fixed and threshold == 1.0
+        low = jnp.full(state.ess.shape, True)
+        if not always:
+            low = (state.ess < threshold * n) | (threshold == 1.0)
+        alone = always or self.num_chains in (None, 1)
+        in_place = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), state.founders.shape)
+
+        def keep(key, state: FilterState):
+            return state, in_place if with_ancestors else None
+
+        def resample(key, state: FilterState):
+            state, ancestors = self._descend(chains, key, state, None if alone else low, in_place)
+            return state, ancestors if with_ancestors else None
+
+        if never or not self.weighted:
+            return *keep(key, state), jnp.zeros_like(low)
+        if always:
+            return *resample(key, state), low
+        some = devices.any_chain(self.mesh, low)
+        return *jax.lax.cond(some, resample, keep, key, state), low
+
+    def _descend(
+        self,
+        chains: Chains,
+        key: Key[Array, "*c"],
+        state: FilterState,
+        low: Bool[Array, "*c"] | None,
+        in_place: Int[Array, "*c n"],
+    ) -> tuple[FilterState, Int[Array, "*c n"]]:
+        """Resampled particles of equal weight, in the chains where ``low`` is True; None is all."""
+        n, log_weights = self.num_particles, state.log_weights
+        failed = state.failed_step >= 0  # NaN weights: any indices will do
+        weights = jnp.where(failed[..., None], 1.0 / n, jnp.exp(log_weights))
+        ancestors = chains.over(lambda key, w: self.resampling(key, w, n).astype(jnp.int32))
+        ancestors = schemes.in_order(self.resampling, ancestors(key, weights))
+        equal = jnp.full_like(log_weights, -jnp.log(n))
+        if low is not None:
+            ancestors = jnp.where(low[..., None], ancestors, in_place)
+            equal = jnp.where(low[..., None], equal, log_weights)
+        founders = chains.over(lambda founders, a: founders[a])(state.founders, ancestors)
+        state = state._replace(
+            particles=move_rows(self.mesh, chains, state.particles, ancestors),
+            log_weights=equal,
+            founders=founders,
+            num_founders=chains.over(partial(count_founders, is_sorted=True))(founders),
+        )
         return state, ancestors
 
-    resample, keep = settings.over_chains(resample), settings.over_chains(keep)
-    if jnp.ndim(threshold) > 0:
-        threshold = jnp.asarray(threshold)[t]
-    never = isinstance(threshold, float | int) and threshold == 0
-    if not settings.weighted or never:
-        return *keep(key, state), jnp.zeros(state.ess.shape, bool)
-    always = isinstance(threshold, float | int) and threshold == 1
-    if always and not settings.from_blank:
-        return *resample(key, state), jnp.ones(state.ess.shape, bool)
-    low = (state.ess < threshold * n) | (threshold == 1.0)
-    if settings.from_blank:
-        low &= t > 0
-    if settings.num_chains is None:
-        return *jax.lax.cond(low, resample, keep, key, state), low
-
-    def resample_some(key, state):
-        def choose(a, b):
-            return jnp.where(low.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-        return jax.tree.map(choose, resample(key, state), keep(key, state))
-
-    # The branch outside the chains' vmap stays a branch: steps where no chain resamples are cheap.
-    return *jax.lax.cond(jnp.any(low), resample_some, keep, key, state), low
-
-
-def _weigh(settings: _Settings, t, state: _State, particles, log_weights, resampled, ancestors):
-    """The new state after a move, and (info without t, collected)."""
-
-    def chain(state: _State, log_weights):
-        if not settings.weighted:
+    def _weigh(
+        self, chains: Chains, state: FilterState, log_potentials: Float[Array, "*c part"]
+    ) -> tuple[FilterState, Float[Array, "*c"]]:
+        """The state with its weights times the potentials, and what that adds to the evidence."""
+        if not self.weighted:
             return state, jnp.zeros_like(state.ess)
-        return _reweigh(t, state, log_weights.astype(settings.dtype))
-
-    state, increment = settings.over_chains(chain)(state._replace(particles=particles), log_weights)
-    state, increment = jax.lax.optimization_barrier((state, increment))  # nor what is collected
-    info = StepInfo(t, state.ess, increment, resampled, ancestors, state.num_founders)
-    collected = None
-    if settings.collect is not None:
-        axes = (StepInfo(None, 0, 0, 0, 0, 0), 0, 0)  # pyright: ignore[reportArgumentType]
-        collect = settings.over_chains(settings.collect, axes)
-        collected = collect(info, state.particles, state.log_weights)
-    if settings.progress is not None:
-        _report(settings, info, state)
-    stored = ancestors if settings.store_ancestors else None
-    return state, (info._replace(t=None, ancestors=stored), collected)
+        log_potentials = log_potentials.astype(state.log_weights.dtype)
+        log_potentials = devices.gather(self.mesh, log_potentials)
+        weights = Weights(*(getattr(state, name) for name in Weights._fields))
+        new = chains.over(partial(reweigh, state.step))(weights, log_potentials)
+        weights, increment = new
+        state = state._replace(**weights._asdict())
+        # Of all: founders stay, read or not, and with them the ancestors, which XLA would otherwise
+        # compute again inside what gathers the particles.
+        return jax.lax.optimization_barrier((state, increment))
 
 
-def _reweigh(t, state: _State, log_potential) -> tuple[_State, Array]:
-    """Multiplies the weights by the potentials, normalises, and adds to the evidence."""
-    log_weights = state.log_weights + log_potential
-    top = jnp.max(log_weights)  # NaN if any weight is
-    weights = jnp.exp(log_weights - top)
-    total = schemes.total(weights)
-    # blackjax.smc.ess has the same formula, but importing it takes longer than our whole package.
-    ess = total**2 / schemes.total(weights**2)
-    increment = jnp.where(top == -jnp.inf, -jnp.inf, top + jnp.log(total))
-    failed_before = state.failed_step >= 0
-    failed = failed_before | ~jnp.isfinite(increment)
-    log_evidence, compensation = _add(state.log_evidence, state.compensation, increment)
-    state = state._replace(
-        log_weights=jnp.where(failed, jnp.nan, log_weights - increment),
-        ess=jnp.where(failed, jnp.nan, ess),
-        # A chain that failed keeps the evidence it failed with: zero, or NaN.
-        log_evidence=jnp.where(failed_before, state.log_evidence, log_evidence),
-        compensation=jnp.where(failed, 0.0, compensation),
-        failed_step=jnp.where(failed & ~failed_before, t, state.failed_step),
-    )
-    return state, jnp.where(failed_before, jnp.nan, increment)
-
-
-def _add(total, compensation, term):
-    """Neumaier's compensated addition: the sum is ``total + compensation``."""
-    new = total + term
-    swap = jnp.abs(term) > jnp.abs(total)
-    large, small = jnp.where(swap, term, total), jnp.where(swap, total, term)
-    return new, compensation + ((large - new) + small)
-
-
-def _report(settings: _Settings, info: StepInfo, state: _State) -> None:
-    """Calls ``progress`` from the host at about 100 steps of the run."""
-    num_steps, progress = settings.num_steps, settings.progress
-    every = -(-num_steps // 100)
-
-    def on_host(t, ess, num_founders, log_evidence):
-        progress(  # pyright: ignore[reportOptionalCall]
-            int(t),
-            num_steps,
-            {"ess": ess, "num_founders": num_founders, "log_evidence": log_evidence},
-        )
-
-    def call():
-        jax.debug.callback(on_host, info.t, info.ess, info.num_founders, state.log_evidence)
-
-    jax.lax.cond((info.t % every == 0) | (info.t == num_steps), call, lambda: None)
-
-
-def _strongly_typed(particles: PyTree) -> PyTree:
-    """Drops weak types, which may differ between the first step and the later ones."""
-    return jax.tree.map(
-        lambda a: a.astype(a.dtype) if getattr(a, "weak_type", False) else a, particles
-    )
-
-
-def _check_settings(num_particles, num_steps, num_chains, ess_threshold, batch_size) -> None:
-    """Raises unless the settings are in range."""
-    counts = {"num_particles": num_particles}
-    if num_chains is not None:
-        counts["num_chains"] = num_chains
-    if batch_size is not None:
-        counts["batch_size"] = batch_size
-    for name, value in counts.items():
-        if value < 1:
-            raise InputError(f"particle_filter: {name} is {value}; it must be at least 1")
-    if num_steps < 0:
-        raise InputError(f"particle_filter: num_steps is {num_steps}; it must be at least 0")
-    if jnp.ndim(ess_threshold) > 0:
-        if jnp.shape(ess_threshold) != (num_steps + 1,):
-            raise InputError(
-                f"particle_filter: ess_threshold has shape {jnp.shape(ess_threshold)}; give one"
-                f" number, or one for each of the {num_steps + 1} weightings"
-            )
-    elif not 0.0 <= ess_threshold <= 1.0:
-        raise InputError(
-            f"particle_filter: ess_threshold is {ess_threshold}; it must lie in [0, 1]"
-        )
+def _info(state: FilterState, increment: Any, resampled: Any, ancestors: Any) -> StepInfo:
+    """What the step that made ``state`` leaves behind."""
+    return StepInfo(state.step, state.ess, increment, resampled, ancestors, state.num_founders)

@@ -192,9 +192,16 @@ def _check(resampler: Resampler) -> None:
         )
 
 
-def returns_sorted(resampler: Resampler) -> bool:
-    """Whether a scheme is known to return sorted indices (all schemes of this module do)."""
-    return resampler in _NAMED.values()
+def in_order(resampler: Resampler, ancestors: Int[Array, "*c n"]) -> Int[Array, "*c n"]:
+    """Ancestors in order: those of this module's schemes are, those of others are sorted.
+
+    The order means nothing to the filter's law, since each slot draws by its own key; it tells
+    where the survivors are.
+    """
+    if resampler in _NAMED.values():
+        return ancestors
+    is_sorted = jnp.all(ancestors[..., 1:] >= ancestors[..., :-1])
+    return jax.lax.cond(is_sorted, lambda a: a, lambda a: jnp.sort(a, axis=-1), ancestors)
 
 
 def _blocks(values: Float[Array, " n"]) -> Float[Array, "b k"]:
@@ -277,13 +284,14 @@ def _fill(positive: Array, starts: Int[Array, " n"], num_samples: int) -> Int[Ar
 def _cumulative_max(values: Int[Array, " n"]) -> Int[Array, " n"]:
     """Cumulative maximum of non-negative integers.
 
-    Level upon level of blocks of 8 that compare all pairs: about three times as fast as XLA's own.
+    Level upon level of blocks of 8 that compare all pairs, with what came before the block as a
+    ninth value: about four times as fast as XLA's own on CPUs.
     """
     n, size = values.shape[0], 8
     if n <= size:
         return jax.lax.cummax(values)
     blocks = jnp.pad(values, (0, -n % size)).reshape(-1, size)
-    upto = jnp.arange(size)[:, None] <= jnp.arange(size)
-    within = jnp.max(jnp.where(upto, blocks[:, :, None], 0), axis=1)
-    before = jnp.pad(_cumulative_max(within[:-1, -1]), (1, 0))
-    return jnp.maximum(within, before[:, None]).reshape(-1)[:n]
+    before = jnp.pad(_cumulative_max(jnp.max(blocks[:-1], axis=1)), (1, 0))
+    rows = jnp.concatenate([before[:, None], blocks], axis=1)
+    upto = jnp.arange(size + 1)[:, None] <= jnp.arange(1, size + 1)[None, :]
+    return jnp.max(jnp.where(upto[None], rows[:, :, None], 0), axis=1).reshape(-1)[:n]

@@ -1,55 +1,43 @@
-"""A report on weight degeneracy in plain language.
-
-The Pareto shape k-hat is fitted to the largest weights (Zhang and Stephens 2009; Vehtari et al.
-2024, Pareto smoothed importance sampling): above 0.7 the weighted averages are unreliable, above 1
-their variance is not even finite in the limit.
-"""
+"""Weight degeneracy: a report in plain language, and the warning at the end of a run."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import os
+import traceback
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
+from smcdiff.errors import DegeneracyWarning
+from smcdiff.results._arviz import pareto_shape
+from smcdiff.results._particles import WeightedParticles
 from smcdiff.smc.genealogy import evidence_variance
 
-if TYPE_CHECKING:
-    from smcdiff.results.posterior import Posterior
+_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
-_LOW_ESS, _FEW_FOUNDERS, _HEAVY, _SPREAD, _BAD_K, _COLLAPSE = 0.1, 10, 0.2, 0.5, 0.7, 0.2
+# Thresholds of the report, each where a user should begin to look closer.
+_LOW_ESS = 0.1
+"""Fraction of the particles: below it nine of ten are wasted, and resampling copies few."""
+_COLLAPSE = 0.2
+"""What the last step leaves of the ESS: a twist that knows the likelihood leaves nearly all."""
+_FEW_FOUNDERS = 10
+"""Averages over ten independent histories have an error of a third of the posterior's spread."""
+_HEAVY = 0.2
+"""Weight of one particle: no average of that chain rests on more than 25 (1 / 0.2^2) draws."""
+_SPREAD = 0.5
+"""Nat between chains: the better of two chains so far apart counts twice the other."""
+_BAD_K = 0.7
+"""Above it, averages converge too slowly to be of use (Vehtari et al. 2024, of k-hat)."""
 
-
-def pareto_shape(log_weights: np.ndarray) -> float:
-    """Shape k of a generalised Pareto distribution fitted to the largest weights.
-
-    Args:
-        log_weights: (n,), any constant added.
-
-    Returns:
-        k-hat by the method of Zhang and Stephens (2009) on the min(n / 5, 3 sqrt(n)) largest
-        weights; NaN for fewer than 5 of those, -inf where they are all equal.
-    """
-    weights = np.sort(np.exp(log_weights - np.max(log_weights)))
-    count = int(min(0.2 * weights.size, 3 * np.sqrt(weights.size)))
-    if count < 5:
-        return float("nan")
-    tail = weights[-count:] - weights[-count - 1]
-    if tail[0] == tail[-1]:
-        return float("-inf")
-    tail = np.maximum(tail, 1e-12 * tail[-1])
-    number = 30 + int(np.sqrt(count))
-    quartile = tail[int(count / 4 + 0.5) - 1]
-    index = np.arange(1, number + 1)
-    theta = 1 / tail[-1] + (1 - np.sqrt(number / (index - 0.5))) / (3 * quartile)
-    shapes = np.mean(np.log1p(-theta[:, None] * tail), axis=1)
-    log_profile = count * (np.log(-theta / shapes) - shapes - 1)
-    profile = np.exp(log_profile - log_profile.max())
-    best = theta @ profile / profile.sum()
-    shape = np.mean(np.log1p(-best * tail))
-    # Weakly informative prior towards 1/2, worth ten observations.
-    return float((count * shape + 10 * 0.5) / (count + 10))
+# Thresholds of the warning, where numbers are no longer worth reading; a good run is far from them.
+_COLLAPSED_ESS = 5.0
+"""Particles: fewer leave an average's error at half the spread, and modes to chance."""
+_CHAINS_APART = 2.0
+"""Nat, the standard deviation: the better of two chains counts 17 times the other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +50,7 @@ class Diagnosis:
         final_ess: ESS of the returned particles, smallest over the chains.
         founders: surviving founders, smallest over the chains.
         largest_weight: largest normalised weight of any chain.
-        pareto_k: largest k-hat of any chain.
+        pareto_k: largest k-hat of any chain, by ArviZ; NaN where it cannot be told.
         evidence_spread: standard deviation of log Z_hat over the chains, nat; NaN for one chain.
         evidence_error: standard error of one chain's log Z_hat from its founders, nat, the largest
             of the chains'; NaN where too few founders are left to tell. Resampling that is not
@@ -82,15 +70,19 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """The report."""
-        spread, error = (
-            "unknown" if np.isnan(value) else f"{value:.2f} nat"
-            for value in (self.evidence_spread, self.evidence_error)
+        spread, error, pareto_k = (
+            "unknown" if np.isnan(value) else f"{value:.2f}{unit}"
+            for value, unit in (
+                (self.evidence_spread, " nat"),
+                (self.evidence_error, " nat"),
+                (self.pareto_k, ""),
+            )
         )
         numbers = (
             f"filter ESS: smallest {self.min_ess:.1%} of the particles (step {self.min_ess_step}),"
             f" {self.final_ess:.1f} at the end\n"
             f"surviving founders: {self.founders}; largest weight: {self.largest_weight:.3f};"
-            f" Pareto k-hat: {self.pareto_k:.2f}\n"
+            f" Pareto k-hat: {pareto_k}\n"
             f"standard deviation of the log evidence: {spread} between chains, {error} from the"
             " founders of one\n"
         )
@@ -102,7 +94,7 @@ class Diagnosis:
         return numbers + "\n".join(verdict) + "\n" + note
 
 
-def diagnose(posterior: Posterior) -> Diagnosis:
+def diagnose(posterior: WeightedParticles) -> Diagnosis:
     """Looks for weight degeneracy.
 
     Args:
@@ -110,19 +102,22 @@ def diagnose(posterior: Posterior) -> Diagnosis:
 
     Returns:
         The numbers, and findings with what to try.
+
+    Raises:
+        InputError: ArviZ, which fits k-hat, is not installed.
     """
     particles = posterior.log_weights.shape[1]
     relative = posterior.ess / particles
     chain, step = np.unravel_index(np.argmin(relative), relative.shape)
-    several = posterior.log_evidence.size > 1 and posterior.weighted
+    shapes = [pareto_shape(row) for row in posterior.log_weights]
     numbers = {
         "min_ess": float(relative[chain, step]),
         "min_ess_step": int(step),
         "final_ess": float(posterior.ess[:, -1].min()),
         "founders": int(posterior.num_founders[:, -1].min()),
         "largest_weight": float(np.exp(posterior.log_weights.max())),
-        "pareto_k": max(pareto_shape(row) for row in posterior.log_weights),
-        "evidence_spread": float(np.std(posterior.log_evidence, ddof=1)) if several else np.nan,
+        "pareto_k": float(np.fmax.reduce(shapes)),  # of those that are known
+        "evidence_spread": _evidence_spread(posterior),
         "evidence_error": _evidence_error(posterior),
     }
     if not posterior.weighted:
@@ -134,7 +129,14 @@ def diagnose(posterior: Posterior) -> Diagnosis:
     return Diagnosis(**numbers, findings=tuple(_findings(posterior, numbers, particles)))
 
 
-def _evidence_error(posterior: Posterior) -> float:
+def _evidence_spread(posterior: WeightedParticles) -> float:
+    """See `Diagnosis`."""
+    if not posterior.weighted or posterior.log_evidence.size < 2:
+        return float("nan")
+    return float(np.std(posterior.log_evidence, ddof=1))
+
+
+def _evidence_error(posterior: WeightedParticles) -> float:
     """See `Diagnosis`."""
     if not posterior.weighted or posterior.num_founders[:, -1].min() < _FEW_FOUNDERS:
         return float("nan")
@@ -143,7 +145,7 @@ def _evidence_error(posterior: Posterior) -> float:
     return float(np.sqrt(variances.max())) if variances.min() >= 0.0 else float("nan")
 
 
-def _findings(posterior: Posterior, numbers: dict, particles: int):
+def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> Iterator[str]:
     step = numbers["min_ess_step"]
     if numbers["min_ess"] < _LOW_ESS:
         yield (
@@ -160,13 +162,13 @@ def _findings(posterior: Posterior, numbers: dict, particles: int):
             " sharper than the last twist; try more steps, a grid that ends at lower noise, or"
             " check that the noise of the observation is not understated"
         )
-    if numbers["founders"] < min(_FEW_FOUNDERS, particles):
+    if numbers["founders"] < min(_FEW_FOUNDERS, particles / 2):
         yield (
-            f"only {numbers['founders']} founders survive: the draws share their early history, so"
+            f"few founders survive ({numbers['founders']}): the draws share their early history, so"
             " modes decided at high noise may be missing; try more particles or chains, and"
             " proposals.Rejuvenated to move copies apart"
         )
-    if numbers["largest_weight"] > _HEAVY:
+    if numbers["largest_weight"] > max(_HEAVY, 2 / particles):
         yield (
             f"one particle carries {numbers['largest_weight']:.0%} of a chain's weight; averages"
             " rest on few particles: try more of them"
@@ -182,3 +184,42 @@ def _findings(posterior: Posterior, numbers: dict, particles: int):
             " (standard deviation): pooled results rest on the best chains; try more particles,"
             " or where that does not help another proposal"
         )
+
+
+def warn_if_degenerate(posterior: WeightedParticles) -> None:
+    """Warns, once, where a run's numbers are not worth reading; a good run passes in silence.
+
+    It needs no ArviZ and costs microseconds, so that every run can end with it. `diagnose` says
+    more, and begins to doubt earlier.
+
+    Args:
+        posterior: the result of a run.
+
+    Warns:
+        DegeneracyWarning: the ESS of a chain fell below 5 particles, or below a quarter of fewer
+            than 20; or the log evidence of the chains has a standard deviation above 2 nat.
+    """
+    if not posterior.weighted:
+        return
+    particles, reasons = posterior.log_weights.shape[1], []
+    chain, step = np.unravel_index(np.argmin(posterior.ess), posterior.ess.shape)
+    worst = float(posterior.ess[chain, step])
+    if worst < min(_COLLAPSED_ESS, particles / 4):
+        reasons.append(
+            f"The effective sample size fell to {worst:.1f} of {particles} particles at step"
+            f" {step} of {posterior.ess.shape[1] - 1}, so that averages rest on very few of them."
+        )
+    if _evidence_spread(posterior) > _CHAINS_APART:
+        reasons.append(
+            f"The chains' log evidences lie {np.ptp(posterior.log_evidence):.1f} nat apart, so that"
+            " pooled results are those of the best chain."
+        )
+    if reasons:
+        reasons.append(
+            "Try more particles, more steps, or a proposal that knows more of the observation;"
+            " posterior.diagnose() says more."
+        )
+        # The line named is the user's, which called the package, however deep in it this is.
+        files = [entry.filename for entry in reversed(traceback.extract_stack())]
+        outermost = max(i for i, file in enumerate(files) if file.startswith(_PACKAGE))
+        warnings.warn(" ".join(reasons), DegeneracyWarning, stacklevel=outermost + 2)

@@ -1,10 +1,11 @@
-"""Random keys that are cheap to use one a particle.
+"""Random keys: one for each chain, step and particle, so that batching changes no number.
 
-A filter gives each particle its own key. On the CPU, JAX hashes (Threefry-2x32) in a rolled loop,
-so as to compile quickly; with one key a particle that loop carries the whole key schedule through
-memory, and a draw costs 40 to 60 ns, more than everything else in a cheap filter. The key type of
-this module is the same hash written out: the same bits from the same key, 4 to 7 ns a draw, and
-quicker to compile where many draws share a graph.
+A filter's keys on CPUs. There, JAX hashes (Threefry-2x32) in a rolled loop, so as to compile
+quickly; with one key per particle that loop carries the whole key schedule through memory, and a
+draw costs 40 to 60 ns, more than everything else in a cheap filter. The key type of this module is
+the same hash written out: the same bits from the same key, 4 to 7 ns a draw, and quicker to compile
+where many draws share a graph. Other devices have a hash of their own, written out already: there
+the standard keys are used.
 
 Reference:
     J. K. Salmon, M. A. Moraes, R. O. Dror and D. E. Shaw (2011), Parallel random numbers: as easy
@@ -18,7 +19,12 @@ import math
 import jax
 import jax.numpy as jnp
 from jax.extend.random import define_prng_impl
-from jaxtyping import Array, PRNGKeyArray, UInt32
+from jaxtyping import Array, Int, Key, PRNGKeyArray, UInt32
+
+Keys = Key[Array, "*keys"]
+RawKeys = UInt32[Array, "*keys data"]
+ChainKeys = PRNGKeyArray | Key[Array, " c"]
+"""One key for all chains, or the (C,) keys of the chains."""
 
 _PARITY = 0x1BD11BDA
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -93,19 +99,55 @@ _UNROLLED = define_prng_impl(
 )
 
 
-def unrolled(key: PRNGKeyArray) -> PRNGKeyArray:
-    """The same key with the hash written out, so that every draw has the same bits.
+def unrolled(key: Keys | RawKeys) -> Keys:
+    """The same keys with the hash written out, so that every draw has the same bits.
 
     Args:
-        key: a typed key, or raw key data of JAX's default type.
+        key: typed keys, or raw key data of JAX's default type.
 
     Returns:
-        A typed key. Keys of other generators, and the older bit order
+        Typed keys. Keys of other generators, and the older bit order
         (``jax_threefry_partitionable=False``), are returned as they are.
     """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
+    key = typed(key)
     default = jax.random.key_impl(key) == "threefry2x32"
     if not default or not jax.config.jax_threefry_partitionable:  # pyright: ignore
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_UNROLLED)
+
+
+def typed(key: Keys | RawKeys) -> Keys:
+    """A typed key, also from raw key data of JAX's default type."""
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    return jax.random.wrap_key_data(key)
+
+
+def of_chains(key: ChainKeys, num_chains: int | None) -> Key[Array, " c"]:
+    """The keys of C chains; of one run without an axis of chains it is the key itself.
+
+    Keys (C,) are the chains' own already, and returned as they are.
+    """
+    key = typed(key)
+    if key.ndim:
+        return key
+    return key[None] if num_chains is None else jax.random.split(key, num_chains)
+
+
+def of_step(
+    key: Key[Array, ""], t: Int[Array, ""], num_particles: int, platform: str
+) -> tuple[Key[Array, ""], Key[Array, " n"]]:
+    """The keys of a step of one chain.
+
+    Args:
+        key: of the chain.
+        t: the step.
+        num_particles: N.
+        platform: where they will be used, "cpu" for example; see the module.
+
+    Returns:
+        The key to resample with, and one to move each particle with.
+    """
+    key_resample, key_move = jax.random.split(jax.random.fold_in(key, t))
+    key_move = jax.random.split(key_move, num_particles)
+    return key_resample, unrolled(key_move) if platform == "cpu" else key_move

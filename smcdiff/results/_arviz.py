@@ -1,0 +1,81 @@
+"""All that touches ArviZ, whose 0.23 (Python 3.11) and 1.x (from Python 3.12) differ.
+
+ArviZ is imported where a function needs it, never by a run: it costs a second.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from smcdiff.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def _major() -> int:
+    """The first number of the version of ArviZ that is installed."""
+    try:
+        return int(importlib.metadata.version("arviz").split(".")[0])
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError("ArviZ is not installed; run: pip install 'arviz>=0.23.4,<2'") from error
+
+
+def _arviz_0() -> Any:
+    """ArviZ 0.x, without its advice to prepare for 1.x, which is about the user's own calls."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz
+    return arviz
+
+
+def as_arviz_takes(tree: xarray.DataTree) -> Any:
+    """What the functions of the installed ArviZ take.
+
+    Args:
+        tree: groups as ArviZ names them.
+
+    Returns:
+        ``arviz.InferenceData`` for ArviZ 0.x; for 1.x the tree itself.
+
+    Raises:
+        InputError: ArviZ is not installed.
+    """
+    return tree if _major() >= 1 else _arviz_0().from_datatree(tree)
+
+
+def pareto_shape(log_weights: Float[np.ndarray, " n"]) -> float:
+    """Shape k of the generalised Pareto distribution of the largest weights, ArviZ's k-hat.
+
+    Above 0.7 weighted averages are unreliable, above 1 the fitted tail has not even a mean (Vehtari
+    et al. 2024, Pareto smoothed importance sampling, J. Mach. Learn. Res. 25, 72).
+
+    Args:
+        log_weights: (n,), any constant added.
+
+    Returns:
+        k-hat; NaN where it cannot be told, from 20 weights or fewer; -inf where the largest weights
+        are equal, so that no tail is left.
+
+    Raises:
+        InputError: ArviZ is not installed.
+    """
+    major = _major()
+    values = np.sort(log_weights.astype(np.float64))
+    tail = int(np.ceil(min(values.size / 5, 3 * np.sqrt(values.size))))  # as ArviZ cuts it
+    if tail < 5:
+        return float("nan")
+    if values[-tail] == values[-1]:
+        return float("-inf")
+    if major >= 1:
+        from arviz_stats.base import array_stats  # pyright: ignore[reportMissingImports]
+
+        shape = array_stats.psislw(-values)[1]  # of log likelihoods, which are negated there
+    else:
+        shape = _arviz_0().psislw(values)[1]
+    return float(shape) if np.isfinite(shape) else float("nan")

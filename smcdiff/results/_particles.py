@@ -1,0 +1,140 @@
+"""The record of a run: weighted particles, evidence, and what the filter did.
+
+With chains c, particles i, normalised weights W_ci and evidence estimates Z_c, expectations are
+estimated by ``sum_c Z_c sum_i W_ci f(x_ci) / sum_c Z_c``: chains are pooled by their evidence,
+which is what makes the pooled estimate consistent in the number of chains. Where weights were off,
+all chains and particles count the same.
+
+Diagnosis, export and pictures take this record; `smcdiff.Posterior` is the user's face of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+
+from smcdiff.errors import InputError
+from smcdiff.results import _weighted as averages
+from smcdiff.smc.resampling import systematic
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WeightedParticles:
+    """Weighted particles of C chains of N, after K reverse steps.
+
+    Attributes:
+        samples: site -> (C, N, *event), the particles as they are: use them with ``log_weights``,
+            or call `resample`. The diffusion site comes first, ``numpyro.deterministic`` sites
+            follow.
+        log_weights: (C, N), normalised in each chain.
+        log_evidence: (C,) log Z_hat; NaN where weights were off. Where y is observed without noise
+            it is a log density on the range of the operator, that of y if its rows are independent.
+        ess: (C, K + 1) effective sample size after each weighting.
+        founders: (C, N) the particle of step 0 from which each descends.
+        num_founders: (C, K + 1) number of distinct founders.
+        log_evidence_increments: (C, K + 1).
+        resampled: (C, K + 1) whether the step began by resampling.
+        log_snr: (K + 1,) log signal-to-noise ratio of the states; infinite at the last.
+        pointwise_log_likelihood: observed site -> (C, N, *batch), log p of its values given the
+            particles; 0 where y is observed without noise, which has no density at x.
+        observed: site -> observed value.
+        weighted: whether weights were on.
+        ancestors: (C, K + 1, N) parents of each step, or None.
+        attrs: how the run was made.
+    """
+
+    samples: dict[str, Shaped[np.ndarray, "c n ..."]]
+    log_weights: Float[np.ndarray, "c n"]
+    log_evidence: Float[np.ndarray, " c"]
+    ess: Float[np.ndarray, "c steps"]
+    founders: Int[np.ndarray, "c n"]
+    num_founders: Int[np.ndarray, "c steps"]
+    log_evidence_increments: Float[np.ndarray, "c steps"]
+    resampled: Bool[np.ndarray, "c steps"]
+    log_snr: Float[np.ndarray, " steps"]
+    pointwise_log_likelihood: dict[str, Float[np.ndarray, "c n ..."]]
+    observed: dict[str, np.ndarray]
+    weighted: bool
+    ancestors: Int[np.ndarray, "c steps n"] | None = None
+    attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line: sites, sizes, evidence, ESS."""
+        chains, particles = self.log_weights.shape
+        sites = {name: value.shape[2:] for name, value in self.samples.items()}
+        evidence = np.array2string(self.log_evidence, precision=2)
+        return (
+            f"{type(self).__name__}(sites={sites}, {chains} chains x {particles} particles,"
+            f" log_evidence={evidence}, final ESS={np.array2string(self.ess[:, -1], precision=1)})"
+        )
+
+    @property
+    def log_likelihood(self) -> Float[np.ndarray, "c n"]:
+        """Log p(y given x) of the particles: all observed sites and factors."""
+        terms = self.pointwise_log_likelihood.values()
+        shape = self.log_weights.shape
+        return sum((term.reshape(*shape, -1).sum(-1) for term in terms), np.zeros(shape))
+
+    @property
+    def pooled_weights(self) -> Float[np.ndarray, "c n"]:
+        """Weights over all chains, summing to 1; chains count by their evidence."""
+        log_weights = self.log_weights.astype(np.float64)
+        if self.weighted:
+            log_weights = log_weights + self.log_evidence[:, None]
+        weights = np.exp(log_weights - log_weights.max())
+        return weights / weights.sum()
+
+    @property
+    def pooled_founders(self) -> Int[np.ndarray, " cn"]:
+        """The founder of each particle of all chains in a row, with chains told apart."""
+        chains, particles = self.founders.shape
+        return (self.founders + particles * np.arange(chains)[:, None]).ravel()
+
+    def pooled(self, site: str) -> Shaped[np.ndarray, "cn ..."]:
+        """The particles of a site, all chains in a row, as ``pooled_weights.ravel()`` counts."""
+        value = self.samples[site]
+        return value.reshape(self.log_weights.size, *value.shape[2:])
+
+    def mean(self) -> dict[str, np.ndarray]:
+        """Posterior mean of each site, of its event shape."""
+        weights = self.pooled_weights.ravel()
+        return {site: averages.mean(self.pooled(site), weights) for site in self.samples}
+
+    def std(self) -> dict[str, np.ndarray]:
+        """Posterior standard deviation of each site, of its event shape."""
+        weights = self.pooled_weights.ravel()
+        return {site: averages.std(self.pooled(site), weights) for site in self.samples}
+
+    def resample(self, key: PRNGKeyArray, n: int | np.integer) -> dict[str, Shaped[Array, "n ..."]]:
+        """Equally weighted draws, pooled over the chains by their evidence.
+
+        Args:
+            key: random key.
+            n: number of draws.
+
+        Returns:
+            site -> (n, *event). Draws repeat where the ESS is below n.
+
+        Raises:
+            InputError: n below 1.
+        """
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+            raise InputError(f"resample: n is {n}; it must be a whole number, at least 1")
+        key_draw, key_order = jax.random.split(key)
+        weights = jnp.asarray(self.pooled_weights.ravel(), jnp.result_type(float))
+        indices = np.asarray(systematic(key_draw, weights, int(n)))
+        indices = np.asarray(jax.random.permutation(key_order, indices))
+        return {site: jnp.asarray(self.pooled(site)[indices]) for site in self.samples}
+
+    def equal_indices(self) -> Int[np.ndarray, "c n"]:
+        """Indices that resample each chain by itself to equal weights; the key is fixed."""
+        chains, particles = self.log_weights.shape
+        keys = jax.random.split(jax.random.key(0), chains)
+        weights = jnp.exp(jnp.asarray(self.log_weights))
+        draws = [systematic(k, w, particles) for k, w in zip(keys, weights, strict=True)]
+        return np.asarray(jnp.stack(draws))

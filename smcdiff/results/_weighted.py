@@ -1,0 +1,107 @@
+"""Averages, quantiles and effective numbers of weighted values.
+
+Values are (particles, *event), with one weight per particle; the weights sum to 1. What holds for
+averages of a particle filter (Del Moral 2004) holds for all of these as the particles grow in
+number: the weights are part of the draw, and leaving them out is an error, not a shortcut.
+
+References:
+    H. P. Chan and T. L. Lai (2013), A general theory of particle filters in hidden Markov models
+    and some applications, Ann. Stat. 41, 2877.
+    A. Lee and N. Whiteley (2018), Variance estimation in the particle filter, Biometrika 105, 609.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+
+def log_mean_evidence(log_evidence: Float[np.ndarray, " c"]) -> float:
+    """Log of the mean of the chains' evidence estimates: the pooled, unbiased one."""
+    largest = np.max(log_evidence)
+    return float(largest + np.log(np.mean(np.exp(log_evidence.astype(np.float64) - largest))))
+
+
+def _from_the_first(
+    values: Shaped[np.ndarray, " n *event"],
+) -> tuple[Float[np.ndarray, " 1 *event"], Float[np.ndarray, " n *event"]]:
+    """Values as double precision from the first one on, so that equal ones leave no rounding."""
+    origin = values[:1].astype(np.float64)
+    return origin, values - origin
+
+
+def _centred(
+    values: Shaped[np.ndarray, " n *event"], weights: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n *event"]:
+    """Values less their weighted mean."""
+    _, shifted = _from_the_first(values)
+    return shifted - np.tensordot(weights, shifted, 1)[None]
+
+
+def mean(
+    values: Shaped[np.ndarray, " n *event"], weights: Float[np.ndarray, " n"]
+) -> Shaped[np.ndarray, "*event"]:
+    """Weighted mean."""
+    origin, shifted = _from_the_first(values)
+    return np.asarray(origin[0] + np.tensordot(weights, shifted, 1))
+
+
+def std(
+    values: Shaped[np.ndarray, " n *event"], weights: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, "*event"]:
+    """Weighted standard deviation, without a correction for the number of particles."""
+    return np.asarray(np.sqrt(np.tensordot(weights, _centred(values, weights) ** 2, 1)))
+
+
+def quantiles(
+    values: Shaped[np.ndarray, " n *event"],
+    weights: Float[np.ndarray, " n"],
+    levels: tuple[float, ...],
+) -> Shaped[np.ndarray, " q *event"]:
+    """Weighted quantiles: the smallest value with at least that much weight at or below it."""
+    found = np.quantile(values, levels, axis=0, weights=weights, method="inverted_cdf")
+    return np.asarray(found)
+
+
+def effective_number(weights: Float[np.ndarray, " n"]) -> float:
+    """Kish's effective number of draws, one over the sum of the squared weights."""
+    return float(1.0 / np.sum(weights**2))
+
+
+def effective_founders(weights: Float[np.ndarray, " n"], founders: Int[np.ndarray, " n"]) -> float:
+    """The effective number of draws if all particles of one founder count as one."""
+    return effective_number(np.bincount(founders, weights))
+
+
+def effective_draws(
+    values: Shaped[np.ndarray, " n *event"],
+    weights: Float[np.ndarray, " n"],
+    founders: Int[np.ndarray, " n"],
+) -> Float[np.ndarray, "*event"]:
+    """How many independent draws would tell the mean of each entry as well.
+
+    The squared error of a weighted mean m is estimated by ``sum_e (sum_{i: founder(i) = e} W_i (x_i
+    - m))^2``: particles of one founder share their history, and so their error (Chan and Lai 2013;
+    Lee and Whiteley 2018). The posterior variance over it is returned. Without resampling all
+    founders are distinct, and it is the usual estimate of importance sampling.
+
+    Measured against the spread of 100 runs on a Gaussian in three dimensions: good to about a fifth
+    while most founders survive; with 6 to 9 effective founders 2 to 3 times too high, because a
+    history common to all counts as nothing, where the number of effective particles was 4 to 12
+    times too high.
+
+    Args:
+        values: (particles, *event).
+        weights: (particles,), summing to 1.
+        founders: (particles,) a number for each founder.
+
+    Returns:
+        One number per entry; NaN where all values are equal.
+    """
+    centred = _centred(values, weights)
+    variance = np.asarray(np.tensordot(weights, centred**2, 1))
+    order = np.argsort(founders, kind="stable")
+    starts = np.flatnonzero(np.diff(founders[order], prepend=-1))
+    weighted = weights.reshape(-1, *[1] * (values.ndim - 1)) * centred
+    error = np.sum(np.add.reduceat(weighted[order], starts, axis=0) ** 2, axis=0)
+    return np.divide(variance, error, out=np.full_like(variance, np.nan), where=error > 0.0)

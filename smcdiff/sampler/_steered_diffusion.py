@@ -1,0 +1,95 @@
+"""The reverse diffusion under a proposal, as the model that the particle filter runs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from smcdiff.base.module import Module
+from smcdiff.diffusion.schedules import Level
+from smcdiff.problem import ReverseModel
+from smcdiff.proposals import Proposal
+from smcdiff.twists import Evaluation
+
+
+class Particle(NamedTuple):
+    """What travels: the evaluation at x_t does, so that the denoiser is called once per step.
+
+    Attributes:
+        x: (d,).
+        evaluation: at x.
+        log_ratio: log p - log q of the draw of x.
+    """
+
+    x: Float[Array, " d"]
+    evaluation: Evaluation
+    log_ratio: Float[Array, ""]
+
+
+class SteeredDiffusion(Module):
+    """The Feynman-Kac model of a reverse diffusion under a proposal.
+
+    The filter's step 0 makes blank particles of weight one, step 1 draws x_T, and step k + 1 is the
+    reverse step k: so the compiled program holds the network once, and not a second time for the
+    start.
+
+    Attributes:
+        proposal: the sampler.
+        model: the reverse model.
+        prepared: what the proposal prepared for the chain.
+    """
+
+    proposal: Proposal
+    model: ReverseModel
+    prepared: Any
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the filter: one more than reverse steps."""
+        return self.model.num_steps + 1
+
+    def init(self, key: PRNGKeyArray) -> Particle:
+        """A blank: zeros in the shapes of a particle."""
+        x = jnp.zeros(self.model.size)
+        shapes = jax.eval_shape(self._evaluate, x, self.model.first)
+        evaluation = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        return Particle(x, evaluation, jnp.zeros((), x.dtype))
+
+    def step(self, key: PRNGKeyArray, t: Int[Array, ""], prev: Particle) -> Particle:
+        """The particle after the filter's step t, from 1.
+
+        t is the same for all particles, so that the conditionals stay branches under vmap.
+        """
+        model, prepared = self.model, self.prepared
+        s = model.level(t - 1)
+
+        def start() -> tuple[Array, Array]:
+            return self.proposal.start(key, model, prepared)
+
+        def move() -> tuple[Array, Array]:
+            before = model.level(t - 2)
+            return self.proposal.propose(key, model, prepared, prev.x, prev.evaluation, before, s)
+
+        def finish(x: Array) -> Evaluation:
+            # The last level needs no network: psi_0 is the likelihood, and nothing is drawn after.
+            log_twist = self.proposal.final(model, prepared, x).astype(x.dtype)
+            return prev.evaluation._replace(log_twist=log_twist)
+
+        x, log_ratio = jax.lax.cond(t == 1, start, move)
+        evaluation = jax.lax.cond(s.is_clean, finish, lambda x: self._evaluate(x, s), x)
+        return Particle(x, evaluation, log_ratio)
+
+    def log_potential(
+        self, t: Int[Array, ""], prev: Particle | None, particle: Particle
+    ) -> Float[Array, ""]:
+        """Log p - log q of the draw, and the change of the log twist; 0 for a blank."""
+        if prev is None:
+            return jnp.zeros((), particle.log_ratio.dtype)
+        change = particle.evaluation.log_twist - prev.evaluation.log_twist
+        return particle.log_ratio + change
+
+    def _evaluate(self, x: Float[Array, " d"], t: Level) -> Evaluation:
+        return self.proposal.evaluate(self.model, self.prepared, x, t)
