@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from typing import NoReturn
+import warnings
+from typing import Any, NoReturn
 
 import typer
 
 from smcdiff._version import __version__
 from smcdiff.cli import priors, report, sample, solve, train
+from smcdiff.cli.output import note
 from smcdiff.errors import InputError, SamplingError
 
 # Typer keeps its base class of usage errors to itself, under a name that changes with its versions.
@@ -18,6 +21,7 @@ _INTERRUPTED = 130
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Bayesian inverse problems with diffusion priors, by Sequential Monte Carlo.",
 )
@@ -28,10 +32,11 @@ app.command("priors")(priors.priors)
 app.command("report")(report.report)
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(__version__)
         raise typer.Exit()
+    return wanted
 
 
 @app.callback()
@@ -48,15 +53,19 @@ def main() -> None:
 
     Bad input ends with one line on standard error and exit code 2, Ctrl-C with exit code 130.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error does
     try:
-        code = app(sys.argv[1:] or ["--help"], prog_name="smcdiff", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            code = app(sys.argv[1:] or ["--help"], prog_name="smcdiff", standalone_mode=False)
     except (InputError, SamplingError) as error:
         _stop(str(error))
     except _UsageError as error:
         _stop(_usage(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _stop(f"{where}{error.strerror or error}; make room or choose another --output")
+        _stop(f"{where}{error.strerror or error}; see that it can be read and written")
     except (KeyboardInterrupt, typer.Abort):
         _interrupted()
     except Exception as error:
@@ -68,6 +77,11 @@ def main() -> None:
     if code == _INTERRUPTED:  # newer versions of Typer hand Ctrl-C on as a code
         _interrupted()
     sys.exit(code)
+
+
+def _note(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Shows a warning as a line without the place in the code."""
+    note(str(message))
 
 
 def _stop(message: str) -> NoReturn:
@@ -86,9 +100,8 @@ def _usage(error) -> str:
 
 def _interrupted() -> NoReturn:
     """Ends the process, and with it compiled code that still runs in another thread."""
-    if sys.stderr.isatty():
-        sys.stderr.write("\x1b[?25h")  # a progress bar that was cut off has hidden the cursor
     print("smcdiff: interrupted", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed by who started the process
+            stream.flush()
     os._exit(_INTERRUPTED)

@@ -2,44 +2,53 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from smcdiff.base._progress import Progress, ProgressBar
 
 _GRACE = 2.0
-"""Seconds for Python code to end its own way after Ctrl-C."""
+"""Seconds for the work to end its own way after Ctrl-C."""
 
 T = TypeVar("T")
 
 
-def interruptible(work: Callable[[], T]) -> T:
-    """What ``work()`` returns; Ctrl-C ends it at once.
+def interruptible(work: Callable[[Progress], T], bar: ProgressBar) -> T:
+    """What ``work(progress)`` returns; Ctrl-C ends it where it calls ``progress`` next.
 
-    Python looks for signals between two instructions of its main thread, and a compiled run of
-    minutes is one instruction. So the work has a thread of its own and the main thread listens.
+    Python looks for signals between two instructions of its main thread, and a compiled piece of a
+    run is one instruction. So the work has a thread of its own and the main thread listens.
+
+    Args:
+        work: it calls ``progress(t, num_steps, info)`` between two pieces, with its files closed.
+        bar: what shows the progress.
 
     Raises:
         KeyboardInterrupt: Ctrl-C. The thread has ended, unless it is inside compiled code: then
             only the end of the process ends it, see `smcdiff.cli.app.main`.
     """
     future: Future[T] = Future()
+    stopped = threading.Event()
+
+    def progress(t: int, num_steps: int, info: dict[str, Any]) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        bar(t, num_steps, info)
 
     def run() -> None:
         try:
-            future.set_result(work())
+            future.set_result(work(progress))
         except BaseException as error:
             future.set_exception(error)
 
     thread = threading.Thread(target=run, daemon=True)
-    try:
-        thread.start()
-        return future.result()
-    except KeyboardInterrupt:
-        # Raised there too, so that training between two steps, say, closes its files.
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt)
-        )
-        thread.join(_GRACE)
-        raise
+    with bar:
+        try:
+            thread.start()
+            return future.result()
+        except KeyboardInterrupt:
+            stopped.set()
+            thread.join(_GRACE)
+            raise

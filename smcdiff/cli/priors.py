@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from smcdiff.store.shipped import list_priors
+
 
 def priors() -> None:
     """List the priors that ship with the package.
@@ -11,8 +13,6 @@ def priors() -> None:
     """
     from rich.console import Console
     from rich.table import Table
-
-    from smcdiff.store.zoo import list_priors
 
     table = Table("name", "shape of an event", "what", "licence of the data")
     table.add_column("folder", overflow="fold")

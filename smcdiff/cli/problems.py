@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
-from smcdiff.cli import images
+from smcdiff import operators
+from smcdiff.cli import images, masks
 from smcdiff.errors import InputError, did_you_mean
+from smcdiff.operators import LinearOperator
 
-if TYPE_CHECKING:
-    from jaxtyping import PRNGKeyArray
-
-    from smcdiff.operators import LinearOperator
+Range = tuple[float, float] | None
+"""Black and white in a file."""
 
 OPTIONS = {
     "inpaint": ("mask", "hide", "box", "hide_channels", "keep"),
@@ -155,52 +156,70 @@ class Measurement:
         numbers = any(part.numbers for part in parts)
         return cls(name, kinds[-1], parts[-1], operator, reach, numbers)
 
-    def read(self, file: Path, value_range, noise: float) -> np.ndarray:
-        """The user's observation.
+    @property
+    def file_shape(self) -> tuple[int, ...]:
+        """The shape of the array in the user's file: what is hidden has its place there too."""
+        last = self.last.operator
+        return last.out_shape if self.last.seen is None else last.in_shape
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the user's file holds an image with black and white, and not plain numbers."""
+        return self.kind != "fourier" and not self.numbers
+
+    def read(self, file: Path, value_range: Range, noise: float) -> np.ndarray:
+        """The user's observation, from a file; see `observe`."""
+        values = images.read_file(file) if self.is_image else images.read_array(file)
+        y = self.observe(str(file), values, value_range, noise)
+        if self.is_image:
+            images.note_alpha(str(file), values.shape, self.file_shape)
+        return y
+
+    def observe(
+        self, name: str, values: np.ndarray, value_range: Range, noise: float
+    ) -> np.ndarray:
+        """The observation in the units of the operator.
 
         Args:
-            file: an image of the size that the operator returns (inpaint: that it takes); or
-                numbers in an .npy file, where the operator returns no image.
-            value_range: as for `images.read_image`.
+            name: of the array, for messages.
+            values: an image of the size that the operator returns (inpaint: that it takes), or
+                numbers, where the operator returns no image.
+            value_range: as for `images.to_image`.
             noise: standard deviation of the noise.
 
         Raises:
-            InputError: what `images.read_image` raises, or a range for plain numbers.
+            InputError: what `images.to_image` raises, or a range for plain numbers.
         """
-        last = self.last.operator
-        shape = last.out_shape if self.last.seen is None else last.in_shape
-        if self.kind != "fourier" and not self.numbers:
-            margin = 6 * noise + self.reach - 1
+        shape, seen = self.file_shape, self.last.seen
+        if self.is_image:
             hidden = None
-            if self.last.seen is not None:
+            if seen is not None:
                 hidden = np.ones(shape, bool)
-                hidden.flat[self.last.seen] = False
-            image = images.read_image(file, value_range, margin, hidden)
-            image = images.fit_shape(image, shape, file)
+                hidden.flat[seen] = False
+            margin = 6 * noise + self.reach - 1
+            image = images.to_image(name, values, shape, value_range, margin, hidden)
         elif value_range is not None:
             raise InputError(
                 f"--range does not apply to the observations of {self.name}: give the numbers that"
                 " it makes of an image whose black is -1 and white 1"
             )
         elif self.kind == "fourier":
-            return self._coefficients(file, shape)
+            return self._coefficients(name, values, shape)
         else:
-            image = images.read_numbers(file, shape)
-        return image if self.last.seen is None else image.ravel()[self.last.seen]
+            image = images.to_numbers(name, values, shape)
+        return image if seen is None else image.ravel()[seen]
 
-    def _coefficients(self, file: Path, shape: tuple[int, ...]) -> np.ndarray:
+    def _coefficients(self, name: str, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Real and imaginary parts of the coefficients that are observed."""
-        values = images.read_complex(file, shape).reshape(-1, *shape[2:])[self.last.seen]
-        if not np.all(np.isfinite(values)):
+        values = images.to_complex(name, values, shape).reshape(-1, *shape[2:])[self.last.seen]
+        if not np.all(np.abs(values) <= np.finfo(np.float32).max):
             raise InputError(
-                f"{file}: coefficients that are observed are NaN or infinite; hide them with --mask"
+                f"{name}: coefficients that are observed are NaN or infinite; hide them with --mask"
             )
         return np.stack([np.real(values), np.imag(values)]).astype(np.float32)
 
     def picture(self, y: np.ndarray) -> np.ndarray:
         """The observation as an image: NaN where nothing is seen; or A'y, where y is no image."""
-        import jax.numpy as jnp
-
         seen = np.asarray(y, np.float32)
         if self.kind == "inpaint" and self.last.seen is not None:
             pixels = np.full(self.last.operator.in_shape, np.nan, np.float32)
@@ -228,23 +247,21 @@ def _kinds(name: str) -> list[str]:
 
 
 def _inpaint(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
-    from smcdiff import operators
-
     part = options.one_of("mask", "hide", "box")
     if options.keep is not None and options.hide != "random":
         raise InputError("--keep does nothing without --hide random; add it")
     observed = np.ones(shape, bool)
     if options.mask is not None:
-        observed = images.read_mask(options.mask, shape)
+        observed = masks.read_mask(options.mask, shape)
     elif options.box is not None:
-        observed = images.box_mask(options.box, shape)
+        observed = masks.box_mask(options.box, shape)
     elif options.hide == "random":
         chosen = operators.Mask.random(key, shape, _kept(options))
         observed = np.isin(np.arange(observed.size), chosen.indices).reshape(shape)
     elif part is not None or options.hide_channels is None:
-        observed = images.standard_mask(options.hide or "right", shape)
+        observed = masks.standard_mask(options.hide or "right", shape)
     if options.hide_channels is not None:
-        observed = observed & images.read_channels(options.hide_channels, shape[-1])
+        observed = observed & masks.read_channels(options.hide_channels, shape[-1])
     if not observed.any():
         raise InputError(
             "inpaint: every pixel is masked; leave at least one observed in --mask, --box or"
@@ -261,8 +278,6 @@ def _kept(options: Degradation) -> float:
 
 
 def _deblur(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
-    from smcdiff import operators
-
     options.one_of("width", "kernel", "motion")
     options.need("angle", "motion")
     options.need("wrap", "kernel")
@@ -277,8 +292,6 @@ def _deblur(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> 
 
 
 def _super_resolve(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
-    from smcdiff import operators
-
     factor = 4 if options.factor is None else options.factor
     if not options.bicubic:
         return Part(operators.BlockDownsample(shape, factor))
@@ -297,10 +310,6 @@ def _averages(matrix) -> bool:
 
 
 def _colourise(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
-    import jax.numpy as jnp
-
-    from smcdiff import operators
-
     if options.mix is None:
         return Part(operators.ColourMix.grey(shape))
     weights = images.read_numbers(options.mix, (None, shape[-1]))
@@ -309,11 +318,9 @@ def _colourise(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) 
 
 
 def _fourier(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
-    from smcdiff import operators
-
     options.one_of("mask", "keep")
     if options.mask is not None:
-        kept = images.read_mask(options.mask, (*shape[:2], 1))[..., 0]
+        kept = masks.read_mask(options.mask, (*shape[:2], 1))[..., 0]
         return Part(operators.MaskedFourier.of(kept, shape), seen=np.flatnonzero(kept))
     kept = np.zeros(shape[:2], bool)
     chosen = operators.Mask.random(key, shape[:2], _kept(options))
@@ -324,8 +331,6 @@ def _fourier(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) ->
 
 
 def _separable(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
-    from smcdiff import operators
-
     if options.rows is None or options.columns is None:
         raise InputError("separable needs --rows and --columns, a matrix in an .npy file each")
     rows = images.read_numbers(options.rows, (None, shape[0]))
@@ -336,10 +341,6 @@ def _separable(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) 
 
 
 def _dense(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:
-    import jax.numpy as jnp
-
-    from smcdiff import operators
-
     if options.matrix is None:
         raise InputError("dense needs --matrix, an .npy file of shape (observations, pixels)")
     size = int(np.prod(shape))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from smcdiff.results.posterior import Posterior
+
 
 def report(
     file: Annotated[Path, typer.Argument(help="A posterior.nc written by smcdiff.")],
@@ -15,8 +17,6 @@ def report(
 
     Example: `smcdiff report smcdiff-inpaint/posterior.nc`.
     """
-    from smcdiff.results.posterior import Posterior
-
     posterior = Posterior.load(file)
     typer.echo(repr(posterior))
     posterior.diagnose()

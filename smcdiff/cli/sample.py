@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import jax
+import numpy as np
 import typer
+from jaxtyping import Array, PRNGKeyArray
 
-from smcdiff.errors import InputError, did_you_mean
+from smcdiff.base._files import write_whole
+from smcdiff.base._progress import Progress, ProgressBar
+from smcdiff.cli.interrupt import interruptible
+from smcdiff.cli.options import LARGEST_SEED
+from smcdiff.cli.output import new_folder
+from smcdiff.diffusion import flow
+from smcdiff.errors import InputError, SamplingError, did_you_mean
+from smcdiff.priors import DiffusionPrior
+from smcdiff.results import plots
+from smcdiff.store.prior import load_prior
 
 _CHUNK = 32
 """Draws at a time: few enough that progress shows."""
@@ -36,7 +50,7 @@ def sample(
     temperature: Annotated[
         float, typer.Option(help="Factor on x_T, with dpm and ode; below 1: more typical draws.")
     ] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the random numbers.", min=0, max=2**32 - 1)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the random numbers.", min=0, max=LARGEST_SEED)] = 0,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="New folder for samples.npy and samples.png.")
     ] = Path("smcdiff-samples"),
@@ -49,17 +63,6 @@ def sample(
     Examples: `smcdiff sample --number 16`; `smcdiff sample --prior mnist-classes --label 3
     --strength 2 --solver dpm --steps 20`.
     """
-    import jax
-    import numpy as np
-
-    from smcdiff.base.files import replacing
-    from smcdiff.base.progress import ProgressBar
-    from smcdiff.cli.interrupt import interruptible
-    from smcdiff.cli.output import new_folder
-    from smcdiff.priors import flow
-    from smcdiff.results import plots
-    from smcdiff.store.zoo import load_prior
-
     if not 1 <= number <= _MOST:
         raise InputError(f"--number is {number}; it must be at least 1, and at most {_MOST}")
     if not 2 <= steps <= _MOST:
@@ -78,29 +81,48 @@ def sample(
     if label is not None:
         distribution = distribution.given(label, strength)
     distribution.num_steps = steps
+    draw = _drawer(distribution, solver, steps, temperature, min(number, _CHUNK))
     with new_folder(output) as folder:
-        chunk = min(number, _CHUNK)
-        curve = flow.DPMSolver(steps) if solver == "dpm" else flow.ProbabilityFlow()
-
-        @jax.jit
-        def draw(key, distribution):
-            if solver == "ancestral":
-                return distribution.sample(key, (chunk,))
-            return flow.sample(distribution, key, (chunk,), solver=curve, temperature=temperature)
-
-        def draw_all():
-            parts, count = [], -(-number // chunk)
-            with ProgressBar(count) as bar:
-                for index, key in enumerate(jax.random.split(jax.random.key(seed), count)):
-                    bar(index, count, {})
-                    parts.append(np.asarray(draw(key, distribution)))
-                bar(count, count, {})
-            return np.concatenate(parts)[:number]
-
-        samples = interruptible(draw_all)
-        with replacing(folder / "samples.npy") as temporary:
-            np.save(temporary, samples)
+        samples = interruptible(
+            lambda progress: _draw_all(draw, jax.random.key(seed), number, progress), ProgressBar()
+        )
+        if not np.all(np.isfinite(samples)):
+            raise SamplingError(
+                "draws are NaN or infinite; take --strength and --temperature near 1, or another"
+                " --solver"
+            )
+        content = io.BytesIO()
+        np.save(content, samples)
+        write_whole(folder / "samples.npy", content.getbuffer())
         if plots.is_image(distribution.event_shape):
             images = samples.reshape(*samples.shape[:3], -1)
             plots.save_grid(images, folder / "samples.png", columns=8, scale=4)
     typer.echo(f"{number} draws of shape {distribution.event_shape} in {output}")
+
+
+def _drawer(
+    prior: DiffusionPrior, solver: str, steps: int, temperature: float, chunk: int
+) -> Callable[[PRNGKeyArray], Array]:
+    """The compiled function that draws a chunk from a prior."""
+    curve = flow.DPMSolver(steps) if solver == "dpm" else flow.ProbabilityFlow()
+
+    @jax.jit
+    def draw(key, prior):
+        if solver == "ancestral":
+            return prior.sample(key, (chunk,))
+        return flow.sample(prior, key, (chunk,), solver=curve, temperature=temperature)
+
+    return lambda key: draw(key, prior)
+
+
+def _draw_all(
+    draw: Callable[[PRNGKeyArray], Array], key: PRNGKeyArray, number: int, progress: Progress
+) -> np.ndarray:
+    """Chunk after chunk, as many as are wanted."""
+    count = -(-number // min(number, _CHUNK))
+    parts = []
+    for index, key_chunk in enumerate(jax.random.split(key, count)):
+        progress(index, count, {})
+        parts.append(np.asarray(draw(key_chunk)))
+    progress(count, count, {})
+    return np.concatenate(parts)[:number]

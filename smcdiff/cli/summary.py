@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from smcdiff.base.files import replacing
-
-if TYPE_CHECKING:
-    from smcdiff.cli.problems import Measurement
-    from smcdiff.results.posterior import Posterior
+from smcdiff.base._files import write_whole
+from smcdiff.cli.problems import Measurement
+from smcdiff.diagnostics.metrics import psnr
+from smcdiff.results._diagnosis import diagnose
+from smcdiff.results.plots import plot_solution
+from smcdiff.results.posterior import Posterior, log_mean_evidence
 
 
 def draw(
@@ -29,20 +32,17 @@ def draw(
     Returns:
         The file.
     """
-    from smcdiff.results.plots import plot_solution
-
     title = f"{measured.name}: log evidence {_evidence(posterior)}"
     figure = plot_solution(posterior, measured.picture(y), clean, title=title)
-    with replacing(file) as temporary:
-        figure.savefig(temporary, dpi=130)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130)
+    write_whole(file, picture.getvalue())
     return file
 
 
 def _evidence(posterior: Posterior) -> str:
     if not posterior.weighted:
         return "none, weights off"
-    from smcdiff.results.posterior import log_mean_evidence
-
     spread = ""
     if posterior.log_evidence.size > 1:
         spread = f" (spread over chains {posterior.log_evidence.std(ddof=1):.2f})"
@@ -60,12 +60,8 @@ def summarise(
         seconds: wall time of the run.
         files: what was written.
     """
-    import jax.numpy as jnp
     from rich.console import Console
     from rich.table import Table
-
-    from smcdiff.diagnostics.metrics import psnr
-    from smcdiff.results.diagnosis import diagnose
 
     rows: dict[str, Any] = {
         "proposal": f"{posterior.attrs['proposal']}: {posterior.attrs['proposal_reason']}",

@@ -9,15 +9,19 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from smcdiff.base.files import made_folder
+from smcdiff.base._files import made_folder
+from smcdiff.base._progress import Progress, ProgressBar
+from smcdiff.cli.interrupt import interruptible
+from smcdiff.cli.output import REMEDY
 from smcdiff.errors import InputError
 
 # Options of all three commands.
 _Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
+_Images = Annotated[int, typer.Option(help="Images per step.")]
 _LearningRate = Annotated[float, typer.Option(help="Peak, after 100 steps of warm-up.")]
 _Seed = Annotated[int, typer.Option(help="Of weights, order and noise.")]
 _Channels = Annotated[str, typer.Option(help="Channels of each resolution.")]
-_Layers = Annotated[int, typer.Option(help="Residual blocks a resolution.")]
+_Layers = Annotated[int, typer.Option(help="Residual blocks per resolution.")]
 _Patch = Annotated[int, typer.Option(help="Pixels folded into channels, each way.")]
 _CheckpointEvery = Annotated[int, typer.Option(help="Steps between checkpoints.")]
 _Description = Annotated[str, typer.Option(help="One line, for the model card.")]
@@ -31,12 +35,10 @@ def _channels(text: str) -> tuple[int, ...]:
         raise InputError(f"--channels {text}: give whole numbers, for example 32,64") from error
 
 
-def _listening(output: Path, run: Callable[[], Path]) -> Path:
+def _listening(output: Path, run: Callable[[Progress], Path]) -> Path:
     """Runs a training so that Ctrl-C ends it at once; no empty folder is left."""
-    from smcdiff.cli.interrupt import interruptible
-
-    with made_folder(output, "choose another --output"):
-        return interruptible(run)
+    with made_folder(output, REMEDY):
+        return interruptible(run, ProgressBar("Training"))
 
 
 class _PriorByDefault(TyperGroup):
@@ -69,7 +71,7 @@ def prior(
         Path, typer.Option("--output", "-o", help="Folder of the prior; a killed run resumes.")
     ],
     steps: _Steps = 4000,
-    batch: Annotated[int, typer.Option(help="Images a step.")] = 64,
+    batch_size: _Images = 64,
     learning_rate: _LearningRate = 1.5e-3,
     ema: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.999,
     seed: _Seed = 0,
@@ -115,23 +117,26 @@ def prior(
 
     DATA: an .npz with an array images (or x_train; with --labels also labels or y_train, classes
     from 0), an .npy, an idx file as MNIST's, or a folder of PNG files, all of one size; 8 bit, (n,
-    h, w) or (n, h, w, c). Height and width divide by --patch times 2 for each of the --channels
-    after the first.
+    h, w) or (n, h, w, c), channels last. An opaque alpha of PNG files is dropped; in an array four
+    channels are four to learn. Height and width divide by --patch times 2 for each of the
+    --channels after the first.
 
     Example: `smcdiff train digits.npz -o my-prior --steps 4000 --channels 32,64`.
     """
     from smcdiff.training import TrainConfig
-    from smcdiff.training import train as run
+    from smcdiff.training import train as train_prior
 
     config = TrainConfig(
-        steps=steps, batch=batch, learning_rate=learning_rate, ema=ema, seed=seed,
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed,
         channels=_channels(channels), layers=layers, patch=patch, prediction=prediction,
         weighting=weighting, log_snr_mean=log_snr_mean, log_snr_std=log_snr_std,
         uniform_share=uniform_share, schedule=schedule,
         checkpoint_every=checkpoint_every, sample_every=sample_every, labels=labels,
         label_dropout=label_dropout, init=init, description=description, licence=licence,
     )  # fmt: skip
-    folder = _listening(output, lambda: run(data, output, config))
+    folder = _listening(
+        output, lambda progress: train_prior(data, output, config, progress_bar=progress)
+    )
     typer.echo(f"The prior is in {folder}")
 
 
@@ -142,7 +147,7 @@ def classifier(
         Path, typer.Option("--output", "-o", help="Folder of the classifier; a killed run resumes.")
     ],
     steps: _Steps = 3000,
-    batch: Annotated[int, typer.Option(help="Images a step.")] = 64,
+    batch_size: _Images = 64,
     learning_rate: _LearningRate = 1.5e-3,
     seed: _Seed = 0,
     channels: _Channels = "16,32",
@@ -162,11 +167,13 @@ def classifier(
     from smcdiff.training import TrainConfig, train_classifier
 
     config = TrainConfig(
-        steps=steps, batch=batch, learning_rate=learning_rate, seed=seed,
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         channels=_channels(channels), layers=layers, patch=patch,
         checkpoint_every=checkpoint_every, description=description, licence=licence,
     )  # fmt: skip
-    folder = _listening(output, lambda: train_classifier(data, output, config))
+    folder = _listening(
+        output, lambda progress: train_classifier(data, output, config, progress_bar=progress)
+    )
     typer.echo(f"The classifier is in {folder}")
 
 
@@ -182,7 +189,7 @@ def amortized(
         Path | None, typer.Option(help="Images to draw from; left out: draws of the prior.")
     ] = None,
     steps: _Steps = 4000,
-    batch: Annotated[int, typer.Option(help="Pairs a step.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Pairs per step.")] = 64,
     learning_rate: _LearningRate = 1.5e-3,
     seed: _Seed = 0,
     channels: _Channels = "32,64",
@@ -205,16 +212,20 @@ def amortized(
     import sys
 
     from smcdiff.training import TrainConfig, train_amortized
-    from smcdiff.training.amortized import load_model
+    from smcdiff.training._simulator import load_model
 
     config = TrainConfig(
-        steps=steps, batch=batch, learning_rate=learning_rate, seed=seed,
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         channels=_channels(channels), layers=layers, patch=patch,
         checkpoint_every=checkpoint_every, description=description, licence=licence,
     )  # fmt: skip
     command = shlex.join(["smcdiff", *sys.argv[1:]])
     function = load_model(model)
-    folder = _listening(
-        output, lambda: train_amortized(function, output, config, data=data, command=command)
-    )
+
+    def run(progress):
+        return train_amortized(
+            function, output, config, data=data, command=command, progress_bar=progress
+        )
+
+    folder = _listening(output, run)
     typer.echo(f"The network is in {folder}")

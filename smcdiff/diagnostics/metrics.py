@@ -41,15 +41,29 @@ def sliced_wasserstein(
 def psnr(
     estimate: Float[Array, "*shape"], truth: Float[Array, "*shape"], data_range: float = 2.0
 ) -> Float[Array, ""]:
-    """Peak signal-to-noise ratio in dB; ``data_range`` is 2 for data in [-1, 1]."""
+    """Peak signal-to-noise ratio in dB; ``data_range`` is 2 for data in [-1, 1].
+
+    Args:
+        estimate: (*shape).
+        truth: (*shape).
+        data_range: largest difference that values can have.
+    """
     return 10.0 * jnp.log10(data_range**2 / jnp.mean((estimate - truth) ** 2))
 
 
 def crps(
     samples: Float[Array, " n *shape"], truth: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """Continuous ranked probability score of equally weighted samples, in the units of the data."""
+    """Continuous ranked probability score of equally weighted samples.
+
+    Args:
+        samples: (n, *shape).
+        truth: (*shape).
+
+    Returns:
+        (*shape), one score per entry in the units of the data; smaller is better.
+    """
     count = samples.shape[0]
     ranks = jnp.arange(1, count + 1, dtype=samples.dtype).reshape(-1, *[1] * truth.ndim)
     spread = jnp.sum((2 * ranks - count - 1) * jnp.sort(samples, axis=0), axis=0) / count**2
-    return jnp.mean(jnp.abs(samples - truth), axis=0) - spread
+    return jnp.mean(jnp.abs(samples - truth[None]), axis=0) - spread

@@ -18,8 +18,8 @@ from flax import nnx, traverse_util
 from jaxtyping import Array, Float, Int
 
 from smcdiff.errors import InputError
-from smcdiff.networks.blocks import Stage, TimestepEmbedding, timestep_embedding
-from smcdiff.networks.convolution import Conv
+from smcdiff.networks._blocks import Stage, TimestepEmbedding, timestep_embedding
+from smcdiff.networks._convolution import Conv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +178,7 @@ def fold(x: Float[Array, "b h w c"], patch: int) -> Array:
 class PatchedUNet(nnx.Module):
     """A U-Net on images whose ``patch`` x ``patch`` pixels are folded into channels."""
 
-    def __init__(self, unet: UNet2D, patch: int):
+    def __init__(self, unet: nnx.Module, patch: int):
         """The inner model, and the patch size (1 leaves the image as it is)."""
         self.unet = unet
         self.patch = patch
@@ -188,8 +188,8 @@ class PatchedUNet(nnx.Module):
         x: Float[Array, "b h w c"],
         timesteps: Float[Array, " b"],
         class_labels: Int[Array, " b"] | None = None,
-    ) -> Float[Array, "b h w c"]:
-        """(b, h, w, c) images to outputs of the same shape; see `UNet2D`."""
+    ) -> Float[Array, "b h w o"]:
+        """(b, h, w, c) images to outputs of their size; see `UNet2D`."""
         batch, height, width, _ = x.shape
         p = self.patch
         out = self.unet(fold(x, p), timesteps, class_labels)

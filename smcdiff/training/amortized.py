@@ -8,128 +8,36 @@ gives the score of p(x_t given y).
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
-from numpyro import handlers
+from jaxtyping import Array
 
-from smcdiff.base.pixels import to_unit_range
-from smcdiff.diffusion import schedules
-from smcdiff.errors import InputError, first_line
-from smcdiff.networks.conditional import ConditionalUNet, observation_channels
-from smcdiff.networks.unet import state_dict
-from smcdiff.priors import flow
-from smcdiff.priors.base import DiffusionDistribution
-from smcdiff.problem import sites
-from smcdiff.store.conditional import ConditionalNetwork
-from smcdiff.store.zoo import PREDICTIONS
+from smcdiff.base._progress import Progress
+from smcdiff.diffusion import flow, schedules
+from smcdiff.errors import InputError
+from smcdiff.networks._conditional import ConditionalUNet, observation_channels
+from smcdiff.networks.unet import UNet2DConfig
+from smcdiff.priors import DenoisingError
+from smcdiff.store._entries import error_entry
+from smcdiff.store._network_functions import ConditionalNetwork
+from smcdiff.store.amortized import save_conditional
+from smcdiff.training._cards import History, error_table, model_card
+from smcdiff.training._data import batch_indices, check_count, load_images, split
+from smcdiff.training._folder import CHECKPOINT, training_folder
+from smcdiff.training._loop import Loss, minimise
+from smcdiff.training._noise import Noise, held_out_errors, noisy
+from smcdiff.training._simulator import Simulator
+from smcdiff.training._statistics import Statistics, clean_events
 from smcdiff.training.config import TrainConfig
-from smcdiff.training.data import batch_indices, check_count, load_images, split
-from smcdiff.training.folder import (
-    CHECKPOINT,
-    error_table,
-    largest_variance,
-    schedule_entry,
-    training_folder,
-    write_model,
-)  # fmt: skip
-from smcdiff.training.loop import Loss, minimise
-from smcdiff.training.noise import SAMPLED, TRAINED, held_out_errors, noisy
 
 _POOL = 4096
 """Draws of the prior, made once where there are no images."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Simulator:
-    """The observation that a NumPyro model draws for an event.
-
-    Attributes:
-        model: the model, callable without arguments.
-        site: name of the diffusion site.
-        observed: name of the site that is simulated.
-        prior: the distribution at the diffusion site.
-    """
-
-    model: Callable
-    site: str
-    observed: str
-    prior: DiffusionDistribution
-
-    @classmethod
-    def of(cls, model: Callable) -> Simulator:
-        """Reads a model.
-
-        Raises:
-            InputError: no diffusion site on images, or not exactly one site to simulate.
-        """
-        try:
-            trace = sites.trace(model, (), {})
-        except TypeError as error:
-            raise InputError(
-                f"the model must be callable without arguments, like `def model(y=None)`: {error}"
-            ) from error
-        except InputError:
-            raise
-        except Exception as error:  # the user's code may raise anything
-            raise InputError(
-                f"the model fails when it is called without arguments ({first_line(error)}); run it"
-                " under numpyro.handlers.seed to see where"
-            ) from error
-        found = {n: s for n, s in trace.items() if s["type"] == "sample"}
-        diffusion = [n for n, s in found.items() if sites.is_diffusion(s["fn"])]
-        others = [n for n, s in found.items() if n not in diffusion and not sites.is_factor(s)]
-        if len(diffusion) != 1 or len(others) != 1:
-            raise InputError(
-                f"the model has diffusion sites {diffusion} and other sites {others}; amortisation"
-                " needs one of each, the other being simulated"
-            )
-        prior = sites.unwrap(found[diffusion[0]]["fn"])
-        if len(prior.event_shape) != 3:
-            raise InputError(
-                f"site '{diffusion[0]}' has events of shape {prior.event_shape}; the conditional"
-                " network takes images (h, w, c)"
-            )
-        return cls(model, diffusion[0], others[0], prior)
-
-    def __call__(self, key: Array, x: Float[Array, "h w c"]) -> Array:
-        """One observation of one event."""
-        given = handlers.substitute(self.model, {self.site: x})
-        trace = handlers.trace(handlers.seed(given, key)).get_trace()
-        return jnp.asarray(trace[self.observed]["value"], jnp.result_type(float))
-
-
-def load_model(spec: str) -> Callable:
-    """The function that ``FILE:FUNCTION`` names.
-
-    Raises:
-        InputError: no such file or function.
-    """
-    file, _, name = spec.rpartition(":")
-    path = Path(file)
-    if not name or not path.is_file():
-        raise InputError(f"--model {spec}: give a Python file and a function, FILE:FUNCTION")
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    if module_spec is None or module_spec.loader is None:
-        raise InputError(f"--model {spec}: {path} is no Python file; give FILE.py:FUNCTION")
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:  # the user's code may raise anything
-        raise InputError(
-            f"--model {spec}: {path} fails when it is imported ({first_line(error)}); run it with"
-            " python to see where"
-        ) from error
-    if not callable(getattr(module, name, None)):
-        raise InputError(f"--model {spec}: {path} has no function '{name}'")
-    return getattr(module, name)
 
 
 def train_amortized(
@@ -139,6 +47,7 @@ def train_amortized(
     *,
     data: str | Path | None = None,
     command: str = "",
+    progress_bar: bool | Progress = True,
 ) -> Path:
     """Trains a conditional network on pairs (x_0, y).
 
@@ -147,9 +56,11 @@ def train_amortized(
             one other site, which is simulated.
         output: folder of the network: config.json, model.safetensors, card.md.
         config: what to train.
-        data: images to take x_0 from (see `smcdiff.training.data.load_images`); None draws them
+        data: images to take x_0 from (see `smcdiff.training._data.load_images`); None draws them
             from the model's prior, once.
         command: for the card.
+        progress_bar: show progress; or a callable ``progress(t, num_steps, info)``, called after
+            every step, which may raise to end the run there.
 
     Returns:
         The folder.
@@ -163,60 +74,110 @@ def train_amortized(
     images = None if data is None else _images(simulator, data, config)
     with training_folder(output) as folder:
         events = _draws(simulator, config) if images is None else images
-        _train(simulator, events, folder, config, command)
+        pairs = _Pairs.of(simulator, events, config)
+        learned, seconds = _learn(pairs, folder, config, progress_bar)
+        history = [{"command": command, "seconds": seconds}]
+        _write(folder, learned, config, _errors(pairs, learned, config), history)
     return folder
 
 
-def _train(
-    simulator: Simulator, events: np.ndarray, folder: Path, config: TrainConfig, command: str
-) -> None:
-    """`train_amortized`, on events that were checked and in a folder that is there."""
-    shape = simulator.prior.event_shape
-    simulate = jax.jit(jax.vmap(simulator))
-    some = np.sort(np.random.default_rng(0).permutation(len(events))[:2000])
-    keys = jax.random.split(_own_stream(config, 0), len(some[:256]))
-    pairs = simulate(keys, _clean(events[np.random.default_rng(1).permutation(some)[:256]]))
-    mean, std = float(pairs.mean()), float(pairs.std())
-    if not std > 0.0:
-        raise InputError(f"site '{simulator.observed}' is the same for every event: nothing to do")
-    network = _with_observation(config, shape, pairs.shape[1:])
+class _Pairs(NamedTuple):
+    """What the network learns from.
+
+    Attributes:
+        simulator: makes an observation of an event.
+        events: all events, held-out ones included, as `clean_events` takes them.
+        used: which of them are learned from.
+        held_out: which are not.
+        noise: the noise levels that suit them.
+        variance: their largest variance in any direction.
+        shape: shape of an observation.
+        mean: of the observations, over all entries.
+        std: their standard deviation.
+    """
+
+    simulator: Simulator
+    events: np.ndarray
+    used: np.ndarray
+    held_out: np.ndarray
+    noise: Noise
+    variance: float
+    shape: tuple[int, ...]
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, simulator: Simulator, events: np.ndarray, config: TrainConfig) -> _Pairs:
+        """Simulates some observations to see their shape and scale.
+
+        Raises:
+            InputError: events or observations that are all the same.
+        """
+        statistics = Statistics.of(f"site '{simulator.site}'", events)
+        some = np.random.default_rng(1).permutation(len(events))[:256]
+        keys = jax.random.split(_own_stream(config, 0), len(some))
+        simulate = jax.jit(jax.vmap(simulator))
+        y = np.asarray(simulate(keys, jnp.asarray(clean_events(events[some]))))
+        mean, std = float(y.mean()), float(y.std())
+        if not std > 0.0:
+            raise InputError(
+                f"site '{simulator.observed}' is the same for every event; an amortised network"
+                " learns from observations that differ"
+            )
+        split_events = split(len(events), config.batch_size)
+        noise = Noise.of(statistics)
+        return cls(
+            simulator, events, *split_events, noise, statistics.variance, y.shape[1:], mean, std
+        )
+
+
+def _learn(
+    pairs: _Pairs, folder: Path, config: TrainConfig, progress_bar: bool | Progress
+) -> tuple[ConditionalNetwork, float]:
+    """The network with its averaged weights, and the wall time in seconds."""
+    shape, noise = pairs.simulator.prior.event_shape, pairs.noise
+    network = _with_observation(config, shape, pairs.shape)
 
     def make():
         rngs = nnx.Rngs(config.seed)
-        return ConditionalUNet(network, config.patch, shape, pairs.shape[1:], rngs=rngs)
+        return ConditionalUNet(network, config.patch, shape, pairs.shape, rngs=rngs)
 
     graph, params = nnx.split(nnx.jit(make)())
-    prediction = PREDICTIONS[config.prediction]()
-    used, held_out = split(len(events), config.batch)
+    prediction, weighting = config.target(), config.level_weighting()
 
     def batch(step):
-        chosen = batch_indices(step, config.batch, len(used), config.seed)
-        return _clean(events[used[chosen]])
+        chosen = batch_indices(step, config.batch_size, len(pairs.used), config.seed)
+        return jnp.asarray(clean_events(pairs.events[pairs.used[chosen]]))
 
-    def loss(params, clean, key):
+    def value(params, clean, key):
         key_y, key = jax.random.split(key)
-        y = jax.vmap(simulator)(jax.random.split(key_y, len(clean)), clean)
-        x, noise, times = noisy(key, clean, config.level_weighting(), prediction)
-        level = schedules.levels(TRAINED, times[:, None, None, None])
-        output = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times, (y - mean) / std)
-        return jnp.mean((output - prediction.target(clean, noise, level)) ** 2)
+        y = jax.vmap(pairs.simulator)(jax.random.split(key_y, len(clean)), clean)
+        x, eps, times = noisy(key, clean, noise.trained, weighting, prediction)
+        level = noise.trained.level(times[:, None, None, None])
+        standardised = (y - pairs.mean) / pairs.std
+        output = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times, standardised)
+        return jnp.mean((output - prediction.target(clean, eps, level)) ** 2)
 
-    checkpoint = folder / CHECKPOINT
-    state = minimise(Loss(loss, batch), params, config, checkpoint)
-    fresh = _clean(events[held_out[:256]])
-    y = simulate(jax.random.split(_own_stream(config, 2), len(fresh)), fresh)
+    loss = Loss(value, batch)
+    state = minimise(loss, params, config, folder / CHECKPOINT, progress_bar=progress_bar)
+    learned = ConditionalNetwork(
+        state.ema, pairs.mean, pairs.std, prediction, noise.sampled, graph, shape, pairs.shape,
+        pairs.variance,
+    )  # fmt: skip
+    return learned, float(state.seconds)
+
+
+def _errors(pairs: _Pairs, learned: ConditionalNetwork, config: TrainConfig) -> DenoisingError:
+    """The network's errors on pairs that it was not trained on."""
+    clean = jnp.asarray(clean_events(pairs.events[pairs.held_out[:256]]))
+    keys = jax.random.split(_own_stream(config, 2), len(clean))
+    y = (jax.jit(jax.vmap(pairs.simulator))(keys, clean) - learned.mean) / learned.std
 
     def outputs(x, t):
         times = schedules.TIMESTEPS * jnp.full(len(x), t)
-        return nnx.merge(graph, state.ema)(x, times, (y - mean) / std)
+        return nnx.merge(learned.graph, learned.state)(x, times, y)
 
-    errors = held_out_errors(outputs, fresh, prediction)
-    learned = ConditionalNetwork(
-        state.ema, mean, std, prediction, SAMPLED, graph, shape, pairs.shape[1:],
-        largest_variance(np.asarray(_clean(events[some]))),
-    )  # fmt: skip
-    _write(folder, learned, network, config, errors, float(state.seconds), command)
-    checkpoint.unlink()
+    return held_out_errors(outputs, clean, learned.schedule, learned.prediction)
 
 
 def _images(simulator: Simulator, data: str | Path, config: TrainConfig) -> np.ndarray:
@@ -227,7 +188,7 @@ def _images(simulator: Simulator, data: str | Path, config: TrainConfig) -> np.n
             f"{data}: images of shape {images.shape[1:]}, but site '{simulator.site}' has {shape};"
             " resize them, or take the prior of such images"
         )
-    check_count(data, len(images), config.batch)
+    check_count(data, len(images), config.batch_size)
     return images
 
 
@@ -243,12 +204,9 @@ def _own_stream(config: TrainConfig, number: int) -> Array:
     return jax.random.fold_in(jax.random.key(config.seed), 2**31 + number)
 
 
-def _clean(events: np.ndarray) -> Array:
-    """Events in the prior's units."""
-    return jnp.asarray(to_unit_range(events) if events.dtype == np.uint8 else events)
-
-
-def _with_observation(config: TrainConfig, shape, observation):
+def _with_observation(
+    config: TrainConfig, shape: tuple[int, ...], observation: tuple[int, ...]
+) -> UNet2DConfig:
     """The U-Net's configuration with the observation's channels."""
     network = config.network(shape)
     more = observation_channels(shape, observation) * config.patch**2
@@ -256,32 +214,26 @@ def _with_observation(config: TrainConfig, shape, observation):
 
 
 def _write(
-    folder: Path, learned: ConditionalNetwork, network, config, errors, seconds, command
+    folder: Path,
+    learned: ConditionalNetwork,
+    config: TrainConfig,
+    errors: DenoisingError,
+    history: History,
 ) -> None:
-    arrays = state_dict(nnx.merge(learned.graph, learned.state))
-    size = sum(array.size for array in arrays.values())
-    card = (
-        f"# {folder.name}\n\n{config.description}\n\n"
+    """Writes the folder of the network."""
+    size = sum(leaf.size for leaf in jax.tree.leaves(learned.state))
+    network = (
         f"Conditional network of {size:,} parameters for observations of shape"
-        f" {learned.observation_shape}. Licence of the data: {config.licence}\n\n"
-        f"Trained on {jax.devices()[0].device_kind}, with\n\n    {command}\n\n"
-        f"({seconds / 60:.0f} minutes)\n\n"
-        f"{error_table(errors)}"
+        f" {learned.observation_shape}, {config.prediction}-prediction."
     )
-    description: dict[str, Any] = {
-        "kind": "conditional",
+    card = model_card(
+        folder.name, config, "pairs of an event and its observation, simulated by the model",
+        network, history, error_table(errors),
+    )  # fmt: skip
+    about = {
         "description": config.description,
         "licence": config.licence,
-        "event_shape": list(learned.event_shape),
-        "observation_shape": list(learned.observation_shape),
-        "observation_mean": learned.mean,
-        "observation_std": learned.std,
-        "network": dataclasses.asdict(network),
-        "patch": config.patch,
-        "prediction": config.prediction,
-        "schedule": schedule_entry(SAMPLED),
-        "data_variance": learned.data_variance,
-        "denoising_error": {str(log_snr): error for log_snr, error in errors.items()},
-        "history": [{"command": command, "seconds": seconds}],
+        "denoising_error": error_entry(errors),
+        "history": history,
     }
-    write_model(folder, arrays, card, description)
+    save_conditional(learned, folder, card, about)

@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
-from smcdiff.base.pixels import to_unit_range
+from smcdiff.base._progress import Progress
 from smcdiff.diffusion import schedules
-from smcdiff.networks.classifier import NoisyClassifier
-from smcdiff.networks.unet import state_dict
-from smcdiff.store.conditional import NetworkClassifier
-from smcdiff.store.zoo import PREDICTIONS
-from smcdiff.training.config import TrainConfig
-from smcdiff.training.data import (
+from smcdiff.networks._classifier import NoisyClassifier
+from smcdiff.store._entries import shape_entry
+from smcdiff.store._network_functions import NetworkClassifier
+from smcdiff.store.classifier import save_classifier
+from smcdiff.training._cards import accuracy_table, model_card
+from smcdiff.training._data import (
     LabelledImages,
     check_count,
     load_images,
     load_labels,
     split,
 )  # fmt: skip
-from smcdiff.training.folder import CHECKPOINT, schedule_entry, training_folder, write_model
-from smcdiff.training.loop import Loss, minimise
-from smcdiff.training.noise import SAMPLED, TRAINED, noisy
+from smcdiff.training._folder import CHECKPOINT, training_folder
+from smcdiff.training._loop import Loss, minimise
+from smcdiff.training._noise import Noise, noisy
+from smcdiff.training._statistics import Statistics, clean_events
+from smcdiff.training.config import TrainConfig
 
 
 def train_classifier(
-    data: str | Path, output: str | Path, config: TrainConfig | None = None
+    data: str | Path,
+    output: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    progress_bar: bool | Progress = True,
 ) -> Path:
     """Trains a classifier p(class given x_t) at every noise level, by cross entropy.
 
     Runs that were killed resume from the last checkpoint in ``output``, to the same weights.
 
     Args:
-        data: an .npz of images and labels; see `smcdiff.training.data.load_labels`.
+        data: an .npz of images and labels; see `smcdiff.training._data.load_labels`.
         output: folder of the classifier: config.json, model.safetensors, card.md.
         config: what to train; ``weighting`` says at which noise levels.
+        progress_bar: show progress; or a callable ``progress(t, num_steps, info)``, called after
+            every step, which may raise to end the run there.
 
     Returns:
         The folder.
@@ -50,79 +58,84 @@ def train_classifier(
     config = TrainConfig() if config is None else config
     config.refuse("a classifier", "labels", "label_dropout", "init", "sample_every")
     images = load_images(data)
-    check_count(data, len(images), config.batch)
+    check_count(data, len(images), config.batch_size)
     labels = load_labels(data, len(images))
+    noise = Noise.of(Statistics.of(str(data), images))
+    used, held_out = split(len(images), config.batch_size)
+    training = LabelledImages(images, labels, int(labels.max()) + 1, used)
     with training_folder(output) as folder:
-        _train(data, folder, config, images, labels)
+        classifier, seconds = _learn(training, folder, config, noise, progress_bar)
+        accuracies = _accuracies(classifier, images[held_out[:1000]], labels[held_out[:1000]])
+        _write(Path(data), folder, config, classifier, seconds, images, accuracies)
     return folder
 
 
-def _train(data: str | Path, folder: Path, config: TrainConfig, images, labels) -> None:
-    """`train_classifier`, on data that were checked and in a folder that is there."""
-    num_classes = int(labels.max()) + 1
-    network = config.network(images.shape[1:])
+def _learn(
+    training: LabelledImages,
+    folder: Path,
+    config: TrainConfig,
+    noise: Noise,
+    progress_bar: bool | Progress,
+) -> tuple[NetworkClassifier, float]:
+    """The classifier with its averaged weights, and the wall time in seconds."""
+    network = config.network(training.images.shape[1:])
+    num_classes = training.num_classes
 
     def make():
         return NoisyClassifier(network, config.patch, num_classes, rngs=nnx.Rngs(config.seed))
 
     graph, params = nnx.split(nnx.jit(make)())
-    used, held_out = split(len(images), config.batch)
-    known = LabelledImages(images, labels, num_classes, used)
-    prediction = PREDICTIONS[config.prediction]()
+    prediction, weighting = config.target(), config.level_weighting()
 
-    def loss(params, batch, key):
+    def value(params, batch, key):
         clean, classes = batch
-        x, _, times = noisy(key, clean, config.level_weighting(), prediction)
+        x, _, times = noisy(key, clean, noise.trained, weighting, prediction)
         logits = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times)
         return optax.softmax_cross_entropy_with_integer_labels(logits, classes).mean()
 
-    checkpoint = folder / CHECKPOINT
-    state = minimise(Loss(loss, lambda step: known.batch(step, config)), params, config, checkpoint)
-    classifier = NetworkClassifier(state.ema, SAMPLED, graph)
-    accuracies = _accuracies(classifier, images[held_out], labels[held_out])
-    arrays = state_dict(nnx.merge(graph, state.ema))
-    run = {"command": config.command(Path(data), folder, "classifier"),
-           "seconds": float(state.seconds)}  # fmt: skip
-    size = sum(array.size for array in arrays.values())
-    card = _card(folder.name, config, len(images), size, run, accuracies)
-    description = {
-        "kind": "classifier",
-        "description": config.description,
-        "licence": config.licence,
-        "event_shape": list(images.shape[1:]),
-        "network": dataclasses.asdict(network),
-        "patch": config.patch,
-        "num_classes": num_classes,
-        "schedule": schedule_entry(SAMPLED),
-        "history": [run],
-    }
-    write_model(folder, arrays, card, description)
-    checkpoint.unlink()
+    loss = Loss(value, lambda step: training.batch(step, config))
+    state = minimise(loss, params, config, folder / CHECKPOINT, progress_bar=progress_bar)
+    return NetworkClassifier(state.ema, noise.sampled, graph), float(state.seconds)
 
 
-def _accuracies(classifier: NetworkClassifier, images, labels) -> dict[int, float]:
+def _accuracies(classifier: NetworkClassifier, images, labels) -> dict[float, float]:
     """Share of held-out images whose class is right, by log-SNR."""
-    clean = jnp.asarray(to_unit_range(images[:1000]))
+    clean = jnp.asarray(clean_events(images))
     noise = jax.random.normal(jax.random.key(0), clean.shape)
 
     @jax.jit
-    def accuracy(t):
-        level = schedules.levels(TRAINED, t)
+    def accuracy(log_snr):
+        t = classifier.schedule.time(log_snr)
+        level = classifier.schedule.level(t)
         logits = jax.vmap(classifier, (0, None))(level.alpha * clean + level.sigma * noise, t)
-        return jnp.mean(jnp.argmax(logits, -1) == jnp.asarray(labels[:1000]))
+        return jnp.mean(jnp.argmax(logits, -1) == jnp.asarray(labels))
 
-    times = {v: TRAINED.time(jnp.asarray(float(v))) for v in range(-8, 9, 2)}
-    return {v: float(accuracy(t)) for v, t in times.items()}
+    return {float(v): float(accuracy(float(v))) for v in range(-8, 9, 2)}
 
 
-def _card(name: str, config: TrainConfig, count: int, size: int, run: dict, accuracies) -> str:
-    rows = "\n".join(f"| {log_snr} | {value:.1%} |" for log_snr, value in accuracies.items())
-    return (
-        f"# {name}\n\n{config.description}\n\n"
-        f"Data: {count} labelled images. Licence: {config.licence}\n\n"
-        f"Trained on {jax.devices()[0].device_kind}, with\n\n    {run['command']}\n\n"
-        f"({run['seconds'] / 60:.0f} minutes)\n\n"
-        f"Noise-conditional classifier of {size:,} parameters (the descending half of a U-Net).\n\n"
-        "Held-out accuracy by log-SNR (data in [-1, 1]):\n\n"
-        f"| log-SNR | accuracy |\n|---|---|\n{rows}\n"
+def _write(
+    data: Path,
+    folder: Path,
+    config: TrainConfig,
+    classifier: NetworkClassifier,
+    seconds: float,
+    images: np.ndarray,
+    accuracies: dict[float, float],
+) -> None:
+    """Writes the folder of the classifier."""
+    history = [{"command": config.command(data, folder, "classifier"), "seconds": seconds}]
+    size = sum(leaf.size for leaf in jax.tree.leaves(classifier.state))
+    network = (
+        f"Noise-conditional classifier of {size:,} parameters (the descending half of a U-Net)."
     )
+    card = model_card(
+        folder.name, config, f"{len(images)} labelled images", network, history,
+        accuracy_table(accuracies),
+    )  # fmt: skip
+    about = {
+        "description": config.description,
+        "licence": config.licence,
+        "event_shape": shape_entry(images.shape[1:]),
+        "history": history,
+    }
+    save_classifier(classifier, folder, card, about)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shlex
 from pathlib import Path
 
 import optax
 
-from smcdiff.errors import InputError
+from smcdiff.errors import InputError, did_you_mean
 from smcdiff.networks.unet import UNet2DConfig
-from smcdiff.store.zoo import PREDICTIONS
-from smcdiff.training.weighting import LogNormal, MinSNR, Uniform, Weighting
+from smcdiff.priors import Prediction
+from smcdiff.store._entries import read_prediction
+from smcdiff.training._weighting import LogNormal, MinSNR, Uniform, Weighting
 
 _LARGEST = 2**31 - 1
-
-
+_POSITIVE = ("steps", "batch_size", "patch", "layers", "checkpoint_every", "sample_every")
+_PREDICTIONS = ("v", "eps", "x0")
 _SHOWN = ("steps", "channels")
 """Always in a card's command, for the commands have defaults of their own."""
 
@@ -27,7 +27,7 @@ class TrainConfig:
 
     Attributes:
         steps: optimiser steps.
-        batch: images a step.
+        batch_size: images a step.
         learning_rate: peak, after 100 steps of warm-up.
         ema: decay of the exponential moving average of the weights.
         seed: of initialisation, order and noise.
@@ -51,7 +51,7 @@ class TrainConfig:
     """
 
     steps: int = 4000
-    batch: int = 64
+    batch_size: int = 64
     learning_rate: float = 1.5e-3
     ema: float = 0.999
     seed: int = 0
@@ -73,7 +73,7 @@ class TrainConfig:
     licence: str = ""
 
     def __post_init__(self):
-        for name in ("steps", "batch", "patch", "layers", "checkpoint_every", "sample_every"):
+        for name in _POSITIVE:
             if not 1 <= getattr(self, name) <= _LARGEST:
                 raise InputError(
                     f"train: {name} is {getattr(self, name)}; it must be at least 1, and at most"
@@ -101,24 +101,29 @@ class TrainConfig:
                 " that the network learns with labels and without"
             )
         for name, choices in (
-            ("prediction", sorted(PREDICTIONS)),
-            ("weighting", ["uniform", "min-snr", "lognormal"]),
-            ("schedule", ["cosine", "linear", "constant"]),
+            ("prediction", _PREDICTIONS),
+            ("weighting", ("uniform", "min-snr", "lognormal")),
+            ("schedule", ("cosine", "linear", "constant")),
         ):
             if getattr(self, name) not in choices:
-                raise InputError(f"train: {name} is '{getattr(self, name)}'; choose from {choices}")
+                hint = did_you_mean(getattr(self, name), choices)
+                raise InputError(f"train: {name} is '{getattr(self, name)}'; {hint}")
         if not 0.0 <= self.uniform_share < 1.0:
             raise InputError(f"train: uniform_share is {self.uniform_share}; it lies in [0, 1)")
-        if not 0.0 < self.log_snr_std < math.inf:
-            raise InputError(f"train: log_snr_std is {self.log_snr_std}; it must be positive")
-        if not math.isfinite(self.log_snr_mean):
-            raise InputError(f"train: log_snr_mean is {self.log_snr_mean}; it must be finite")
+        if not 0.05 <= self.log_snr_std <= 100.0:
+            raise InputError(f"train: log_snr_std is {self.log_snr_std}; it lies in [0.05, 100]")
+        if not -20.0 <= self.log_snr_mean <= 20.0:
+            raise InputError(f"train: log_snr_mean is {self.log_snr_mean}; it lies in [-20, 20]")
 
     def refuse(self, kind: str, *names: str) -> None:
         """Raises ``InputError`` where an option is set that this kind of training does not have."""
         for field in dataclasses.fields(self):
             if field.name in names and getattr(self, field.name) != field.default:
                 raise InputError(f"train: {field.name} is not an option of {kind}; leave it out")
+
+    def target(self) -> Prediction:
+        """What the network learns."""
+        return read_prediction(self.prediction)
 
     def level_weighting(self) -> Weighting:
         """How much each noise level counts."""
@@ -131,16 +136,16 @@ class TrainConfig:
     def optimiser(self) -> optax.GradientTransformation:
         """Adam with clipped gradients; its rate warms up, then follows the schedule."""
         warm, peak = min(100, self.steps // 2), self.learning_rate
-        rest = self.steps - warm
+        rest, last = self.steps - warm, min(1e-5, peak)
         after = {
-            "cosine": optax.cosine_decay_schedule(peak, rest, 1e-5 / peak),
-            "linear": optax.linear_schedule(peak, 1e-5, rest),
+            "cosine": optax.cosine_decay_schedule(peak, rest, last / peak),
+            "linear": optax.linear_schedule(peak, last, rest),
             "constant": optax.constant_schedule(peak),
         }[self.schedule]
         rate = optax.join_schedules([optax.linear_schedule(0.0, peak, warm), after], [warm])
         return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
-    def network(self, shape: tuple[int, int, int], num_classes: int = 0) -> UNet2DConfig:
+    def network(self, shape: tuple[int, ...], num_classes: int = 0) -> UNet2DConfig:
         """The U-Net's configuration for images of (h, w, c); with classes, one more is "none"."""
         height, width, channels = shape
         factor = self.patch * 2 ** (len(self.channels) - 1)

@@ -6,59 +6,59 @@ The loss is the mean squared error of the network's target (v by default) at str
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
 
-from smcdiff.base.pixels import to_unit_range
+from smcdiff.base._progress import Progress
 from smcdiff.diffusion import schedules
+from smcdiff.diffusion.schedules import Cosine
+from smcdiff.errors import InputError
 from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_dict
-from smcdiff.priors import DiffusionPrior
+from smcdiff.priors import DiffusionPrior, Prediction
 from smcdiff.results import plots
-from smcdiff.store.zoo import (
-    PREDICTIONS,
-    NetworkDenoiser,
-    prior_folder,
-    read_config,
-    read_weights,
-)  # fmt: skip
-from smcdiff.training.config import TrainConfig
-from smcdiff.training.data import (
+from smcdiff.store._folder import read_config, read_weights
+from smcdiff.store._network_functions import NetworkDenoiser
+from smcdiff.store.prior import save_prior
+from smcdiff.store.shipped import prior_folder
+from smcdiff.training._cards import error_table, model_card
+from smcdiff.training._data import (
     LabelledImages,
     check_count,
     load_images,
     load_labels,
     split,
 )  # fmt: skip
-from smcdiff.training.folder import CHECKPOINT, Trained, training_folder, write_prior
-from smcdiff.training.loop import Loss, minimise
-from smcdiff.training.noise import SAMPLED, TRAINED, held_out_errors, noisy
+from smcdiff.training._folder import CHECKPOINT, SAMPLES, training_folder
+from smcdiff.training._loop import Loss, minimise
+from smcdiff.training._noise import Noise, held_out_errors, noisy
+from smcdiff.training._statistics import Statistics, clean_events
+from smcdiff.training.config import TrainConfig
 
 
-def _loss(params, graph, batch, key, config: TrainConfig) -> Float[Array, ""]:
-    """Mean squared error of the target at stratified times, drawn by their weight."""
-    clean, labels = batch
-    prediction = PREDICTIONS[config.prediction]()
-    x, noise, times = noisy(key, clean, config.level_weighting(), prediction)
-    level = schedules.levels(TRAINED, times[:, None, None, None])
-    output = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times, labels)
-    return jnp.mean((output - prediction.target(clean, noise, level)) ** 2)
-
-
-def train(data: str | Path, output: str | Path, config: TrainConfig | None = None) -> Path:
+def train(
+    data: str | Path,
+    output: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    progress_bar: bool | Progress = True,
+) -> Path:
     """Trains a prior on images and writes its model folder.
 
     Runs that were killed resume from the last checkpoint in ``output``, to the same weights.
 
     Args:
-        data: images; see `smcdiff.training.data.load_images`.
+        data: images; see `smcdiff.training._data.load_images`.
         output: folder of the prior: config.json, model.safetensors, card.md, samples.png.
         config: what to train.
+        progress_bar: show progress; or a callable ``progress(t, num_steps, info)``, called after
+            every step, which may raise to end the run there.
 
     Returns:
         The folder.
@@ -68,43 +68,63 @@ def train(data: str | Path, output: str | Path, config: TrainConfig | None = Non
     """
     config = TrainConfig() if config is None else config
     images = load_images(data)
-    check_count(data, len(images), config.batch)
+    check_count(data, len(images), config.batch_size)
     labels = load_labels(data, len(images)) if config.labels else None
+    statistics = Statistics.of(str(data), images)
+    num_classes = 0 if labels is None else int(labels.max()) + 1
+    used, held_out = split(len(images), config.batch_size)
+    training = LabelledImages(images, labels, num_classes, used)
     with training_folder(output) as folder:
-        _train(data, folder, config, images, labels)
+        learned = _learn(training, folder, config, Noise.of(statistics), progress_bar)
+        clean = jnp.asarray(clean_events(images[held_out[:256]]))
+        _write(data, folder, config, learned, images, clean, statistics)
     return folder
 
 
-def _train(data: str | Path, folder: Path, config: TrainConfig, images, labels) -> None:
-    """`train`, on data that were checked and in a folder that is there."""
-    num_classes = 0 if labels is None else int(labels.max()) + 1
-    network_config = config.network(images.shape[1:], num_classes)
-    used, held_out = split(len(images), config.batch)
-    training = LabelledImages(images, labels, num_classes, used)
-    graph, params = _initial(network_config, config)
-    checkpoint = folder / CHECKPOINT
+class Learned(NamedTuple):
+    """What a run ends with.
+
+    Attributes:
+        denoiser: the network with its averaged weights.
+        noise: the levels that it was trained at.
+        seconds: wall time.
+    """
+
+    denoiser: NetworkDenoiser
+    noise: Noise
+    seconds: float
+
+
+def _learn(
+    training: LabelledImages,
+    folder: Path,
+    config: TrainConfig,
+    noise: Noise,
+    progress_bar: bool | Progress,
+) -> Learned:
+    """Runs the optimiser, with a checkpoint and a picture of draws in the folder."""
+    shape, num_classes = training.images.shape[1:], training.num_classes
+    graph, params = _initial(config.network(shape, num_classes), config)
+    prediction, weighting = config.target(), config.level_weighting()
+
+    def value(params, batch, key):
+        clean, labels = batch
+        x, eps, times = noisy(key, clean, noise.trained, weighting, prediction)
+        level = noise.trained.level(times[:, None, None, None])
+        output = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times, labels)
+        return jnp.mean((output - prediction.target(clean, eps, level)) ** 2)
 
     def denoiser_of(params):
         return NetworkDenoiser.wrap(nnx.merge(graph, params), num_classes)
 
-    loss = Loss(
-        lambda params, batch, key: _loss(params, graph, batch, key, config),
-        lambda step: training.partly_hidden(step, config),
-    )
-    grid = folder / "samples.png"
-    state = minimise(
-        loss, params, config, checkpoint,
-        lambda ema: draw_samples(denoiser_of(ema), images.shape[1:], config, grid),
-    )  # fmt: skip
-    denoiser = denoiser_of(state.ema)
-    clean = jnp.asarray(to_unit_range(images[held_out[:256]]))
-    outputs = jax.vmap(denoiser, (0, None))
-    errors = held_out_errors(outputs, clean, PREDICTIONS[config.prediction]())
-    draw_samples(denoiser, images.shape[1:], config, grid)
-    unet = nnx.merge(graph, state.ema).unet
-    trained = Trained(unet, SAMPLED, Path(data), images, errors, float(state.seconds))
-    write_prior(folder, config, trained)
-    checkpoint.unlink()
+    def show(params):
+        _draw_samples(denoiser_of(params), noise.sampled, shape, config, folder / SAMPLES)
+
+    loss = Loss(value, lambda step: training.partly_hidden(step, config))
+    checkpoint = folder / CHECKPOINT
+    state = minimise(loss, params, config, checkpoint, show=show, progress_bar=progress_bar)
+    show(state.ema)
+    return Learned(denoiser_of(state.ema), noise, float(state.seconds))
 
 
 def _initial(network_config: UNet2DConfig, config: TrainConfig):
@@ -118,17 +138,23 @@ def _initial(network_config: UNet2DConfig, config: TrainConfig):
         return nnx.split(nnx.jit(make)())
     network = nnx.eval_shape(make)
     folder = prior_folder(config.init)
-    weights = read_weights(folder, read_config(folder))
+    weights = read_weights(folder, read_config(folder, "prior"))
     if network_config.num_class_embeds is not None:  # an unconditional start knows no class
         size = (network_config.num_class_embeds, 4 * network_config.block_out_channels[0])
         weights.setdefault("class_embedding.weight", np.zeros(size, np.float32))
-    load_state_dict(network.unet, weights)
+    try:
+        load_state_dict(network.unet, weights)
+    except InputError as error:
+        raise InputError(
+            f"train: init is {config.init}, whose network is another ({error}); give its channels,"
+            " layers and patch"
+        ) from error
     return nnx.split(network)
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "prediction", "count"))
-def _sample(key, denoiser, shape, prediction, count):
-    prior = DiffusionPrior(denoiser, SAMPLED, shape, PREDICTIONS[prediction]())
+@functools.partial(jax.jit, static_argnames=("shape", "count"))
+def _sample(key, denoiser, schedule: Cosine, prediction: Prediction, shape, count):
+    prior = DiffusionPrior(denoiser, schedule, shape, prediction)
     if not denoiser.num_classes:
         return prior.sample(key, (count,))
     labels = jnp.arange(count) % (denoiser.num_classes + 1)  # the last is "no class"
@@ -136,13 +162,63 @@ def _sample(key, denoiser, shape, prediction, count):
     return draw(labels, jax.random.split(key, count))
 
 
-def draw_samples(
-    denoiser: NetworkDenoiser, shape: tuple[int, ...], config: TrainConfig, file: Path
+def _draw_samples(
+    denoiser: NetworkDenoiser,
+    schedule: Cosine,
+    shape: tuple[int, ...],
+    config: TrainConfig,
+    file: Path,
 ) -> None:
     """Draws from the prior as it is now, as a picture; the same noise every time.
 
     A class-conditional prior is drawn from class by class, and last without a class.
     """
-    draws = _sample(jax.random.key(config.seed), denoiser, shape, config.prediction, 32)
-    if plots.is_image(shape):
-        plots.save_grid(np.asarray(draws), file, columns=8, scale=4)
+    if not plots.is_image(shape):
+        return
+    key = jax.random.key(config.seed)
+    draws = _sample(key, denoiser, schedule, config.target(), shape, 32)
+    plots.save_grid(np.asarray(draws), file, columns=8, scale=4)
+
+
+def _write(
+    data: str | Path,
+    folder: Path,
+    config: TrainConfig,
+    learned: Learned,
+    images: np.ndarray,
+    clean: jax.Array,
+    statistics: Statistics,
+) -> None:
+    """Writes the folder of the prior; ``clean`` are images that it was not trained on."""
+    denoiser, schedule = learned.denoiser, learned.noise.sampled
+    prediction = config.target()
+    errors = held_out_errors(jax.vmap(denoiser, (0, None)), clean, schedule, prediction)
+    prior = DiffusionPrior(
+        denoiser, schedule, images.shape[1:], prediction,
+        data_variance=statistics.variance, denoising_error=errors,
+    )  # fmt: skip
+    run = {"command": config.command(Path(data), folder), "seconds": learned.seconds}
+    history = [*_history(config), run]
+    size = sum(leaf.size for leaf in jax.tree.leaves(denoiser.state))
+    card = model_card(
+        folder.name, config, f"{len(images)} images of shape {images.shape[1:]}",
+        f"U-Net of {size:,} parameters (diffusers' UNet2DModel on {config.patch} x {config.patch}"
+        f" pixels folded into channels), {config.prediction}-prediction,"
+        f" {type(schedule).__name__} schedule.",
+        history, f"{error_table(errors)}\nDraws, 100 steps:\n\n![samples]({SAMPLES})\n",
+    )  # fmt: skip
+    about = {
+        "description": config.description,
+        "licence": config.licence,
+        "data_norm": statistics.norm,
+        "training": dataclasses.asdict(config),
+        "history": history,
+    }
+    save_prior(prior, folder, card=card, about=about)
+
+
+def _history(config: TrainConfig) -> list[dict[str, Any]]:
+    """Commands and seconds of the runs that this one started from, oldest first."""
+    if config.init is None:
+        return []
+    return read_config(prior_folder(config.init)).get("history", [])

@@ -8,18 +8,18 @@ proportion to their weight leaves no large factors in the gradient (Kingma and G
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from smcdiff.diffusion import schedules
 from smcdiff.diffusion.schedules import Level, Schedule
-from smcdiff.priors.learned import Prediction
+from smcdiff.priors import Prediction
 
 _TABLE = 2048  # times at which a density is tabulated: far finer than any weight varies
 
 
+@runtime_checkable
 class Weighting(Protocol):
     """A weight of the target's squared error at each noise level, on uniformly drawn times."""
 
@@ -50,7 +50,7 @@ class MinSNR:
     def __call__(self, level: Level, prediction: Prediction):
         """The weight, carried over from the error of x_0 to that of the target."""
         # The denoised mean is linear in the output: its slope carries one error into the other.
-        slope = prediction.denoised(jnp.ones(()), jnp.zeros(()), level)
+        slope = prediction.denoised(jnp.ones_like(level.time), jnp.zeros_like(level.time), level)
         return jnp.minimum(jnp.exp(level.log_snr), self.gamma) * slope**2
 
 
@@ -73,7 +73,9 @@ class LogNormal:
 
     def __call__(self, level: Level, prediction: Prediction):
         """The density of the time; ``level`` must be an even grid of times."""
-        normal = jnp.exp(-0.5 * ((level.log_snr - self.mean) / self.std) ** 2)
+        exponent = -0.5 * ((level.log_snr - self.mean) / self.std) ** 2
+        # Up to a constant, and never zero everywhere, however far off the mean is.
+        normal = jnp.exp(exponent - jnp.max(exponent))
         drawn = normal * -jnp.asarray(jnp.gradient(level.log_snr, level.time))
         return (1.0 - self.uniform) * drawn / jnp.mean(drawn) + self.uniform
 
@@ -93,7 +95,7 @@ def draw_times(
         (n,), increasing with ``uniforms``.
     """
     times = jnp.linspace(schedule.t_min, schedule.t_max, _TABLE)
-    weights = weighting(schedules.levels(schedule, times), prediction)
+    weights = weighting(schedule.level(times), prediction)
     pieces = 0.5 * (weights[1:] + weights[:-1])
     mass = jnp.concatenate([jnp.zeros(1), jnp.cumsum(pieces)])
     return jnp.interp(uniforms, mass / mass[-1], times)

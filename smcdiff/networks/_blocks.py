@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from smcdiff.networks.convolution import Conv
+from smcdiff.networks._convolution import Conv
 
 
 def timestep_embedding(
@@ -29,7 +29,7 @@ def timestep_embedding(
     """
     half = size // 2
     exponent = -jnp.log(10_000.0) * jnp.arange(half, dtype=timesteps.dtype) / (half - freq_shift)
-    angles = timesteps[:, None] * jnp.exp(exponent)
+    angles = timesteps[:, None] * jnp.exp(exponent)[None]
     parts = [jnp.sin(angles), jnp.cos(angles)]
     return jnp.concatenate(parts[::-1] if flip_sin_to_cos else parts, axis=-1)
 

@@ -18,10 +18,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
-from smcdiff.base.files import replacing
-from smcdiff.base.progress import ProgressBar
+from smcdiff.base._files import write_whole
+from smcdiff.base._progress import Progress, progress_of
 from smcdiff.errors import InputError, first_line
 from smcdiff.training.config import TrainConfig
 
@@ -76,8 +76,7 @@ def _options(config: TrainConfig) -> dict[str, str]:
 def _save_checkpoint(file: Path, state: State, config: TrainConfig) -> None:
     """Writes all of the state, and the options that it depends on."""
     leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-    with replacing(file) as temporary:
-        save_file(leaves, temporary, _options(config))
+    write_whole(file, save(leaves, _options(config)))
 
 
 def _load_checkpoint(file: Path, state: State, config: TrainConfig) -> State:
@@ -110,7 +109,9 @@ def minimise(
     params: Any,
     config: TrainConfig,
     checkpoint: Path,
+    *,
     show: Callable[[Any], None] | None = None,
+    progress_bar: bool | Progress = True,
 ) -> State:
     """Runs the optimiser's steps that are left.
 
@@ -120,6 +121,8 @@ def minimise(
         config: steps, rate, moving average, seed, checkpoints.
         checkpoint: file to resume from and to write to.
         show: called with the averaged parameters every ``config.sample_every`` steps.
+        progress_bar: show progress; or a callable ``progress(t, num_steps, info)``, called after
+            every step, which may raise to end the run there.
 
     Returns:
         The last state.
@@ -132,13 +135,11 @@ def minimise(
         state = _load_checkpoint(checkpoint, state, config)
     step, key = _make_step(config, loss), jax.random.key(config.seed)
     start = time.perf_counter() - float(state.seconds)
-    with ProgressBar(config.steps, "Training") as progress:
+    with progress_of(progress_bar, "Training") as progress:
         for index in range(int(state.step), config.steps):
             state, value = step(state, loss.batch(index), key)
-            last = index + 1 == config.steps
-            if not (index + 1) % 10 or last:
-                progress(index + 1, config.steps, {"loss": value})
-            if not (index + 1) % config.checkpoint_every or last:
+            progress(index + 1, config.steps, {"loss": value})
+            if not (index + 1) % config.checkpoint_every or index + 1 == config.steps:
                 if not bool(jnp.isfinite(value)):
                     raise InputError(
                         f"train: the loss is {value} at step {index + 1}; lower the learning rate"

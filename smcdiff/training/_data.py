@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from smcdiff.base.files import check_file, open_npz, read_npy
-from smcdiff.base.pixels import read_picture, to_unit_range
+from smcdiff.base._files import check_file, open_npz, read_npy
+from smcdiff.base._pixels import read_picture, to_unit_range
 from smcdiff.errors import InputError
-
-if TYPE_CHECKING:
-    from smcdiff.training.config import TrainConfig
+from smcdiff.training.config import TrainConfig
 
 
 class LabelledImages(NamedTuple):
@@ -34,7 +33,7 @@ class LabelledImages(NamedTuple):
 
     def batch(self, step: int, config: TrainConfig) -> tuple[Array, Array | None]:
         """Images in [-1, 1] and labels of one step."""
-        chosen = self.used[batch_indices(step, config.batch, len(self.used), config.seed)]
+        chosen = self.used[batch_indices(step, config.batch_size, len(self.used), config.seed)]
         labels = None if self.labels is None else jnp.asarray(self.labels[chosen])
         return jnp.asarray(to_unit_range(self.images[chosen])), labels
 
@@ -67,7 +66,7 @@ def load_images(path: str | Path) -> np.ndarray:
         images = _folder(path)
     elif path.suffix == ".npz":
         with open_npz(path) as arrays:
-            names = [n for n in ("x_train", "images") if n in arrays] or arrays.files
+            names = [n for n in ("x_train", "images") if n in arrays.names] or arrays.names
             if len(names) != 1:
                 raise InputError(f"{path}: arrays {names}; name the one with the images 'images'")
             images = arrays[names[0]]
@@ -77,6 +76,11 @@ def load_images(path: str | Path) -> np.ndarray:
         images = _idx(path)
     if images.ndim == 3:
         images = images[..., None]
+    if images.ndim == 4 and images.shape[1] <= 4 < images.shape[3]:
+        raise InputError(
+            f"{path}: images of shape {images.shape}, but channels come last, (n, h, w, c); turn"
+            " them with numpy.moveaxis(images, 1, -1)"
+        )
     if images.ndim != 4 or images.dtype != np.uint8 or not images.size:
         raise InputError(
             f"{path}: images have shape {images.shape} and type {images.dtype}; they must be uint8"
@@ -85,15 +89,25 @@ def load_images(path: str | Path) -> np.ndarray:
     some = images[:: max(1, len(images) // 1000)]
     if len(some) > 1 and np.all(some == images[0]):
         raise InputError(f"{path}: all images are the same; there is nothing to learn")
+    if images.shape[-1] == 4 and np.all(some[..., 3] == 255):
+        raise InputError(
+            f"{path}: the fourth channel is 255 everywhere, as an opaque alpha, and there is"
+            " nothing to learn of it; give images[..., :3]"
+        )
     return images
 
 
 def check_count(path: str | Path, count: int, batch: int) -> None:
     """Raises ``InputError`` where there are too few images to learn from and to hold out."""
+    if count < 2:
+        raise InputError(
+            f"{path}: one image; give two at the very least, for one is held out, and thousands to"
+            " learn a prior from"
+        )
     if count < 2 * batch:
         raise InputError(
-            f"{path}: {count} images are too few for batches of {batch}; give more, or a --batch of"
-            f" at most {count // 2}"
+            f"{path}: {count} images are too few for batches of {batch}; give more, or a"
+            f" --batch-size of at most {count // 2}"
         )
 
 
@@ -119,9 +133,9 @@ def load_labels(path: str | Path, count: int) -> np.ndarray:
         raise InputError(f"{path}: labels need an .npz with an array 'y_train' or 'labels'")
     else:
         with open_npz(path) as arrays:
-            names = [name for name in ("y_train", "labels") if name in arrays]
+            names = [name for name in ("y_train", "labels") if name in arrays.names]
             if not names:
-                raise InputError(f"{path}: no array 'y_train' or 'labels', only {arrays.files}")
+                raise InputError(f"{path}: no array 'y_train' or 'labels', only {arrays.names}")
             name, labels = names[0], arrays[names[0]]
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise InputError(
@@ -150,7 +164,7 @@ def split(count: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
     if count - held_out < batch:
         raise InputError(
             f"train: {count} images, {held_out} of them held out, do not fill a batch of {batch};"
-            " use a smaller --batch"
+            " use a smaller --batch-size"
         )
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
@@ -166,7 +180,7 @@ def _idx(path: Path) -> np.ndarray:
     check_file(path, "a file or folder of images")
     with path.open("rb") as file:
         head = file.read(4)
-        if len(head) < 4 or head[:3] != b"\x00\x00\x08":
+        if len(head) < 4 or head[:3] != b"\x00\x00\x08" or not 1 <= head[3] <= 4:
             raise InputError(
                 f"{path}: neither .npz, .npy nor an idx file of bytes (unpack a .gz first)"
             )
@@ -174,7 +188,7 @@ def _idx(path: Path) -> np.ndarray:
     whole = len(lengths) == 4 * head[3]
     shape = tuple(int(n) for n in np.frombuffer(lengths, ">u4")) if whole else ()
     offset = 4 + len(lengths)
-    if not whole or 0 in shape or path.stat().st_size != offset + np.prod(shape):
+    if not whole or 0 in shape or path.stat().st_size != offset + math.prod(shape):
         raise InputError(
             f"{path}: the file's size does not fit its shape {shape}; it is truncated, so copy it"
             " again"

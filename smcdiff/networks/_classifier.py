@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from smcdiff.networks.blocks import Stage, TimestepEmbedding, timestep_embedding
-from smcdiff.networks.convolution import Conv
+from smcdiff.networks._blocks import Stage, TimestepEmbedding, timestep_embedding
+from smcdiff.networks._convolution import Conv
 from smcdiff.networks.unet import UNet2DConfig, fold
 
 

@@ -1,0 +1,77 @@
+"""The sampler of ``smcdiff solve``, from its options."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpyro
+import numpyro.distributions as dist
+
+from smcdiff import proposals
+from smcdiff.base._progress import Progress
+from smcdiff.errors import InputError, did_you_mean
+from smcdiff.sampler.smc import SMC
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """The options of ``smcdiff solve`` that say how the posterior is sampled.
+
+    Attributes:
+        proposal: an object of `smcdiff.proposals`; None chooses from the problem's structure.
+        unweighted: switch the weights off.
+        particles: particles per chain.
+        steps: reverse diffusion steps.
+        chains: independent runs.
+        batch_size: particles in the network at once; None is all of them.
+    """
+
+    proposal: proposals.Proposal | None
+    unweighted: bool
+    particles: int
+    steps: int
+    chains: int
+    batch_size: int | None
+
+    def smc(self, progress: Progress) -> SMC:
+        """The sampler, which calls ``progress`` between two pieces of a run.
+
+        Its model takes a prior, an operator and the noise's standard deviation.
+        """
+        return SMC(
+            _model, self.proposal, num_particles=self.particles, num_steps=self.steps,
+            num_chains=self.chains, weighted=not self.unweighted, batch_size=self.batch_size,
+            progress_bar=progress,
+        )  # fmt: skip
+
+
+def _model(prior, operator, noise, y):
+    """The likelihood, as any NumPyro model; prior and operator are pytrees, so arguments."""
+    x = numpyro.sample("x", prior)
+    numpyro.sample("y", dist.Normal(operator(x), noise).to_event(), obs=y)
+
+
+def named_proposal(name: str) -> proposals.Proposal | None:
+    """A proposal with its defaults, by its class's name; case and hyphens do not matter.
+
+    Raises:
+        InputError: an unknown name, or a proposal that needs a learned conditional model.
+    """
+    if name == "auto":
+        return None
+    known = {_hyphened(sampler.__name__): sampler for sampler in proposals.SAMPLERS}
+    for spelling, sampler in known.items():
+        if name.lower().replace("-", "") == spelling.replace("-", ""):
+            return sampler()
+    if name.lower() in {_hyphened(sampler.__name__) for sampler in proposals.CONDITIONAL_SAMPLERS}:
+        raise InputError(
+            f"--proposal {name}: it needs a learned conditional model, so it runs from Python only:"
+            " proposals of smcdiff.SMC"
+        )
+    raise InputError(f"--proposal {name}: {did_you_mean(name, ['auto', *known])}")
+
+
+def _hyphened(word: str) -> str:
+    """MomentMatched is moment-matched, RePaint repaint, and DPS dps."""
+    return re.sub(r"(?<=[a-z]{3})(?=[A-Z][a-z])", "-", word).lower()

@@ -1,0 +1,203 @@
+"""Flax networks as functions of one event, with their weights as leaves of a pytree.
+
+A network maps a batch of events and of DDPM's time steps; priors and proposals want a function of
+one event and a schedule's time, whose weights enter compiled programs as arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
+
+from smcdiff.base._numbers import Scalar
+from smcdiff.base.module import Module, static
+from smcdiff.diffusion import schedules
+from smcdiff.errors import InputError
+from smcdiff.priors import DiffusionPrior, Prediction
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+
+def _timesteps(t: Scalar, x: Array) -> Float[Array, " 1"]:
+    """A schedule's time as the time steps of a batch of one event x."""
+    return schedules.TIMESTEPS * jnp.asarray(t, x.dtype)[None]
+
+
+class NetworkDenoiser(Module):
+    """A Flax network as the denoiser of a `DiffusionPrior`; its weights are pytree leaves.
+
+    Attributes:
+        state: the parameters.
+        graph: the network without them.
+        num_classes: classes that the network knows; 0 for an unconditional one.
+        label: the class to denoise for, a scalar; ``num_classes`` for none, None where the network
+            knows no classes.
+        strength: of classifier-free guidance by that class, or None for the class alone.
+    """
+
+    state: Any
+    graph: Any = static()
+    num_classes: int = static(default=0)
+    label: Int[Array, ""] | None = None
+    strength: Float[Array, ""] | float | None = None
+
+    @classmethod
+    def wrap(cls, network: nnx.Module, num_classes: int = 0) -> NetworkDenoiser:
+        """From a network called as ``network(images, timesteps, labels)``.
+
+        Timesteps lie in [0, 1000]; labels are None unless there are classes, and then
+        ``num_classes``, "no class", until `given` one.
+        """
+        from flax import nnx
+
+        graph, state = nnx.split(network)
+        return cls(state, graph, num_classes, jnp.int32(num_classes) if num_classes else None)
+
+    def given(
+        self, label: Int[Array, ""] | np.integer | int, strength: Scalar | None = None
+    ) -> NetworkDenoiser:
+        """The denoiser of one class, or guided by it.
+
+        Raises:
+            InputError: a network without classes, or a class that it does not have.
+        """
+        if not self.num_classes:
+            raise InputError("this prior knows no classes; train one with `smcdiff train --labels`")
+        # An embedding takes a class beyond the last one for the last one, without a word.
+        if not isinstance(label, Tracer) and not 0 <= int(label) < self.num_classes:
+            raise InputError(
+                f"class {label}: this prior has the classes 0 to {self.num_classes - 1}"
+            )
+        return dataclasses.replace(self, label=jnp.asarray(label, jnp.int32), strength=strength)
+
+    def __call__(self, x: Float[Array, "h w c"], t: Scalar) -> Float[Array, "h w c"]:
+        """The raw output for one image; t in the schedule's time."""
+        from flax import nnx
+
+        network = nnx.merge(self.graph, self.state)
+        times = _timesteps(t, x)
+        if self.strength is None or self.label is None:
+            labels = None if self.label is None else self.label[None]
+            return network(x[None], times, labels)[0]
+        labels = jnp.stack([jnp.int32(self.num_classes), self.label])
+        plain, given = network(jnp.stack([x, x]), jnp.repeat(times, 2), labels)
+        return plain + self.strength * (given - plain)
+
+
+class NetworkClassifier(Module):
+    """A Flax network as a noise-conditional classifier; its weights are pytree leaves.
+
+    Attributes:
+        state: the parameters.
+        schedule: the noise schedule that it was trained on.
+        graph: the network without its parameters.
+    """
+
+    state: Any
+    schedule: schedules.Schedule
+    graph: Any = static()
+
+    def __call__(self, x: Float[Array, "h w c"], t: Scalar) -> Float[Array, " k"]:
+        """Logits of the classes of x_t = x; t in the schedule's time."""
+        from flax import nnx
+
+        network = nnx.merge(self.graph, self.state)
+        return network(x[None], _timesteps(t, x))[0]
+
+    def given(self, label: Int[Array, ""] | int) -> ClassLogProb:
+        """What `smcdiff.proposals.ClassifierGuidance` takes."""
+        return ClassLogProb(self, jnp.asarray(label, jnp.int32))
+
+
+class ClassLogProb(Module):
+    """Log probability of one class under a noise-conditional classifier.
+
+    Attributes:
+        classifier: the classifier.
+        label: the class, a scalar.
+    """
+
+    classifier: NetworkClassifier
+    label: Int[Array, ""]
+
+    @property
+    def schedule(self) -> schedules.Schedule:
+        """The noise schedule of the classifier, which the prior must share."""
+        return self.classifier.schedule
+
+    def __call__(self, x: Float[Array, "h w c"], t: Scalar) -> Float[Array, ""]:
+        """Log p(class given x_t = x)."""
+        return jax.nn.log_softmax(self.classifier(x, t))[self.label]
+
+
+class ObservationDenoiser(Module):
+    """A conditional Flax network as the denoiser of a `DiffusionPrior`.
+
+    Attributes:
+        state: the parameters.
+        observation: y, standardised.
+        graph: the network without its parameters.
+    """
+
+    state: Any
+    observation: Float[Array, "*observation"]
+    graph: Any = static()
+
+    def __call__(self, x: Float[Array, "h w c"], t: Scalar) -> Float[Array, "h w c"]:
+        """The raw output for one image; t in the schedule's time."""
+        from flax import nnx
+
+        network = nnx.merge(self.graph, self.state)
+        return network(x[None], _timesteps(t, x), self.observation[None])[0]
+
+
+class ConditionalNetwork(Module):
+    """A network trained on pairs (x_0, y); what `smcdiff.proposals.Amortized` takes.
+
+    Attributes:
+        state: the parameters.
+        mean: of the observations of the training, over all entries.
+        std: their standard deviation.
+        prediction: what the output means.
+        schedule: noise schedule.
+        graph: the network without its parameters.
+        event_shape: shape of x_0.
+        observation_shape: shape of y.
+        data_variance: as in `DiffusionPrior`.
+    """
+
+    state: Any
+    mean: Float[Array, ""] | float
+    std: Float[Array, ""] | float
+    prediction: Prediction
+    schedule: schedules.Schedule
+    graph: Any = static()
+    event_shape: tuple[int, ...] = static()
+    observation_shape: tuple[int, ...] = static()
+    data_variance: float = static(default=1.0)
+
+    def given(self, y: Float[Array, "*observation"]) -> DiffusionPrior:
+        """The diffusion prior given y: what the network takes for the posterior.
+
+        Raises:
+            InputError: y has another shape than the observations of the training.
+        """
+        y = jnp.asarray(y)
+        if y.shape != self.observation_shape:
+            raise InputError(
+                f"the observation has shape {y.shape}, but the network was trained for"
+                f" {self.observation_shape}: an amortised network serves one size; train another"
+                " with `smcdiff train amortized`, or use a proposal that reads the likelihood"
+            )
+        denoiser = ObservationDenoiser(self.state, (y - self.mean) / self.std, self.graph)
+        return DiffusionPrior(
+            denoiser, self.schedule, self.event_shape, self.prediction,
+            data_variance=self.data_variance, probe=False,
+        )  # fmt: skip

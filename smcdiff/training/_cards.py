@@ -1,0 +1,62 @@
+"""The cards of trained models: what they were made from, by which command, how good they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from smcdiff.priors import DenoisingError
+from smcdiff.training.config import TrainConfig
+
+History = Sequence[Mapping[str, Any]]
+"""Runs that led to a model, oldest first: ``command`` and ``seconds`` of each."""
+
+
+def model_card(
+    name: str, config: TrainConfig, data: str, network: str, history: History, rest: str
+) -> str:
+    """The text of card.md.
+
+    Args:
+        name: of the model.
+        config: how it was trained.
+        data: what it was trained on.
+        network: what it is.
+        history: the runs that led to it.
+        rest: tables and pictures.
+    """
+    commands = "\n\n".join(
+        f"    {run['command']}\n\n({run['seconds'] / 60:.0f} minutes)" for run in history
+    )
+    return (
+        f"# {name}\n\n{config.description}\n\n"
+        f"Data: {data}. Licence: {config.licence}\n\n"
+        f"Trained on {jax.devices()[0].device_kind}, with\n\n{commands}\n\n"
+        f"{network}\n\n{rest}"
+    )
+
+
+def error_table(errors: DenoisingError) -> str:
+    """The held-out errors by noise level."""
+    pairs = zip(errors.log_snr.tolist(), errors.values.tolist(), strict=True)
+    return _table(
+        "Held-out denoising error, mean squared per pixel, by log-SNR (data in [-1, 1]):",
+        "error",
+        {log_snr: f"{error:.5f}" for log_snr, error in pairs},
+    )
+
+
+def accuracy_table(accuracies: Mapping[float, float]) -> str:
+    """The held-out accuracies of a classifier by noise level."""
+    return _table(
+        "Held-out accuracy by log-SNR (data in [-1, 1]):",
+        "accuracy",
+        {log_snr: f"{value:.1%}" for log_snr, value in accuracies.items()},
+    )
+
+
+def _table(title: str, column: str, values: Mapping[float, str]) -> str:
+    rows = "\n".join(f"| {log_snr:g} | {value} |" for log_snr, value in values.items())
+    return f"{title}\n\n| log-SNR | {column} |\n|---|---|\n{rows}\n"
