@@ -57,7 +57,9 @@ def test_draws():
 
 
 def test_operator_and_matrix_agree():
-    by_operator = exact.linear_gaussian_posterior(PRIOR, lambda x: MATRIX @ x, [0.4], 0.3)
+    by_operator = exact.linear_gaussian_posterior(
+        PRIOR, lambda x: MATRIX @ x, jnp.array([0.4]), 0.3
+    )
     np.testing.assert_allclose(by_operator.log_evidence, POSTERIOR.log_evidence, rtol=1e-6)
 
 
@@ -68,6 +70,7 @@ def test_survives_jit():
     np.testing.assert_allclose(evidence, POSTERIOR.log_evidence, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input():
     with pytest.raises(InputError, match="d_y, 2"):
         exact.linear_gaussian_posterior(PRIOR, jnp.ones((1, 3)), [0.4], 0.3)
@@ -93,7 +96,7 @@ def test_bad_input():
 @pytest.mark.parametrize("noise", [1e-2, 1e-4])
 def test_covariance_keeps_the_digits_of_a_small_noise(noise):
     """Against float64: in the direction that is seen the variance is that of the noise."""
-    posterior = exact.linear_gaussian_posterior(PRIOR, MATRIX, [0.4], noise)
+    posterior = exact.linear_gaussian_posterior(PRIOR, MATRIX, jnp.array([0.4]), noise)
     matrix = np.asarray(MATRIX, np.float64)
     for found, prior in zip(
         posterior.component_covariances(), np.asarray(PRIOR.component_covariances()), strict=True

@@ -9,14 +9,16 @@ import pytest
 ROOT = Path(__file__).parents[1] / "experiments"
 
 
-# These compile the digits' network many times over: they run with the slow checks.
+# Many programs, or the digits' network many times over: they run with the slow checks.
 SLOW = [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("guidance", "flow", "mnist_learned")
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("guidance", "flow", "mnist_learned", "cost", "devices", "large_images")
 ]
 
 
 @pytest.mark.parametrize(
-    "name", ["gmm_linear", "gmm_256", "tds_toys", "cost", "mnist_exact", "convergence", *SLOW]
+    "name",
+    ["gmm_linear", "gmm_256", "tds_toys", "mnist_exact", "convergence", *SLOW],
 )
 def test_smoke(name, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / name))

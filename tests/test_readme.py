@@ -1,4 +1,4 @@
-"""The README: its Python runs, in order and at a small size, and it has two set-up commands."""
+"""The README: short, its Python runs at a small size, and it has two set-up commands."""
 
 import re
 from pathlib import Path
@@ -6,17 +6,19 @@ from pathlib import Path
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
+def test_it_is_short():
+    assert len(README.encode()) <= 6000
+
+
 def test_python_snippets_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = "\n".join(re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
-    assert code.count("SMC(") == 2
+    assert code.count("SMC(") == 1
     code = re.sub(r"num_particles=\d+", "num_particles=8", code)
     code = re.sub(r"num_steps=\d+", "num_steps=4", code)
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["draws"]["x"].shape == (16, 28, 28, 1)
-    # 8 particles only, so that a rough agreement is all there is to ask for.
-    assert abs(names["ours"] - names["truth"]) < 2.0
     assert (tmp_path / "posterior.nc").exists()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from smcdiff import proposals
 from smcdiff.base.module import Module, Portable, portable, set_fields, static
+from smcdiff.operators import LinearOperator
 
 
 class Scaled(Module):
@@ -116,3 +117,11 @@ def test_portable_tells_foreign_classes_apart():
     a, b = portable(first), portable(second)
     assert jax.tree.structure(a) != jax.tree.structure(b)
     assert jax.tree.structure(a) == jax.tree.structure(portable(type(first)(jnp.float32(3.0))))
+
+
+def test_a_field_that_a_base_has_as_a_property_is_refused():
+    """Else it could never be set."""
+    with pytest.raises(TypeError, match=r"Mine: fields \['shape'\] are properties of a base"):
+
+        class Mine(LinearOperator):
+            shape: tuple[int, ...] = static()

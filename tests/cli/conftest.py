@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from smcdiff import cli
-from smcdiff.store import zoo
+from smcdiff.store import prior, shipped
 
 
 @pytest.fixture
@@ -33,11 +33,12 @@ def refused(smcdiff, tmp_path, monkeypatch):
     def started(*_, **__):
         raise AssertionError("long work has started")
 
-    for place in ("sampler.smc.run", "training.prior.minimise", "training.classifier.minimise",
+    for place in ("training.prior.minimise", "training.classifier.minimise",
                   "training.amortized.minimise", "training.amortized._draws",
-                  "base.progress.ProgressBar.__enter__"):  # fmt: skip
+                  "base._progress.ProgressBar.__call__"):  # fmt: skip
         monkeypatch.setattr(f"smcdiff.{place}", started)
-    monkeypatch.setattr("smcdiff.store.zoo.load_prior", _load_prior)
+    for command in ("solve", "sample"):
+        monkeypatch.setattr(f"smcdiff.cli.{command}.load_prior", _load_prior)
 
     def check(words, *message):
         before = _contents(tmp_path)
@@ -50,13 +51,13 @@ def refused(smcdiff, tmp_path, monkeypatch):
     return check
 
 
-_load = zoo.load_prior
+_load = prior.load_prior
 _load_once = functools.cache(_load)
 
 
 def _load_prior(name):
-    shipped = name in {info.name for info in zoo.list_priors()}
-    return _load_once(name) if shipped else _load(name)
+    is_shipped = name in {info.name for info in shipped.list_priors()}
+    return _load_once(name) if is_shipped else _load(name)
 
 
 def _contents(folder):

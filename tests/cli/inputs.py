@@ -1,5 +1,6 @@
 """Files for the commands to read, good and damaged, in the folder where they run."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,14 @@ def picture(name, values):
 
 def pixels(*shape):
     return RANDOM.integers(0, 255, shape).astype(np.uint8)
+
+
+def header(name, shape):
+    """An .npy file whose header claims this shape, and 784 numbers."""
+    words = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+    start = b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + words.encode().ljust(117) + b"\n"
+    Path(name).write_bytes(start + bytes(4 * 784))
+    return name
 
 
 def text(name, content="text"):

@@ -1,6 +1,7 @@
 """Bad input from the command line: one line, exit code 2, nothing written, before long work."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -10,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from smcdiff.store.zoo import zoo_folder
-from tests.cli.inputs import RANDOM, array, damaged, picture, pixels, text
+from smcdiff.store.shipped import shipped_folder
+from tests.cli.inputs import RANDOM, array, damaged, header, picture, pixels, text
 
 IMAGE = RANDOM.uniform(-1, 1, (28, 28))
-ZOO = zoo_folder() / "mnist"
+SHIPPED = shipped_folder() / "mnist"
 
 
 def with_nan(value):
@@ -27,8 +28,23 @@ IMAGES = {
     "no file": (lambda: "none.png", ["none.png: no such file"]),
     "a folder": (lambda: ".", ["is a folder; give a PNG or .npy file"]),
     "a name too long": (lambda: "a" * 300, ["File name too long"]),
-    "wrong shape": (lambda: array("a.npy", -np.ones((5, 5))), ["(5, 5, 1)", "(28, 28, 1)"]),
+    "wrong shape": (
+        lambda: array("a.npy", -np.ones((5, 5))),
+        ["(5, 5, 1)", "(28, 28, 1) is needed"],
+    ),
     "two channels": (lambda: array("a.npy", -np.ones((28, 28, 2))), ["(28, 28, 2)"]),
+    "channels first": (
+        lambda: array("a.npy", -np.ones((3, 28, 28))),
+        ["(3, 28, 28), but channels come last: (28, 28, 1)", "numpy.moveaxis(image, 0, -1)"],
+    ),
+    "a transparent alpha": (
+        lambda: array("a.npy", np.full((28, 28, 4), 200, np.uint8)),
+        ["red, green, blue and an alpha, which is not 255 (opaque) everywhere"],
+    ),
+    "a transparent alpha of floats": (
+        lambda: array("a.npy", np.full((28, 28, 4), 0.5)),
+        ["which is not 1 (opaque) everywhere"],
+    ),
     "one axis": (lambda: array("a.npy", np.zeros(3)), ["shape (3,)"]),
     "empty": (lambda: array("a.npy", np.zeros((0, 28))), ["shape (0, 28, 1)"]),
     "0 to 255": (lambda: array("a.npy", 200.0 + IMAGE), ["outside [-1, 1]", "--range LOW HIGH"]),
@@ -41,6 +57,15 @@ IMAGES = {
     "infinity": (lambda: array("a.npy", with_nan(np.inf)), ["1 values are NaN or infinite"]),
     "enormous": (lambda: array("a.npy", with_nan(1e300)), ["1 values are NaN or infinite"]),
     "complex": (lambda: array("a.npy", IMAGE + 0j), ["complex128; give real numbers"]),
+    "spans of time": (
+        lambda: array("a.npy", np.zeros((28, 28), "timedelta64[s]")),
+        ["timedelta64[s]; give real numbers"],
+    ),
+    "fewer values than the header says": (
+        lambda: header("a.npy", "(-28, 28)"),
+        ["a.npy: cannot be read"],
+    ),
+    "more values than memory": (lambda: header("a.npy", "(10**9, 10**9)"), ["cannot be read"]),
     "words": (lambda: array("a.npy", np.full((28, 28), "a")), ["give real numbers"]),
     "objects": (
         lambda: array("a.npy", np.full((28, 28), None)),
@@ -74,6 +99,12 @@ MASKS = {
     "NaN": (lambda: array("m.npy", np.full((28, 28), np.nan)), ["m.npy", "without NaN"]),
     "half": (lambda: array("m.npy", np.full((28, 28), 0.5)), ["0 (hidden) and 1 or 255"]),
     "all masked": (lambda: array("m.npy", np.zeros((28, 28))), ["every pixel is masked"]),
+    "complex": (lambda: array("m.npy", np.ones((28, 28), complex)), ["0 (hidden) and 1 or 255"]),
+    "words": (lambda: array("m.npy", np.full((28, 28), "1")), ["0 (hidden) and 1 or 255"]),
+    "a table": (
+        lambda: array("m.npy", np.ones((28, 28), [("a", "f4")])),
+        ["0 (hidden) and 1 or 255"],
+    ),
     "shape": (lambda: array("m.npy", np.ones((7, 7))), ["mask of shape", "give (28, 28, 1)"]),
     "colours": (lambda: array("m.npy", np.eye(28)[..., None] * np.eye(3)[0]), ["mask of shape"]),
     "a folder": (lambda: ".", ["is a folder"]),
@@ -97,6 +128,7 @@ OPTIONS = [
     ("--noise much", "'--noise'"),
     ("image.npy --range 1 0", "--range 1 0: give two numbers"),
     ("image.npy --range 0 inf", "--range 0 inf"),
+    ("image.npy --range 0 1e-320", "are outside [0, 9.99989e-321]"),
     ("image.npy --range 0", "'--range' requires 2 arguments"),
     ("--truth image.npy", "--truth goes with an IMAGE"),
     ("image.npy --truth none.npy", "none.npy: no such file"),
@@ -115,7 +147,7 @@ OPTIONS = [
     ("--particles -3", "num_particles is -3"),
     ("--particles 99999999999999999999", "at most 2147483647"),
     ("--particles 1.5", "'--particles'"),
-    ("--steps 1", "num_steps is 1; a time grid needs at least 2 steps"),
+    ("--steps 1", "num_steps is 1; it must be at least 2; a time grid needs at least 2 steps"),
     ("--steps 99999999999999999999", "at most 2147483647"),
     ("--chains 0", "num_chains is 0"),
     ("--batch-size 0", "batch_size is 0"),
@@ -180,16 +212,20 @@ def test_observation_far_outside_the_prior(refused):
 
 
 def copied(**changes):
-    shutil.copytree(ZOO, "prior")
+    shutil.copytree(SHIPPED, "prior")
     file = Path("prior/config.json")
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def weighted(change):
     """Other weights, and their checksum."""
-    content = change((ZOO / "model.safetensors").read_bytes())
+    content = change((SHIPPED / "model.safetensors").read_bytes())
     copied(sha256=hashlib.sha256(content).hexdigest())
     Path("prior/model.safetensors").write_bytes(content)
+
+
+def examples(labels):
+    np.savez("prior/examples.npz", images=np.zeros((3, 28, 28, 1), np.uint8), labels=labels)
 
 
 def first_as(value):
@@ -224,7 +260,19 @@ PRIORS = {
     "negative variance": (lambda: copied(data_variance=-1), ["must be positive"]),
     "words for numbers": (lambda: copied(data_norm="a"), ["prior/config.json", "'a'"]),
     "no errors by noise": (lambda: copied(denoising_error={}), ["prior/config.json"]),
-    "another kind": (lambda: copied(kind="classifier"), ["holds a classifier"]),
+    "negative errors by noise": (
+        lambda: copied(denoising_error={"0": -1.0, "1": 1.0}),
+        ["denoising_error has values", "must be positive"],
+    ),
+    "words for classes": (
+        lambda: [copied(), examples(labels=np.array(list("abc")))],
+        ["examples.npz: needs images of uint8 and a whole number for each in labels"],
+    ),
+    "fewer examples than classes": (
+        lambda: [copied(), examples(labels=np.arange(9))],
+        ["examples.npz: needs images of uint8"],
+    ),
+    "another kind": (lambda: copied(kind="classifier"), ["of kind 'classifier'"]),
     "not an object": (lambda: [copied(), text("prior/config.json", "[]")], ["not a JSON object"]),
     "empty": (lambda: [copied(), text("prior/config.json", "")], ["config.json: cannot be read"]),
     "truncated": (lambda: [copied(), text("prior/config.json", "{")], ["cannot be read"]),
@@ -232,7 +280,7 @@ PRIORS = {
     "empty weights": (lambda: weighted(lambda _: b""), ["not a safetensors file"]),
     "truncated weights": (lambda: weighted(lambda old: old[:5000]), ["not a safetensors file"]),
     "damaged weights": (
-        lambda: [copied(), damaged("prior/model.safetensors", ZOO / "model.safetensors", 5000)],
+        lambda: [copied(), damaged("prior/model.safetensors", SHIPPED / "model.safetensors", 5000)],
         ["checksum", "truncated or damaged"],
     ),
     "NaN in weights": (lambda: weighted(first_as(lambda w: w * np.nan)), ["no finite floats"]),
@@ -250,7 +298,7 @@ PRIORS = {
     "no such digit": (
         lambda: [
             copied(),
-            np.savez("prior/examples.npz", images=np.zeros((1, 28, 28, 1)), labels=np.ones(1)),
+            examples(labels=np.ones(3, int)),
         ],
         ["--digit 3: the examples of prior are [1]"],
     ),
@@ -264,11 +312,31 @@ def test_priors(refused, case):
     refused(["solve", "inpaint", "--prior", "prior"], *message)
 
 
+@pytest.mark.parametrize("words", [[], ["--solver", "dpm", "--temperature", "1e30"]])
+def test_draws_that_are_not_finite(smcdiff, monkeypatch, tmp_path, words):
+    monkeypatch.setattr("smcdiff.cli.sample._draw_all", lambda *_: np.full((2, 28, 28, 1), np.nan))
+    code, _, err = smcdiff("sample", "--number", "2", *words)
+    assert code == 2 and "draws are NaN or infinite" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_terminal_that_knows_no_letters(smcdiff, monkeypatch):
+    """Neither accents nor bytes that are no text end a run after its work is done."""
+    monkeypatch.setattr("smcdiff.cli.sample._draw_all", lambda *_: np.zeros((2, 28, 28, 1)))
+    for name, encoding in (("\xe9", "ascii"), ("\udcff", "utf-8")):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr("sys.stdout", stream)
+        code, _, err = smcdiff("sample", "--number", "2", "-o", name)
+        assert code == 0, err
+        stream.flush()
+        assert b"2 draws of shape" in stream.buffer.getvalue()
+
+
 def test_memory_that_is_not_there(smcdiff, monkeypatch, tmp_path):
     def fail(*_):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
 
-    monkeypatch.setattr("smcdiff.sampler.smc.run", fail)
+    monkeypatch.setattr("smcdiff.cli.solve.interruptible", fail)
     code, _, err = smcdiff("solve", "inpaint")
     assert code == 2 and "out of memory; fewer particles" in err
     assert not list(tmp_path.iterdir())

@@ -51,6 +51,22 @@ def test_image_and_mask_of_the_user(smcdiff, tmp_path):
     np.testing.assert_allclose(observed, np.full(14 * 28, 20 / 127.5 - 1), atol=1e-5)
 
 
+def test_an_opaque_alpha_is_dropped_with_a_word(smcdiff):
+    """Of an array; of a PNG, whose format says what it is, without."""
+    colours = np.random.default_rng(0).integers(0, 255, (28, 28, 4)).astype(np.uint8)
+    colours[..., 3] = 255
+    np.save("mine.npy", colours)
+    Image.fromarray(colours).save("mine.png")
+    posteriors = []
+    for name in ("mine.npy", "mine.png"):
+        code, _, err = smcdiff("solve", "inpaint", name, "-o", f"of-{name}", *FAST)
+        assert code == 0, err
+        said = "note: mine.npy: four channels are taken for red, green, blue and an opaque alpha"
+        assert (said in err) == (name == "mine.npy")
+        posteriors.append(Posterior.load(f"of-{name}/posterior.nc"))
+    np.testing.assert_array_equal(posteriors[0].observed["y"], posteriors[1].observed["y"])
+
+
 def test_array_with_a_range_and_truth(smcdiff):
     np.save("small.npy", np.full((7, 7), 0.25))
     np.save("truth.npy", np.full((28, 28), 0.25))

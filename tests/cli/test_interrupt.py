@@ -1,15 +1,18 @@
-"""Ctrl-C: exit code 130 at once, nothing left behind."""
+"""Ctrl-C: exit code 130, at the next step of the work or after a short grace, and nothing left."""
 
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
-from pathlib import Path
 
+import numpy as np
 import pytest
 
+from smcdiff import SMC
+from smcdiff.base._progress import ProgressBar
+from smcdiff.cli import sampler
 from smcdiff.cli.interrupt import interruptible
+from tests.cli.processes import start
 
 
 @pytest.fixture
@@ -20,17 +23,56 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-def test_ctrl_c_in_a_run(smcdiff, monkeypatch, tmp_path, ctrl_c):
-    """The compiled run, which never looks at signals, is left behind; the process ends it."""
+def press_ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
 
-    def compiled(*_):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1.0)
+
+def test_the_work_ends_where_it_calls_progress(ctrl_c):
+    """Between two steps, so that what is written there is whole, in the thread of the work."""
+    steps, closed = [], []
+
+    def work(progress):
+        try:
+            for t in range(1000):
+                if t == 3:
+                    press_ctrl_c()
+                time.sleep(0.01)
+                steps.append(t)
+                progress(t, 1000, {})
+        finally:
+            closed.append(threading.current_thread() is not threading.main_thread())
+
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(work, ProgressBar())
+    assert closed == [True] and 4 <= len(steps) < 1000
+
+
+def test_results_and_errors_of_the_work_come_through(capsys):
+    def work(progress):
+        progress(2, 2, {})
+        return 3
+
+    assert interruptible(work, ProgressBar()) == 3
+    assert "2/2 steps" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        interruptible(lambda progress: 1 / 0, ProgressBar())
+
+
+def test_compiled_code_is_left_behind(smcdiff, monkeypatch, tmp_path, ctrl_c):
+    """A compiled run never looks at flags; the end of the process ends it."""
+
+    class Compiled(SMC):
+        def __init__(self, *_, **__):
+            pass
+
+        def run(self, *_, **__):
+            press_ctrl_c()
+            time.sleep(1.0)
 
     def leave(code):
         raise SystemExit(code)
 
-    monkeypatch.setattr("smcdiff.sampler.smc.run", compiled)
+    monkeypatch.setattr(sampler, "SMC", Compiled)
     monkeypatch.setattr("smcdiff.cli.interrupt._GRACE", 0.0)
     monkeypatch.setattr("os._exit", leave)
     code, _, err = smcdiff("solve", "inpaint")
@@ -38,39 +80,24 @@ def test_ctrl_c_in_a_run(smcdiff, monkeypatch, tmp_path, ctrl_c):
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_lets_python_code_end_its_own_way(ctrl_c):
-    ended = []
-
-    def work():
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
-            for _ in range(1000):
-                time.sleep(0.01)
-        except KeyboardInterrupt:
-            ended.append(True)
-            raise
-
-    with pytest.raises(KeyboardInterrupt):
-        interruptible(work)
-    assert ended == [True]
-    assert interruptible(lambda: 3) == 3
-    with pytest.raises(ZeroDivisionError):
-        interruptible(lambda: 1 / 0)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["solve inpaint --steps 10000", "sample --steps 10000"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "solve inpaint --steps 10000",
+        "sample --steps 10000 --number 100000",
+        "train data.npy -o out --steps 10000 --channels 16 --batch-size 4",
+    ],
+)
 def test_ctrl_c_in_a_process(tmp_path, words):
-    command = [sys.executable, "-m", "smcdiff", *words.split()]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).integers(0, 255, (64, 8, 8), np.uint8))
+    process = start(tmp_path, *words.split())
     assert process.stderr is not None
     process.stderr.readline()  # of the progress: the run has started
     process.send_signal(signal.SIGINT)
+    began = time.perf_counter()
     _, err = process.communicate(timeout=60)
+    assert time.perf_counter() - began < 20
     assert process.returncode == 130 and "Traceback" not in err
     assert err.splitlines()[-1] == "smcdiff: interrupted"
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == ["data.npy"]

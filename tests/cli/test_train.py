@@ -1,16 +1,24 @@
 """Bad input of ``smcdiff train``: one line, exit code 2, nothing written, before long work."""
 
 import os
+import zipfile
 
 import numpy as np
 import pytest
 
-from tests.cli.inputs import RANDOM, array, damaged, picture, pixels, text
+from tests.cli.inputs import RANDOM, array, damaged, header, picture, pixels, text
 
 
 def images(**arrays):
     np.savez("a.npz", **{"images": pixels(200, 8, 8), **arrays})
     return "a.npz"
+
+
+def archive(name, member):
+    """A zip archive with something in the place of an array."""
+    with zipfile.ZipFile(name, "w") as file:
+        file.writestr(member, b"no array")
+    return name
 
 
 def pictures(*arrays):
@@ -38,7 +46,19 @@ DATA = {
     "NaN": (lambda: [array("a.npy", np.full((200, 8, 8), np.nan))], ["must be uint8"]),
     "two axes": (lambda: [array("a.npy", pixels(200, 8))], ["(200, 8)"]),
     "no pixels": (lambda: [array("a.npy", pixels(200, 0, 8))], ["(200, 0, 8, 1)"]),
-    "too few": (lambda: [array("a.npy", pixels(20, 8, 8))], ["too few", "--batch of at most 10"]),
+    "too few": (
+        lambda: [array("a.npy", pixels(20, 8, 8))],
+        ["too few", "--batch-size of at most 10"],
+    ),
+    "one image": (lambda: [array("a.npy", pixels(1, 8, 8))], ["one image; give two"]),
+    "channels first": (
+        lambda: [array("a.npy", pixels(200, 3, 8, 8))],
+        ["(200, 3, 8, 8)", "channels come last", "numpy.moveaxis(images, 1, -1)"],
+    ),
+    "an opaque alpha": (
+        lambda: [array("a.npy", np.where(np.arange(4) == 3, np.uint8(255), pixels(200, 8, 8, 4)))],
+        ["fourth channel is 255 everywhere", "images[..., :3]"],
+    ),
     "odd size": (lambda: [array("a.npy", pixels(200, 7, 8))], ["do not divide by 4"]),
     "all the same": (lambda: [array("a.npy", 0 * pixels(200, 8, 8))], ["all images are the same"]),
     "truncated .npz": (lambda: [damaged("b.npz", images(), 500)], ["b.npz: cannot be read"]),
@@ -48,6 +68,20 @@ DATA = {
     "truncated .npy": (
         lambda: [damaged("b.npy", array("a.npy", pixels(20, 8, 8)), 300)],
         ["b.npy: cannot be read"],
+    ),
+    "an .npz of no arrays": (lambda: [archive("a.npz", "images.npy")], ["'images' is no array"]),
+    "a negative shape": (lambda: [header("a.npy", "(-7, 28, 28)")], ["a.npy: cannot be read"]),
+    "an idx file of many axes": (
+        lambda: [text("a.idx", "\0\0\x08\x7f" + 127 * "\0\0\0\x01" + "a")],
+        ["nor an idx file"],
+    ),
+    "an idx file that claims more than there is": (
+        lambda: [text("a.idx", "\0\0\x08\x03" + 3 * "\x7f\x7f\x7f\x7f")],
+        ["does not fit its shape"],
+    ),
+    "another network to start from": (
+        lambda: [images(), "--init", "mnist", "--channels", "16"],
+        ["init is mnist, whose network is another", "channels, layers and patch"],
     ),
     "which array": (lambda: [[images(), np.savez("b.npz", a=1, b=2)] and "b.npz"], ["'images'"]),
     "no array": (lambda: [np.savez("b.npz") or "b.npz"], ["arrays []"]),
@@ -69,7 +103,7 @@ def test_training_data(refused, case):
 
 TRAINING = [
     ("--steps 0", "steps is 0"),
-    ("--batch -1", "batch is -1"),
+    ("--batch-size -1", "batch_size is -1"),
     ("--layers 99999999999999999999", "at most 2147483647"),
     ("--learning-rate nan", "learning_rate is nan"),
     ("--learning-rate 0", "learning_rate is 0.0"),
@@ -78,8 +112,10 @@ TRAINING = [
     ("--channels 7", "channels are (7,); give multiples of 8, the last of 16"),
     ("--channels 24", "channels are (24,)"),
     ("--channels 32,", "--channels 32,: give whole numbers"),
-    ("--weighting snr", "weighting is 'snr'"),
+    ("--weighting snr", "did you mean 'min-snr'"),
     ("--log-snr-mean nan", "log_snr_mean is nan"),
+    ("--weighting lognormal --log-snr-mean 1e30", "it lies in [-20, 20]"),
+    ("--weighting lognormal --log-snr-std 1e-300", "it lies in [0.05, 100]"),
     ("--label-dropout 1", "label_dropout is 1.0"),
     ("--stps 3", "--steps"),
     ("--output a.npz", "a.npz: cannot be written"),
@@ -112,6 +148,8 @@ MODELS = [
     ("m.txt:model", "", "m.txt is no Python file"),
     ("m.py:model", "1 / 0", "m.py fails when it is imported (ZeroDivisionError"),
     ("m.py:model", "def", "SyntaxError"),
+    ("m.py:model", "import sys; sys.exit(3)", "SystemExit"),
+    ("m.py:model", "def model(): raise SystemExit", "SystemExit"),
     ("m.py:model", "def model(x): pass", "callable without arguments"),
     ("m.py:model", "def model(): raise KeyError('a')", "KeyError"),
     ("m.py:model", "def model(): pass", "one of each"),

@@ -11,12 +11,12 @@ from smcdiff.diagnostics.metrics import crps, psnr, sliced_wasserstein
 def test_sliced_wasserstein_of_a_shift():
     """A shift by v moves every projection by v.u: the mean of |u_1| over the 2-sphere is 1/2."""
     x = jax.random.normal(jax.random.key(0), (200, 3))
-    shifted = x + jnp.array([2.0, 0.0, 0.0])
-    distance = sliced_wasserstein(jax.random.key(1), x, shifted, num_directions=20_000)
+    shifted = x + jnp.array([[2.0, 0.0, 0.0]])
+    distance = sliced_wasserstein(jax.random.key(1), x, shifted, num_directions=4_000)
     # The standard deviation of |u_1| is 0.29.
-    assert abs(distance - 1.0) < 4 * 2 * 0.29 / np.sqrt(20_000)
-    squared = sliced_wasserstein(jax.random.key(1), x, shifted, num_directions=20_000, order=2)
-    assert abs(squared - 2 / np.sqrt(3)) < 0.02
+    assert abs(distance - 1.0) < 4 * 2 * 0.29 / np.sqrt(4_000)
+    squared = sliced_wasserstein(jax.random.key(1), x, shifted, num_directions=4_000, order=2)
+    assert abs(squared - 2 / np.sqrt(3)) < 0.03
     assert sliced_wasserstein(jax.random.key(1), x, x[::-1]) == 0.0
 
 
@@ -28,5 +28,5 @@ def test_crps_against_its_definition():
     samples = jax.random.normal(jax.random.key(0), (50, 3))
     truth = jnp.array([0.1, -1.0, 2.0])
     pairs = jnp.mean(jnp.abs(samples[:, None] - samples[None]), axis=(0, 1))
-    expected = jnp.mean(jnp.abs(samples - truth), axis=0) - 0.5 * pairs
+    expected = jnp.mean(jnp.abs(samples - truth[None]), axis=0) - 0.5 * pairs
     np.testing.assert_allclose(crps(samples, truth), expected, rtol=1e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from smcdiff.networks.convolution import convolve
+from smcdiff.networks._convolution import convolve
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1)])

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from smcdiff import InputError
-from smcdiff.networks.blocks import timestep_embedding
+from smcdiff.networks._blocks import timestep_embedding
 from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_dict, state_dict
 
 CONFIG = UNet2DConfig(8, 4, 4, (16, 32), 1, attention_head_dim=8)

@@ -1,4 +1,4 @@
-"""Adjoints, dense matrices, jit, vmap and grad of every operator; bad input."""
+"""What operators compute, against other libraries; what is differentiated and traced; bad input."""
 
 import jax
 import jax.numpy as jnp
@@ -6,69 +6,11 @@ import numpy as np
 import pytest
 
 from smcdiff import operators
+from smcdiff.base.module import static
 from smcdiff.errors import InputError
 from smcdiff.exact import dense_matrix
-
-MASK = np.zeros((6, 4, 1), bool)
-MASK[::2, 1:] = True
-OPERATORS = {
-    "dense": operators.Dense(jax.random.normal(jax.random.key(0), (3, 5))),
-    "mask": operators.Mask.of(MASK),
-    "blur": operators.GaussianBlur((6, 4, 1), 1.5),
-    "blur-2d": operators.GaussianBlur((6, 4), 0.7),
-    "downsample": operators.BlockDownsample((6, 4, 1), 2),
-    "bicubic": operators.BicubicDownsample((6, 4, 3), 2),
-    "random mask": operators.Mask.random(jax.random.key(3), (6, 4, 3), 0.4),
-    "channel mask": operators.Mask.channels((6, 4, 3), [1, 0, 1]),
-    "convolution": operators.Convolution((6, 4, 3), jnp.arange(15.0).reshape(5, 3)),
-    "circular": operators.Convolution((6, 4), jnp.arange(9.0).reshape(3, 3), circular=True),
-    "motion": operators.MotionBlur((6, 5, 1), 2.0, 30.0),
-    "colours": operators.ColourMix(jax.random.normal(jax.random.key(5), (2, 3)), (6, 4, 3)),
-    "grey": operators.ColourMix.grey((6, 4, 3)),
-    "fourier": operators.MaskedFourier.of(np.arange(24).reshape(6, 4) % 3 == 0, (6, 4, 1)),
-    "reshape": operators.Reshape((6, 4), (8, 3)),
-    "composition": operators.Mask.of(np.arange(6).reshape(3, 2) > 2)
-    @ operators.BlockDownsample((6, 4), 2),
-}
-
-
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS.keys())
-def test_adjoint_and_matrix(operator):
-    keys = jax.random.split(jax.random.key(1), 2)
-    x = jax.random.normal(keys[0], operator.in_shape)
-    y = jax.random.normal(keys[1], operator.out_shape)
-    left, right = jnp.vdot(operator(x), y), jnp.vdot(x, operator.adjoint(y))
-    np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
-    matrix = dense_matrix(operator, operator.in_shape)
-    np.testing.assert_allclose(matrix @ x.ravel(), operator(x).ravel(), rtol=1e-5, atol=1e-6)
-    assert operator.shape == (operator.out_shape, operator.in_shape)
-
-
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS.keys())
-def test_jit_vmap_grad(operator):
-    x = jax.random.normal(jax.random.key(2), (3, *operator.in_shape))
-    mapped = jax.jit(lambda operator, x: jax.vmap(operator)(x))(operator, x)
-    np.testing.assert_allclose(mapped[1], operator(x[1]), rtol=1e-5, atol=1e-6)
-    gradient = jax.grad(lambda x: 0.5 * jnp.sum(operator(x) ** 2))(x[0])
-    np.testing.assert_allclose(gradient, operator.adjoint(operator(x[0])), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS.keys())
-def test_svd(operator):
-    """A = U diag(s) V', with orthonormal U and V, against NumPy's singular values."""
-    svd = operator.svd()
-    matrix = np.asarray(operator.as_matrix())
-    size = max(1.0, np.abs(matrix).max())
-    right, left = np.asarray(svd.right.as_matrix()), np.asarray(svd.left.as_matrix())
-    np.testing.assert_allclose(left * svd.values @ right, matrix, atol=1e-5 * size)
-    identity = np.eye(len(svd.values))
-    np.testing.assert_allclose(right @ right.T, identity, atol=1e-5)
-    np.testing.assert_allclose(left.T @ left, identity, atol=1e-5)
-    expected = np.linalg.svd(matrix, compute_uv=False)
-    np.testing.assert_allclose(svd.values, expected[: len(identity)], atol=1e-5 * size)
-    y = operator(jax.random.normal(jax.random.key(8), operator.in_shape))
-    found = svd.pseudo_inverse(y)
-    np.testing.assert_allclose(found.ravel(), np.linalg.pinv(matrix, 1e-6) @ y.ravel(), atol=5e-3)
+from smcdiff.operators.structure import Rows, Structure
+from tests.operators.catalogue import OPERATORS
 
 
 def test_convolution_agrees_with_scipy():
@@ -122,6 +64,112 @@ def test_blur_preserves_a_constant_inside():
     np.testing.assert_allclose(out[10, 10], 1.0, rtol=1e-5)
 
 
+def test_width_may_be_traced():
+    """An unknown width: jit, vmap over widths, and a gradient against differences."""
+    x = jax.random.normal(jax.random.key(0), (6, 4))
+
+    @jax.jit
+    def energy(width):
+        blur = operators.GaussianBlur((6, 4), width)
+        svd = blur.svd()
+        return jnp.sum(blur(x) ** 2), jnp.sum(svd.left(svd.values * svd.right(x)) ** 2)
+
+    widths = jnp.array([0.6, 1.0, 2.0])
+    found = jax.vmap(energy)(widths)
+    expected = [np.sum(operators.GaussianBlur((6, 4), float(w))(x) ** 2) for w in widths]
+    np.testing.assert_allclose(found, [expected] * 2, rtol=1e-4)
+    slope = jax.grad(lambda width: energy(width)[0])(1.0)
+    difference = (energy(1.01)[0] - energy(0.99)[0]) / 0.02
+    np.testing.assert_allclose(slope, difference, rtol=1e-2)
+
+
+def test_operators_are_mapped_over():
+    """A batch of operators is one with a batch of arrays."""
+    x = jax.random.normal(jax.random.key(0), (6, 4))
+    blurs = jax.vmap(lambda width: operators.GaussianBlur((6, 4), width))(jnp.array([0.5, 1.5]))
+    blurred = jax.vmap(lambda blur: blur(x))(blurs)
+    np.testing.assert_allclose(blurred[1], operators.GaussianBlur((6, 4), 1.5)(x), rtol=1e-5)
+
+
+def test_matrices_of_traced_numbers():
+    """A list that holds a traced number is a matrix as well."""
+
+    def total(slope):
+        return jnp.sum(operators.Dense([[slope, 0.0], [1.0, slope]])(jnp.array([1.0, 2.0])))
+
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(0.5), 3.0)
+
+
+class Differences(operators.LinearOperator):
+    """An operator of one's own: of neighbours, and then every one ``step``-th of them."""
+
+    step: int = static()
+
+    @property
+    def in_shape(self):
+        return (6,)
+
+    @property
+    def out_shape(self):
+        return (len(range(0, 5, self.step)),)
+
+    @property
+    def structure(self):
+        """Orthogonal rows, of which ``svd`` says more, if they do not overlap."""
+        return Structure(Rows.ORTHOGONAL if self.step > 1 else Rows.ANY)
+
+    def apply(self, x):
+        return (x[1:] - x[:-1])[:: self.step]
+
+    def svd(self):
+        if self.step == 1:
+            return super().svd()
+        values = jnp.full(self.out_shape, 2.0**0.5)
+        return operators.SVD(operators.Reshape(values.shape, values.shape), values, self * 0.5**0.5)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_an_operator_of_ones_own(step):
+    """It needs its shapes and ``apply``, and gains by what it says of itself."""
+    mine, x = Differences(step), jax.random.normal(jax.random.key(0), (6,))
+    chosen = 0.5 * (operators.Mask([1, 0], mine.out_shape) @ mine)
+    assert chosen.structured == (step == 2)
+    np.testing.assert_allclose(chosen(x), 0.5 * jnp.diff(x)[jnp.array([step, 0])], rtol=1e-5)
+    for operator in (mine, chosen):
+        svd = operator.svd()
+        np.testing.assert_allclose(svd.left(svd.values * svd.right(x)), operator(x), atol=1e-5)
+        rows = svd.right.as_matrix()
+        np.testing.assert_allclose(rows @ rows.T, np.eye(len(rows)), atol=1e-5)
+
+
+def test_multiples():
+    """By numbers and by arrays of NumPy and of JAX, from either side."""
+    mask, x = operators.Mask([3, 0], (2, 2)), jnp.arange(1.0, 5.0).reshape(2, 2)
+    noise = np.array([2.0, -1.0])
+    for scaled in (noise * mask, mask * noise, jnp.asarray(noise) * mask, 2 * (noise / 2 * mask)):
+        np.testing.assert_allclose(scaled(x), [8.0, -1.0])
+        np.testing.assert_allclose(scaled.adjoint(noise), [[1.0, 0.0], [0.0, 4.0]])
+    np.testing.assert_allclose((np.float32(0.5) * mask)(x), [2.0, 0.5])
+
+
+def test_integers_are_numbers():
+    """An image of bytes is observed as one of floating-point numbers."""
+    image = np.arange(24, dtype=np.uint8).reshape(6, 4, 1)
+    for name in ("mask of grey", "fourier", "blur"):
+        operator = OPERATORS[name]
+        bytes_ = np.broadcast_to(image, operator.in_shape)
+        np.testing.assert_array_equal(operator(bytes_), operator(bytes_.astype(np.float32)))
+
+
+def test_dense_matrices_are_what_functions_give():
+    """`exact.dense_matrix` takes an operator as any other function."""
+    operator = OPERATORS["mix"]
+    matrix = dense_matrix(operator, operator.in_shape)
+    np.testing.assert_allclose(matrix, operator.as_matrix(), atol=1e-6)
+    assert operator.shape == ((6, 4, 2), (6, 4, 3)) and matrix.shape == (48, 72)
+
+
+KEY, X = jax.random.key(0), jnp.ones((4, 4))
 BAD = [
     (lambda: operators.Mask.of(np.zeros((2, 2))), "every entry is masked"),
     (lambda: operators.Mask.of(np.array([0.5, 1.0])), "0 or 1"),
@@ -149,8 +197,35 @@ BAD = [
     (lambda: operators.Mask.random(jax.random.key(0), (4, 4), 0.0), "fraction is 0.0"),
     (lambda: operators.Mask.channels((4, 4, 3), [1, 0]), "2 channels given"),
     (lambda: operators.Reshape((4, 4), (5, 3)), "other sizes"),
-    (lambda: OPERATORS["mask"] @ OPERATORS["blur-2d"], "composition: GaussianBlur returns"),
+    (lambda: OPERATORS["mask"] @ OPERATORS["blur, two axes"], "composition: GaussianBlur returns"),
     (lambda: OPERATORS["mask"].adjoint(jnp.ones(2)), "adjoint's input"),
+    (lambda: operators.Composition(OPERATORS["mask"], OPERATORS["reshape"]), "Reshape returns"),
+    (lambda: operators.Mask([1, 4, 1], (6,)), "entry 1 is listed twice"),
+    (lambda: operators.Mask([1, 6], (6,)), "must lie in 0 to 5"),
+    (lambda: operators.Mask(np.array([[1, 2]]), (6,)), r"give \(d_y,\)"),
+    (lambda: operators.MaskedFourier(np.array([3, 3]), (4, 4)), "entry 3 is listed twice"),
+    (lambda: operators.MaskedFourier(np.array([-1]), (4, 4)), "must lie in 0 to 15"),
+    (lambda: operators.Dense(jnp.ones((2, 3)), (2, 2)), "does not take"),
+    (lambda: operators.Kronecker((np.ones((2, 3)), None), (4, 4)), "do not act on events"),
+    (lambda: operators.Kronecker((None,), (4, 4)), "do not act on events"),
+    (lambda: operators.Separable((4, 4), np.ones(4), np.eye(4)), "do not act on images"),
+    (lambda: operators.GaussianBlur((4, 4), np.ones(2)), "give one number"),
+    (lambda: operators.GaussianBlur((4, 4), np.nan), "width is nan"),
+    (lambda: np.ones(3) * operators.Mask([1, 2], (6,)), r"of the observation's shape \(2,\)"),
+    (lambda: 1j * operators.Mask([1, 2], (6,)), "factor is complex"),
+    (lambda: operators.Stacked([]), "at least one"),
+    (
+        lambda: operators.Stacked([operators.Mask([1], (6,)), operators.Mask([1], (5,))]),
+        "all on the same event",
+    ),
+    (
+        lambda: jax.eval_shape(lambda k: operators.Mask.random(k, (4, 4), 0.5)(X), KEY),
+        "make the mask outside",
+    ),
+    (
+        lambda: jax.eval_shape(lambda i: operators.MaskedFourier(i, (4, 4))(X), jnp.arange(3)),
+        "the indices are traced",
+    ),
 ]
 
 
@@ -162,7 +237,14 @@ def test_bad_input(make, message):
 
 def test_complex_images_are_refused():
     operator = operators.MaskedFourier.of(np.ones((4, 4), bool), (4, 4, 1))
-    with pytest.raises(InputError, match="the input is complex"):
+    with pytest.raises(InputError, match="input is complex"):
         operator(jnp.ones((4, 4, 1)) + 1j)
-    with pytest.raises(InputError, match="the input is complex"):
+    with pytest.raises(InputError, match="input is complex"):
         operator.adjoint(jnp.ones(operator.out_shape) + 1j)
+
+
+def test_products_with_something_else():
+    with pytest.raises(TypeError):
+        OPERATORS["mask"] @ np.ones((72, 3))
+    with pytest.raises(TypeError):
+        OPERATORS["mask"] * OPERATORS["mask"]

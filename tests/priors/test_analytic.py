@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy.stats import multivariate_normal
 
-from smcdiff import priors, schedules
+from smcdiff import priors
 from smcdiff.errors import InputError
 
 
@@ -35,6 +35,7 @@ EACH = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS.keys())
 
 
 @EACH
+@pytest.mark.usefixtures("broadcasting")  # NumPyro's mixtures do
 def test_log_prob_matches_numpyro(prior):
     components = dist.MultivariateNormal(prior.means, prior.component_covariances())
     reference = dist.MixtureSameFamily(dist.Categorical(logits=prior.log_weights), components)
@@ -43,6 +44,7 @@ def test_log_prob_matches_numpyro(prior):
 
 
 @EACH
+@pytest.mark.usefixtures("broadcasting")  # NumPyro's mixtures do
 def test_component_probabilities_are_bayes_rule(prior):
     components = dist.MultivariateNormal(prior.means, prior.component_covariances())
     x = jnp.array([0.4, 0.3, 0.6])  # between the two means
@@ -64,7 +66,7 @@ def test_moments_of_draws(prior):
 def test_denoiser_obeys_tweedie(prior):
     """score = grad log p_t, where p_t is the exact marginal."""
     for time in (0.05, 0.5, 1.5):
-        level = schedules.levels(prior.schedule, jnp.asarray(time))
+        level = prior.schedule.level(time)
         x = prior.marginal(level).sample(jax.random.key(4))
         gradient = jax.grad(prior.marginal(level).log_prob)(x)
         np.testing.assert_allclose(prior.score(x, level.time), gradient, rtol=2e-3, atol=2e-3)
@@ -73,7 +75,7 @@ def test_denoiser_obeys_tweedie(prior):
 @EACH
 def test_reverse_kernel_maps_marginal_to_marginal(prior):
     """Draws of p_t pushed through the exact kernel have the moments of p_s (4 standard errors)."""
-    t, s = (schedules.levels(prior.schedule, jnp.asarray(time)) for time in (1.0, 0.1))
+    t, s = (prior.schedule.level(time) for time in (1.0, 0.1))
     keys = jax.random.split(jax.random.key(5), (3, 20_000))
     noisy = jax.vmap(prior.marginal(t).sample)(keys[0])
     pushed = jax.vmap(lambda x, key: prior.reverse(x, t, s).sample(key))(noisy, keys[1])
@@ -87,7 +89,7 @@ def test_reverse_kernel_maps_marginal_to_marginal(prior):
 def test_posterior_covariance_of_a_gaussian():
     """Closed form C_t against (S^-1 + SNR I)^-1."""
     prior = PRIORS["gaussian"]
-    level = schedules.levels(prior.schedule, jnp.asarray(0.3))
+    level = prior.schedule.level(0.3)
     snr = (level.alpha / level.sigma) ** 2
     expected = jnp.linalg.inv(jnp.linalg.inv(MATRICES[0]) + snr * jnp.eye(3))
     np.testing.assert_allclose(
@@ -117,7 +119,7 @@ def test_factors_are_the_dense_mixture():
         WEIGHTS, MEANS, factors.component_covariances(), schedule=factors.schedule
     )
     for time in (0.01, 0.5, 1.5):
-        t, s = (schedules.levels(factors.schedule, jnp.asarray(v)) for v in (time, 0.5 * time))
+        t, s = (factors.schedule.level(v) for v in (time, 0.5 * time))
         x = dense.marginal(t).sample(jax.random.key(8))
         first, second = (prior.reverse(x, t, s) for prior in (factors, dense))
         np.testing.assert_allclose(
@@ -132,7 +134,7 @@ def test_factors_are_the_dense_mixture():
 def test_fitted_schedule_covers_the_scales():
     prior = priors.GaussianMixture(jnp.ones(2), jnp.array([[-100.0, 0.0], [100.0, 0.0]]), 0.01)
     end, start = (
-        schedules.levels(prior.schedule, t)
+        prior.schedule.level(t)
         for t in (jnp.asarray(prior.schedule.t_max), jnp.asarray(prior.schedule.t_min))
     )
     assert end.alpha * 100.0 < 0.5 * end.sigma  # the components have merged
@@ -140,7 +142,6 @@ def test_fitted_schedule_covers_the_scales():
 
 
 BAD = [
-    (lambda: priors.Gaussian(jnp.zeros((2, 2)), 1.0), "mean has shape"),
     (lambda: priors.Gaussian(jnp.zeros(2), jnp.ones(3)), "covariance has shape"),
     (lambda: priors.Gaussian(jnp.zeros(2), jnp.array([1.0, -1.0])), "positive definite"),
     (lambda: priors.Gaussian(jnp.zeros(2), -jnp.eye(2)), "positive definite"),
@@ -187,12 +188,12 @@ def test_responsibilities_keep_their_digits(variances, count):
     means[1] = means[0] + scale * rng.normal(size=size)
     variances = scale**2 * np.asarray(variances(count, size))
     prior = priors.GaussianMixture(jnp.ones(count), jnp.asarray(means), jnp.asarray(variances))
-    x = np.float32(means[0] + 0.5 * scale)
+    x = jnp.float32(means[0] + 0.5 * scale)
     means, variances = np.asarray(prior.means, np.float64), np.broadcast_to(variances, means.shape)
-    log_p = -0.5 * np.sum((x - means) ** 2 / variances + np.log(variances), axis=1)
+    log_p = -0.5 * np.sum((np.asarray(x) - means) ** 2 / variances + np.log(variances), axis=1)
     expected = means * np.exp(log_p - np.logaddexp.reduce(log_p))[:, None]
     # The denoiser at a level whose noise is a thousandth of the scale: x, by its weights.
-    level = schedules.levels(prior.schedule, jnp.asarray(1e-13))
+    level = prior.schedule.level(1e-13)
     found = jnp.exp(prior.reverse(x, level, level).log_weights)
     np.testing.assert_allclose(found @ means[:, 0], expected[:, 0].sum(), atol=1e-6)
     weights = np.exp(log_p - np.logaddexp.reduce(log_p))
@@ -212,9 +213,35 @@ def test_responsibilities_of_factors_keep_their_digits():
     expected = [
         multivariate_normal(m, c).logpdf(x) for m, c in zip(means, covariances, strict=True)
     ]
-    level = schedules.levels(prior.schedule, jnp.asarray(1e-12))
+    level = prior.schedule.level(1e-12)
     log_weights = prior.reverse(jnp.asarray(x), level, level).log_weights
     # Thousands of nat apart; float32 coordinates of size 1 leave 1e-4 of 1e-3, so 1e-3 of that.
     np.testing.assert_allclose(
         log_weights[0] - log_weights[1], expected[0] - expected[1], rtol=0.01
     )
+
+
+@pytest.mark.parametrize("variances", [0.5, np.linspace(0.2, 1.0, 6).reshape(2, 3)])
+def test_events_of_any_shape(variances):
+    """An image-shaped Gaussian is the flat one, in its own shape."""
+    mean = jnp.arange(6.0).reshape(2, 3)
+    image = priors.Gaussian(mean, variances)
+    flat = priors.Gaussian(mean.ravel(), np.ravel(variances) if np.ndim(variances) else variances)
+    assert image.event_shape == (2, 3) and image.mean.shape == image.variance.shape == (2, 3)
+    key, t = jax.random.key(0), jnp.asarray(0.4)
+    x = image.sample(key, (4,))
+    np.testing.assert_allclose(x.reshape(4, 6), flat.sample(key, (4,)), rtol=1e-6)
+    np.testing.assert_allclose(image.log_prob(x), flat.log_prob(x.reshape(4, 6)), rtol=1e-5)
+    denoised = image.denoise(x[0], t)
+    np.testing.assert_allclose(denoised.ravel(), flat.denoise(x[0].ravel(), t), rtol=1e-5)
+
+
+def test_mixtures_of_images():
+    means = jnp.arange(12.0).reshape(2, 2, 3)
+    image = priors.GaussianMixture(WEIGHTS, means, 0.5)
+    flat = priors.GaussianMixture(WEIGHTS, means.reshape(2, 6), 0.5)
+    x = image.sample(jax.random.key(0))
+    assert x.shape == (2, 3)
+    np.testing.assert_allclose(image.log_prob(x), flat.log_prob(x.ravel()), rtol=1e-5)
+    found = image.component_probabilities(x)
+    np.testing.assert_allclose(found, flat.component_probabilities(x.ravel()), rtol=1e-5)

@@ -32,10 +32,10 @@ def observing(mean, noise=0.5, y=Y):
 
 def assert_residual_matches(problem: Problem):
     """log_likelihood(x) + |residual(x)|^2 / 2 is the same for all x, and what the scales say."""
-    assert problem.linear
+    assert problem.is_linear
     points = jax.random.normal(jax.random.key(0), (5, *problem.event_shape))
     values = jax.jit(jax.vmap(problem.log_likelihood))(points)
-    residuals = jax.jit(jax.vmap(problem.residual))(points)
-    assert residuals.shape == (5, problem.num_observations)
+    observation = problem.linear_observation()
+    residuals = jax.jit(jax.vmap(observation.residual))(points)
     constants = values + 0.5 * jnp.sum(residuals**2, axis=1)
-    np.testing.assert_allclose(constants, problem.log_normaliser(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(constants, observation.log_constant, rtol=1e-4, atol=1e-4)

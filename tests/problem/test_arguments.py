@@ -10,8 +10,9 @@ import pytest
 from smcdiff.diffusion.schedules import OrnsteinUhlenbeck
 from smcdiff.errors import InputError
 from smcdiff.priors import DiffusionPrior, Gaussian
-from smcdiff.problem import arguments, read
-from tests.problem.models import X
+from smcdiff.problem import _arguments as arguments
+from smcdiff.problem import read
+from tests.problem.models import PRIOR, X
 
 
 def test_other_data_of_the_same_shapes_does_not_compile_again():
@@ -21,7 +22,11 @@ def test_other_data_of_the_same_shapes_does_not_compile_again():
     def run(problem, x):
         nonlocal count
         count += 1
-        return problem.log_likelihood(x), problem.residual(x), problem.prior.denoise(x, 0.5)
+        return (
+            problem.log_likelihood(x),
+            problem.linear_observation().residual(x),
+            problem.prior.denoise(x, 0.5),
+        )
 
     def model(prior, operator, settings, noise, power, y=None):
         x = numpyro.sample("x", prior)
@@ -49,7 +54,7 @@ def test_other_data_of_the_same_shapes_does_not_compile_again():
 def test_prior_of_the_site_is_a_leaf():
     weights = jnp.arange(9.0).reshape(3, 3)
     denoiser = jax.tree_util.Partial(lambda w, x, t: w @ x, weights)
-    prior = DiffusionPrior(denoiser, OrnsteinUhlenbeck(), (3,))
+    prior = DiffusionPrior(denoiser, OrnsteinUhlenbeck(), (3,), probe=False)
 
     def model(y):
         numpyro.sample("y", dist.Normal(numpyro.sample("x", prior), 1.0).to_event(1), obs=y)
@@ -64,6 +69,18 @@ def test_arrays_of_files():
     for given in (y.astype(">f4"), y.astype(">f8"), y.astype(">i4"), y.astype(np.longdouble)):
         (found,), _ = arguments.split((given,), {})
         np.testing.assert_array_equal(found, y)
+
+
+def test_whole_numbers_as_data_of_a_continuous_site_are_floats():
+    """Else other data of the same shape would be another program."""
+
+    def model(y):
+        numpyro.sample("y", dist.Normal(numpyro.sample("x", PRIOR), 1.0).to_event(1), obs=y)
+
+    whole, real = read(model, (np.array([1, 0, 2]),)), read(model, (np.ones(3),))
+    assert jax.tree.structure(whole) == jax.tree.structure(real)
+    for got, expected in zip(jax.tree.leaves(whole), jax.tree.leaves(real), strict=True):
+        assert jnp.asarray(got).dtype == jnp.asarray(expected).dtype
 
 
 def test_an_array_that_was_changed_in_place_is_read_anew():

@@ -10,7 +10,7 @@ from numpyro import handlers
 from smcdiff.errors import InputError
 from smcdiff.priors import Gaussian
 from smcdiff.problem import read
-from tests.problem.models import PRIOR, A, X, Y, affine, assert_residual_matches, observing
+from tests.problem.models import PRIOR, A, Y, affine, assert_residual_matches, observing
 
 LINEAR = {
     "matrix": lambda x: A @ x,
@@ -40,7 +40,7 @@ def test_linear_means_are_detected(name):
 
 @pytest.mark.parametrize("name", NONLINEAR)
 def test_nonlinear_means_are_not_taken_for_linear(name):
-    assert not observing(NONLINEAR[name]).linear
+    assert not observing(NONLINEAR[name]).is_linear
 
 
 def test_probe_is_at_the_scale_of_the_prior():
@@ -51,7 +51,7 @@ def test_probe_is_at_the_scale_of_the_prior():
         staircase = jax.lax.stop_gradient(jnp.floor(x / 50.0)) * 50.0
         numpyro.sample("y", dist.Normal(staircase, 1.0).to_event(1), obs=y)
 
-    assert not read(model, (jnp.ones(3),)).linear
+    assert not read(model, (jnp.ones(3),)).is_linear
 
 
 @pytest.mark.parametrize("what", ["scale", "mask", "weight"])
@@ -65,7 +65,33 @@ def test_everything_but_the_mean_must_not_depend_on_x(what):
             numpyro.sample("y", dist.Normal(A @ x, scale), obs=y)
         numpyro.factor("f", 0.0 * weight)
 
-    assert not read(model, (Y,)).linear
+    assert not read(model, (Y,)).is_linear
+
+
+@pytest.mark.parametrize("name", ["square", "relu", "sort", "normalised"])
+def test_a_declaration_that_is_wrong_is_refused(name):
+    def model(y):
+        mean = NONLINEAR[name](numpyro.sample("x", PRIOR))
+        numpyro.sample("y", dist.Normal(mean, 0.5).to_event(1), obs=y)
+
+    with pytest.raises(InputError, match="linear=True, but the mean of site 'y' is not affine"):
+        read(model, (Y,), linear=True)
+
+
+def test_a_mean_without_a_forward_derivative():
+    @jax.custom_vjp
+    def forward(x):
+        return A @ x
+
+    forward.defvjp(lambda x: (A @ x, None), lambda _, g: (g @ A,))
+
+    def model(y):
+        mean = forward(numpyro.sample("x", PRIOR))
+        numpyro.sample("y", dist.Normal(mean, 0.5).to_event(1), obs=y)
+
+    assert not read(model, (Y,)).is_linear
+    with pytest.raises(InputError, match="no forward derivative .*custom_jvp"):
+        read(model, (Y,), linear=True)
 
 
 def test_linear_declared_and_denied():
@@ -74,9 +100,9 @@ def test_linear_declared_and_denied():
         mean = operator @ x + x[0] ** 2 - x[0] * x[0]  # cancels, which no test of ours can see
         numpyro.sample("y", dist.Normal(mean, 0.5).to_event(1), obs=y)
 
-    assert not read(hidden, (A, Y)).linear
+    assert not read(hidden, (A, Y)).is_linear
     assert_residual_matches(read(hidden, (A, Y), linear=True))
     denied = read(affine, (A, 0.5, Y), linear=False)
-    assert not denied.linear
+    assert not denied.is_linear
     with pytest.raises(InputError, match="not linear-Gaussian"):
-        denied.residual(X)
+        denied.linear_observation()

@@ -8,8 +8,9 @@ import numpyro
 import numpyro.distributions as dist
 
 from smcdiff import kernels, priors, proposals, schedules
+from smcdiff.diffusion.laws import Conditioned
 from smcdiff.diffusion.schedules import Level
-from smcdiff.problem import read
+from smcdiff.problem import ReverseModel, read
 
 
 def _covariance(seed):
@@ -44,9 +45,8 @@ def noisy_log_likelihood(prior, matrix, noise):
     """Log p(y given x_t) for the model below, exact: what a perfect classifier would know."""
 
     def log_prob(x, t):
-        clean = Level(*(jnp.asarray(value) for value in (0.0, 1.0, 0.0, jnp.inf)))
-        given = prior.reverse(x, schedules.levels(prior.schedule, t), clean)
-        law = given.conditioned(matrix, Y - matrix @ given.mean, jnp.diag(noise**2))
+        given = prior.reverse(x, prior.schedule.level(t), Level.clean())
+        law = Conditioned.of(given, matrix, Y - matrix @ given.mean, jnp.diag(noise**2))
         return jax.nn.logsumexp(law.log_weights)
 
     return log_prob
@@ -57,7 +57,7 @@ def conditional_prior(prior, matrix, noise):
     score = jax.grad(noisy_log_likelihood(prior, matrix, noise))
 
     def denoise(x, t):
-        level = schedules.levels(prior.schedule, t)
+        level = prior.schedule.level(t)
         return prior.denoise(x, t) + level.sigma**2 / level.alpha * score(x, t)
 
     return priors.DiffusionPrior(denoise, prior.schedule, prior.event_shape)
@@ -89,6 +89,5 @@ def reverse_model(prior, matrix, noise, num_steps, y=Y):
         problem = read(exact_model, (prior, matrix), {"y": y})
     else:
         problem = read(model, (prior, matrix, noise), {"y": y})
-    times = schedules.UniformLogSNR()(prior.schedule, num_steps)
-    levels = schedules.levels(prior.schedule, times)
-    return proposals.ReverseModel(problem, kernels.Exact(), levels)
+    levels = schedules.UniformLogSNR()(prior.schedule, num_steps)
+    return ReverseModel(problem, kernels.Exact(), levels)

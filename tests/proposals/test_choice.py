@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from smcdiff import SMC, priors, proposals, schedules
+from smcdiff import SMC, priors, proposals, schedules, twists
 from smcdiff.problem import read
 
 ANALYTIC = priors.Gaussian(jnp.zeros(100), 1.0)
@@ -40,13 +40,16 @@ def test_choice(prior, mean, size, expected, word):
 
 
 def test_too_many_observations_to_decompose(monkeypatch):
+    """By a matrix of the user's own; a mask's decomposition is known whatever its size."""
+    matrix = jax.random.normal(jax.random.key(0), (90, 100))
+
     def model(y):
         x = numpyro.sample("x", ANALYTIC)
-        numpyro.sample("y", dist.Normal(x[:90], 0.3).to_event(1), obs=y)
+        numpyro.sample("y", dist.Normal(matrix @ x, 0.3).to_event(1), obs=y)
 
-    monkeypatch.setattr("smcdiff.proposals.singular.LARGEST_DENSE", 80)
+    monkeypatch.setattr("smcdiff.twists._singular.LARGEST_DENSE", 80)
     proposal, _ = proposals.choose(read(model, (jnp.zeros(90),)))
-    assert proposal == proposals.KrylovMomentMatched(floor=0.0)
+    assert proposal == proposals.KrylovMomentMatched(twist=twists.Krylov(floor=0.0))
 
 
 def constrained():
@@ -65,11 +68,11 @@ def test_gradient_where_the_prior_is():
     assert proposals.choose(read(model, (jnp.full(2, 4.4),)))[0] == proposals.Twisted()
 
 
-@pytest.mark.parametrize("temper", [0.0, 0.3])
-def test_evidence_of_a_constraint(temper):
+@pytest.mark.parametrize("twist", [twists.Flat(), twists.Likelihood(0.3)])
+def test_evidence_of_a_constraint(twist):
     """Mean over 200 chains within 3 standard errors: a guess that is excluded kills no particle."""
     smc = SMC(
-        constrained, proposals.Bootstrap(temper=temper), num_particles=64, num_steps=8,
+        constrained, proposals.Bootstrap(twist=twist), num_particles=64, num_steps=8,
         num_chains=200, progress_bar=False,
     )  # fmt: skip
     evidence = np.exp(smc.run(jax.random.key(0)).log_evidence)

@@ -1,4 +1,4 @@
-"""Network evaluations and vector-Jacobian products a particle and step, counted as they run."""
+"""Network evaluations and vector-Jacobian products per particle and step, counted as they run."""
 
 import collections
 
@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 from smcdiff import kernels, priors, proposals, schedules
-from smcdiff.problem import read
+from smcdiff.problem import ReverseModel, read
 from tests.proposals.models import ExactNetwork
 
 D_Y, STEPS = 2, 6
@@ -63,7 +63,7 @@ COSTS = {
 
 
 def _model(y):
-    prior = priors.DiffusionPrior(lambda x, t: _network(x), schedules.Cosine(), (4,))
+    prior = priors.DiffusionPrior(lambda x, t: _network(x), schedules.Cosine(), (4,), probe=False)
     x = numpyro.sample("x", prior)
     numpyro.sample("y", dist.Normal(x[:D_Y], 0.5).to_event(1), obs=y)
 
@@ -72,7 +72,7 @@ def test_every_sampler_is_counted():
     exported = {
         name for name, value in vars(proposals).items()
         if isinstance(value, type) and issubclass(value, proposals.Proposal)
-    } - {"Proposal"}  # fmt: skip
+    } - {"Proposal", "Steered", "Weighed", "Conditioned"}  # fmt: skip
     samplers = (*proposals.SAMPLERS, *proposals.CONDITIONAL_SAMPLERS)
     assert set(COSTS) == {sampler.__name__ for sampler in samplers} == exported
 
@@ -80,9 +80,8 @@ def test_every_sampler_is_counted():
 @pytest.mark.parametrize("name", COSTS)
 def test_cost(name):
     problem = read(_model, (jnp.ones(D_Y),))
-    times = schedules.UniformLogSNR()(problem.prior.schedule, STEPS)
-    levels = schedules.levels(problem.prior.schedule, times)
-    model = proposals.ReverseModel(problem, kernels.DDIM(), levels)
+    levels = schedules.UniformLogSNR()(problem.prior.schedule, STEPS)
+    model = ReverseModel(problem, kernels.DDIM(), levels)
     made = {
         "ClassifierGuidance": lambda: proposals.ClassifierGuidance(lambda x, t: jnp.sum(x)),
         "ClassifierFree": lambda: proposals.ClassifierFree(problem.prior),
@@ -90,12 +89,13 @@ def test_cost(name):
     }
     proposal = made.get(name, getattr(proposals, name))()
     proposal.check(model)
-    shared = proposal.prepare(jax.random.key(0), model)
+    prepared = proposal.prepare(jax.random.key(0), model)
 
     @jax.jit
     def step(key, x, n):
-        _, guide = proposal.guide(model, shared, x, n)
-        return proposal.propose(key, model, shared, x, guide, n)[0]
+        t, s = model.level(n), model.level(n + 1)
+        evaluation = proposal.evaluate(model, prepared, x, t)
+        return proposal.propose(key, model, prepared, x, evaluation, t, s).x
 
     x = 0.1 * jnp.ones(4)
     jax.block_until_ready(step(jax.random.key(1), x, jnp.int32(2)))

@@ -7,8 +7,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from smcdiff import SMC, InputError, exact, kernels, priors, proposals, schedules
-from smcdiff.problem import read
+from smcdiff import SMC, InputError, exact, kernels, priors, proposals, schedules, twists
+from smcdiff.problem import ReverseModel, read
 from tests.proposals.models import (
     DENSE,
     GAUSSIAN,
@@ -26,8 +26,8 @@ LABEL = 2
 
 def _log_class(x, t):
     """Log p(class = LABEL given x_t), exact: the mixture's responsibilities."""
-    level = schedules.levels(PRIOR.schedule, t)
-    terms = -0.5 * jnp.sum((x - level.alpha * MEANS) ** 2, -1)
+    level = PRIOR.schedule.level(t)
+    terms = -0.5 * jnp.sum((x[None] - level.alpha * MEANS) ** 2, -1)
     logits = PRIOR.log_weights + terms / (0.6 * level.alpha**2 + level.sigma**2)
     return jax.nn.log_softmax(logits)[LABEL]
 
@@ -47,7 +47,7 @@ def _truth(omega):
     log_class = jax.vmap(lambda x: _log_class(x, PRIOR.schedule.t_min))(grid)
     density = jnp.exp(PRIOR.log_prob(grid) + omega * log_class)
     evidence = jnp.sum(density) * (axis[1] - axis[0]) ** 2
-    return float(jnp.log(evidence)), density @ grid / jnp.sum(density)
+    return float(jnp.log(evidence)), np.asarray(density @ grid / jnp.sum(density))
 
 
 def _conditional():
@@ -60,7 +60,9 @@ def _conditional():
     "proposal",
     [
         lambda omega: proposals.ClassifierGuidance(_log_class, omega),
-        lambda omega: proposals.ClassifierFree(_conditional(), omega, _log_class),
+        lambda omega: proposals.ClassifierFree(
+            _conditional(), omega, twist=twists.Classifier(_log_class, omega)
+        ),
     ],
     ids=["classifier", "classifier-free"],
 )
@@ -82,26 +84,26 @@ def test_target_is_prior_times_classifier_to_the_omega(proposal, omega):
 
 def _problem_model(kernel, weighted):
     problem = read(_model, (1.0,), {})
-    times = schedules.UniformLogSNR()(PRIOR.schedule, 10)
-    levels = schedules.levels(PRIOR.schedule, times)
-    return proposals.ReverseModel(problem, kernel, levels, weighted)
+    levels = schedules.UniformLogSNR()(PRIOR.schedule, 10)
+    return ReverseModel(problem, kernel, levels, weighted)
 
 
 def test_published_updates():
     """Weights off, one step: mean + tau^2 omega grad (Dhariwal), m + omega (m_c - m) (Ho)."""
     model = _problem_model(kernels.DDIM(), weighted=False)
-    x, step, key, omega = jnp.array([0.4, -0.3]), jnp.int32(4), jax.random.key(0), 2.5
+    x, key, omega = jnp.array([0.4, -0.3]), jax.random.key(0), 2.5
     t, s = model.level(4), model.level(5)
     plain, given = PRIOR.denoise(x, t.time), _conditional().denoise(x, t.time)
     ratio = float(jnp.exp(t.log_snr - s.log_snr))
     variance = float(s.sigma) ** 2 * (1.0 - ratio)
     c = np.sqrt(float(s.sigma) ** 2 - variance) / float(t.sigma)
     k = float(s.alpha) - float(t.alpha) * c
-    unguided = model.transition(x, plain, step).sample(key)
+    unguided = model.transition(x, plain, t, s).sample(key)
 
     def moved(proposal):
-        _, guide = proposal.guide(model, None, x, step)
-        return proposal.propose(key, model, None, x, guide, step)[0] - unguided
+        prepared = proposal.prepare(key, model)
+        evaluation = proposal.evaluate(model, prepared, x, t)
+        return proposal.propose(key, model, prepared, x, evaluation, t, s).x - unguided
 
     free = moved(proposals.ClassifierFree(_conditional(), omega))
     np.testing.assert_allclose(free, k * omega * (given - plain), rtol=1e-4, atol=1e-6)

@@ -1,65 +1,46 @@
-"""The report names what is wrong, and only that."""
+"""The report names what is wrong, and only that; the warning speaks where nothing is right."""
+
+import pathlib
+import warnings
 
 import numpy as np
 import pytest
-import scipy.stats
 
-from smcdiff import Posterior
-from smcdiff.results.diagnosis import diagnose, pareto_shape
-
-
-def posterior(log_weights=None, **fields):
-    """Healthy chains (two of 100 particles) of three steps, but for what is given."""
-    log_weights = np.zeros((2, 100)) if log_weights is None else log_weights
-    log_weights = log_weights - np.log(np.exp(log_weights).sum(1, keepdims=True))
-    chains, particles = log_weights.shape
-    steps = np.full((chains, 4), 90.0)
-    healthy = {
-        "samples": {"x": np.zeros((chains, particles, 3))}, "log_weights": log_weights,
-        "log_evidence": np.linspace(-1.0, -1.1, chains), "ess": steps,
-        "founders": np.zeros((chains, particles), int),
-        "num_founders": np.full((chains, 4), 80), "log_evidence_increments": steps,
-        "resampled": np.zeros((chains, 4), bool), "log_snr": np.array([-8.0, -2.0, 3.0, np.inf]),
-        "pointwise_log_likelihood": {}, "observed": {}, "weighted": True,
-    }  # fmt: skip
-    return Posterior(**{**healthy, **fields})
+import smcdiff
+from smcdiff import DegeneracyWarning
+from smcdiff.results._diagnosis import diagnose, warn_if_degenerate
+from tests.results.records import importance, record
 
 
-def low_ess():
+def with_ess(chain, step, value, **fields):
     ess = np.full((2, 4), 90.0)
-    ess[1, 2:] = 5.0
-    return posterior(ess=ess)
-
-
-def collapse():
-    ess = np.full((2, 4), 90.0)
-    ess[0, -1] = 12.0
-    return posterior(ess=ess)
+    ess[chain, step:] = value
+    return record(ess=ess, **fields)
 
 
 def one_weight():
     log_weights = np.zeros((2, 100))
     log_weights[0, 3] = 4.0
-    return posterior(log_weights)
+    return record(log_weights)
 
 
 def heavy_tail():
-    uniforms = np.random.default_rng(0).uniform(size=(2, 1000))
-    return posterior(-1.2 * np.log(uniforms))
+    return record(-1.2 * np.log(np.random.default_rng(0).uniform(size=(2, 1000))))
 
 
 CASES = {
-    "ESS fell to 5.0% at step 2 (log-SNR 3.0)": low_ess,
-    "last step cut the ESS": collapse,
-    "founders survive": lambda: posterior(num_founders=np.full((2, 4), 3)),
+    "ESS fell to 5.0% at step 2 (log-SNR 3.0)": lambda: with_ess(1, 2, 5.0),
+    "last step cut the ESS": lambda: with_ess(0, 3, 12.0),
+    "founders survive": lambda: record(num_founders=np.full((2, 4), 3)),
     "one particle carries": one_weight,
     "Pareto k-hat": heavy_tail,
-    "differs between chains by 3.5 nat": lambda: posterior(log_evidence=np.array([-1.0, -6.0])),
+    "differs between chains by 3.5 nat": lambda: record(log_evidence=np.array([-1.0, -6.0])),
 }
 
 
-def test_healthy_run_has_no_findings():
-    diagnosis = diagnose(posterior())
+@pytest.mark.parametrize("particles", [4, 8, 100])
+def test_healthy_run_has_no_findings(particles):
+    diagnosis = diagnose(record(np.zeros((2, particles))))
     assert diagnosis.findings == ()
     assert "no sign of degeneracy" in str(diagnosis)
 
@@ -71,25 +52,75 @@ def test_finding(message):
     assert all("try" in finding or "check" in finding or "rest" in finding for finding in findings)
 
 
+def test_shape_that_is_unknown_in_one_chain_is_that_of_the_other():
+    """One weight that is all of a chain leaves no tail to fit."""
+    log_weights = -1.2 * np.log(np.random.default_rng(0).uniform(size=(2, 1000)))
+    log_weights[0] = 0.0
+    log_weights[0, 0] = 1000.0
+    assert diagnose(record(log_weights)).pareto_k > 0.7
+    both_unknown = diagnose(record(np.zeros((2, 10))))
+    assert np.isnan(both_unknown.pareto_k) and "Pareto k-hat: unknown" in str(both_unknown)
+
+
+def test_weights_off_is_the_only_finding():
+    diagnosis = diagnose(record(weighted=False, log_evidence=np.full(2, np.nan)))
+    assert len(diagnosis.findings) == 1 and "weights were off" in str(diagnosis)
+
+
 def test_evidence_error_without_resampling_is_that_of_a_mean():
     log_weights = 0.5 * np.random.default_rng(0).standard_normal((1, 100))
     weights = np.exp(log_weights[0])
-    found = diagnose(posterior(log_weights, founders=np.arange(100)[None]))
+    found = diagnose(record(log_weights))
     expected = weights.std(ddof=1) / weights.mean() / 100**0.5
     assert found.evidence_error == pytest.approx(expected, rel=1e-3)
     assert f"unknown between chains, {expected:.2f} nat from the founders" in str(found)
-    few = np.full((2, 4), 3)
-    assert np.isnan(diagnose(posterior(num_founders=few)).evidence_error)
-    assert "unknown from the founders" in str(diagnose(posterior(num_founders=few)))
+    few = record(num_founders=np.full((2, 4), 3))
+    assert np.isnan(diagnose(few).evidence_error)
+    assert "unknown from the founders" in str(diagnose(few))
 
 
-@pytest.mark.parametrize("shape", [0.3, 0.7, 1.1])
-def test_pareto_shape_of_known_tails(shape):
-    """Weights U^-k have Pareto tails of shape k; the fit of 300 tail points is good to 0.1."""
-    weights = scipy.stats.genpareto(shape, loc=1.0).rvs(10_000, random_state=1)
-    assert abs(pareto_shape(np.log(weights)) - shape) < 3 * (1 + shape) / np.sqrt(300)
+SILENT = {
+    "healthy": record,
+    "importance sampling": importance,
+    "a tenth of the particles": lambda: with_ess(0, 1, 10.0),
+    "six particles": lambda: with_ess(0, 1, 6.0),
+    "chains 2 nat apart": lambda: record(log_evidence=np.array([-1.0, -3.0])),
+    "one chain": lambda: record(np.zeros((1, 100))),
+    "weights off": lambda: record(weighted=False, log_evidence=np.full(2, np.nan)),
+    "eight particles, two effective": lambda: record(np.zeros((1, 8)), ess=np.full((1, 4), 2.0)),
+    "one particle": lambda: record(np.zeros((2, 1)), ess=np.ones((2, 4))),
+}
 
 
-def test_pareto_shape_of_degenerate_inputs():
-    assert np.isnan(pareto_shape(np.zeros(10)))
-    assert pareto_shape(np.zeros(100)) == -np.inf
+@pytest.mark.parametrize("name", SILENT)
+def test_good_run_ends_in_silence(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_degenerate(SILENT[name]())
+
+
+def test_bad_run_ends_with_one_warning():
+    posterior = with_ess(1, 2, 1.04, log_evidence=np.array([-300.0, -120.0]))
+    with pytest.warns(DegeneracyWarning) as caught:
+        warn_if_degenerate(posterior)
+    (warning,) = caught
+    message = str(warning.message)
+    assert "fell to 1.0 of 100 particles at step 2 of 3" in message
+    assert "180.0 nat apart" in message
+    assert "Try more particles" in message and "diagnose()" in message
+    assert not warning.filename.startswith(str(pathlib.Path(smcdiff.__file__).parent))
+
+
+@pytest.mark.parametrize(
+    ("posterior", "message"),
+    [
+        (with_ess(0, 3, 4.0), "fell to 4.0 of 100"),
+        (record(np.zeros((1, 8)), ess=np.full((1, 4), 1.5)), "fell to 1.5 of 8"),
+        (record(log_evidence=np.array([-1.0, -4.0])), "3.0 nat apart"),
+    ],
+)
+def test_each_reason_by_itself(posterior, message):
+    with pytest.warns(DegeneracyWarning, match=message) as caught:
+        warn_if_degenerate(posterior)
+    reasons = [word in str(caught[0].message) for word in ("fell to", "nat apart")]
+    assert sum(reasons) == 1

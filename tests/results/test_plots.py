@@ -1,30 +1,19 @@
 """Pictures: sizes and grey levels of the grid, panels of the summary."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
 from PIL import Image
 
-from smcdiff import SMC, InputError, priors
+from smcdiff import InputError
 from smcdiff.results import plots
+from tests.results.records import record
 
 
 def solved(shape):
-    size = int(np.prod(shape))
-    flat = priors.Gaussian(jnp.zeros(size), 1.0)
-    prior = priors.DiffusionPrior(
-        lambda x, t: flat.denoise(x.ravel(), t).reshape(shape), flat.schedule, shape
-    )
-
-    def model(y):
-        x = numpyro.sample("x", prior)
-        numpyro.sample("y", dist.Normal(x, 1.0).to_event(), obs=y)
-
-    smc = SMC(model, num_particles=8, num_steps=3, num_chains=2, progress_bar=False)
-    return smc.run(jax.random.key(0), y=jnp.zeros(shape))
+    """Noise around a diagonal line."""
+    line = np.eye(*shape[:2]).reshape(*shape[:2], *[1] * (len(shape) - 2))
+    noise = np.random.default_rng(0).normal(0.0, 0.2, (2, 100, *shape))
+    return record(samples={"x": (np.broadcast_to(line, shape) + noise).astype(np.float32)})
 
 
 def test_grid_places_images_row_by_row(tmp_path):
@@ -33,20 +22,25 @@ def test_grid_places_images_row_by_row(tmp_path):
     pixels = np.asarray(Image.open(tmp_path / "grid.png"))
     assert pixels.shape == (4, 6)
     assert [pixels[0, 0], pixels[0, 3], pixels[2, 0], pixels[2, 3]] == [0, 128, 255, 0]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_grid_that_cannot_be_written(tmp_path):
+    with pytest.raises(InputError, match="No such file or directory"):
+        plots.save_grid(np.zeros((1, 2, 2, 1)), tmp_path / "missing" / "grid.png")
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 1), (4, 4, 3)])
 def test_summary_has_all_panels(shape, tmp_path):
-    posterior = solved(shape)
     observation = np.full(shape, np.nan)
-    figure = plots.plot_solution(posterior, observation, np.zeros(shape), title="a title")
+    figure = plots.plot_solution(solved(shape), observation, np.zeros(shape), title="a title")
     titles = [axis.get_title() for axis in figure.axes]
     for wanted in ("observation", "truth", "posterior mean", "standard deviation", "draw 6"):
         assert wanted in titles
-    assert any("ESS" in title for title in titles)
+    assert "ESS / particles, one line per chain" in titles
     figure.savefig(tmp_path / "solution.png")
 
 
 def test_events_that_are_no_images():
     with pytest.raises(InputError, match="not images"):
-        plots.plot_solution(solved((3,)), np.zeros(3))
+        plots.plot_solution(record(), np.zeros((2, 2)))

@@ -29,32 +29,18 @@ class LinearGaussian(Module):
         return log_normal(self.y[t], particle, NOISE)
 
 
-class Blank(LinearGaussian):
-    """The same model with one method for all steps, the first one included."""
+class FromBlank(LinearGaussian):
+    """The same model one step later: it starts blank, so that one method moves all particles."""
 
-    def blank(self):
+    def init(self, key):
         return jnp.zeros(())
 
-    def propose(self, key, t, prev):
-        x = jax.lax.cond(
-            t == 0, lambda: self.init(key), lambda: super(Blank, self).step(key, t, prev)
-        )
-        return x, self.log_potential(t, prev, x)
-
-
-class Fused(LinearGaussian):
-    """The same model through the fused methods."""
-
-    def start(self, key):
-        x = self.init(key)
-        return x, self.log_potential(0, None, x)
-
-    def propose(self, key, t, prev):
-        x = super().step(key, t, prev)
-        return x, self.log_potential(t, prev, x)
-
     def step(self, key, t, prev):
-        raise AssertionError("propose takes precedence")
+        draw, move = super().init, super().step
+        return jax.lax.cond(t == 1, lambda: draw(key), lambda: move(key, t - 1, prev))
+
+    def log_potential(self, t, prev, particle):
+        return jnp.float32(0) if prev is None else super().log_potential(t - 1, prev, particle)
 
 
 class Scripted(Module):

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from smcdiff.base.module import Module
 from smcdiff.errors import InputError
-from smcdiff.smc import particle_filter, resampling
+from smcdiff.smc import ParticleFilter, particle_filter, resampling
 from tests.smc.models import (
-    Blank,
-    Fused,
+    FromBlank,
     LinearGaussian,
     Scripted,
     kalman_log_likelihood,
+    log_normal,
     observations,
 )
 
@@ -34,14 +35,14 @@ def run(key, model, *args, **kwargs):
 def reference():
     """A run of 50 steps with everything stored, against which options are compared."""
     model = LinearGaussian(observations(51))
-    result = run(
+    result = particle_filter(
         jax.random.key(0),
         model,
         200,
         50,
         num_chains=3,
         store_ancestors=True,
-        collect=lambda info, x, w: (info.t, info.ancestors, x, w),
+        collect=lambda state, info: (info.t, info.ancestors, state.particles, state.log_weights),
     )
     return model, result
 
@@ -73,8 +74,6 @@ def test_stochastic_volatility_against_particles():
     # there must agree within 4 standard errors of their difference.
     particles = pytest.importorskip("particles", reason="the package particles is not installed")
     from particles import state_space_models
-
-    from tests.smc.models import log_normal
 
     class Volatility:
         def __init__(self, y):
@@ -132,7 +131,7 @@ def test_posterior_mean_is_the_kalman_filter_s():
 
 def test_ess_is_that_of_the_cumulative_weights():
     _, result = reference()
-    log_weights = np.asarray(result.collected[3], float)
+    log_weights = np.moveaxis(np.asarray(result.collected[3], float), 0, 1)
     ess = 1 / np.sum(np.exp(log_weights) ** 2, axis=-1)
     np.testing.assert_allclose(result.ess, ess, rtol=1e-4)
     # Resampling fires exactly where the ESS of the step before is below half of N.
@@ -142,8 +141,8 @@ def test_ess_is_that_of_the_cumulative_weights():
 
 def test_founders_follow_from_ancestors():
     _, result = reference()
-    np.testing.assert_array_equal(result.collected[0], np.tile(np.arange(51), (3, 1)))
-    np.testing.assert_array_equal(result.collected[1], result.ancestors)
+    np.testing.assert_array_equal(result.collected[0], np.arange(51))
+    np.testing.assert_array_equal(np.moveaxis(result.collected[1], 0, 1), result.ancestors)
     for chain in range(3):
         founders = np.arange(200)
         for t in range(51):
@@ -165,49 +164,151 @@ def test_unsorted_resampler_of_the_user():
     result = run(jax.random.key(0), model, 50, 20, resampling=shuffled, store_ancestors=True)
     founders = np.arange(50)
     for t in range(21):
-        founders = founders[np.asarray(result.ancestors[t])]
+        ancestors = np.asarray(result.ancestors[t])
+        assert (np.diff(ancestors) >= 0).all()
+        founders = founders[ancestors]
         assert len(np.unique(founders)) == result.num_founders[t]
 
 
-def test_options_change_nothing_but_rounding():
+def test_batches_change_nothing_but_rounding():
     model, expected = reference()
-    calls = []
-
-    def progress(t, num_steps, info):
-        calls.append((t, num_steps, np.shape(info["ess"])))
-
-    for options in ({"batch_size": 7}, {"batch_size": 256, "progress": progress}):
-        result = run(jax.random.key(0), model, 200, 50, num_chains=3, **options)
-        jax.effects_barrier()
+    for batch_size in (7, 256):
+        result = run(jax.random.key(0), model, 200, 50, num_chains=3, batch_size=batch_size)
         for field in ("particles", "log_weights", "log_evidence", "founders", "ess"):
             # Only the order of a sum may differ.
             np.testing.assert_allclose(
                 getattr(result, field), getattr(expected, field), rtol=1e-6, atol=1e-6
             )
-    assert sorted(t for t, _, _ in calls) == list(range(51))  # once a step, not once a chain
-    assert {call[1:] for call in calls} == {(50, (3,))}
 
 
-def test_progress_at_most_about_a_hundred_times():
-    calls = []
-    model = LinearGaussian(jnp.zeros(751))
-    run(jax.random.key(0), model, 4, 750, progress=lambda t, n, info: calls.append(t))
-    jax.effects_barrier()
-    assert 90 <= len(calls) <= 102 and max(calls) == 750
+@pytest.mark.parametrize("num_chains", [None, 2])
+def test_init_and_step_are_the_run(num_chains):
+    model = LinearGaussian(observations(6))
+    settings = ParticleFilter(100, num_chains, store_ancestors=True)
+    state = jax.jit(settings.init)(jax.random.key(3), model)
+    step, infos = jax.jit(settings.step), []
+    for _ in range(5):
+        state, info = step(state, model)
+        infos.append(info)
+    result = jax.jit(settings.run, static_argnums=2)(jax.random.key(3), model, 5)
+    assert state.step == 5
+    np.testing.assert_array_equal(state.particles, result.particles)
+    np.testing.assert_array_equal(state.log_evidence + state.compensation, result.log_evidence)
+    infos = jax.tree.map(lambda *a: np.stack(a, axis=-1), *infos)
+    np.testing.assert_array_equal(infos.t, np.arange(1, 6))
+    np.testing.assert_array_equal(infos.ess, result.ess[..., 1:])
+    np.testing.assert_array_equal(infos.resampled, result.resampled[..., 1:])
+    ancestors = np.swapaxes(infos.ancestors, -1, -2)
+    np.testing.assert_array_equal(ancestors, result.ancestors[..., 1:, :])
 
 
-def test_no_callback_and_a_real_branch_in_the_graph():
+def equations(jaxpr):
+    """All equations of a program, those of inner programs too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+@pytest.mark.parametrize("num_chains", [None, 2])
+def test_a_branch_skips_resampling(num_chains):
     model = LinearGaussian(observations(51))
-    text = str(jax.make_jaxpr(lambda k: particle_filter(k, model, 10, 5))(jax.random.key(0)))
-    assert "callback" not in text
-    assert "cond[" in text
+    settings = ParticleFilter(10, num_chains)
+    program = jax.make_jaxpr(lambda k: settings.run(k, model, 5))(jax.random.key(0))
+    assert "callback" not in str(program)
+    (cond,) = (e for e in equations(program.jaxpr) if e.primitive.name == "cond")
+    branches = [list(equations(branch.jaxpr)) for branch in cond.params["branches"]]
+
+    def resamplings(equations):
+        return sum(e.params.get("name") == "systematic" for e in equations)
+
+    assert sorted(map(resamplings, branches)) == [0, 1]
+    assert resamplings(equations(program.jaxpr)) == 1
 
 
-def test_fused_methods_take_precedence():
-    y = observations(11)
-    one = run(jax.random.key(3), LinearGaussian(y), 100, 10)
-    two = run(jax.random.key(3), Fused(y), 100, 10)
-    assert one.log_evidence == two.log_evidence
+def test_two_chains_resample_only_where_one_of_them_must():
+    calls = []
+
+    def counting(key, weights, num_samples):
+        jax.debug.callback(lambda: calls.append(1))
+        return resampling.systematic(key, weights, num_samples)
+
+    model = LinearGaussian(observations(21))
+    result = run(jax.random.key(1), model, 100, 20, num_chains=2, resampling=counting)
+    jax.effects_barrier()
+    resampled = np.asarray(result.resampled)
+    assert len(calls) in (resampled.any(axis=0).sum(), 2 * resampled.any(axis=0).sum())
+    assert 0 < resampled.any(axis=0).sum() < 15
+    assert (resampled[0] != resampled[1]).any()  # some steps resample one chain and keep the other
+
+
+def test_a_chain_s_numbers_do_not_depend_on_the_others():
+    y = observations(21)
+    keys = jax.random.split(jax.random.key(1))
+    settings = {"ess_threshold": 0.5, "store_ancestors": True}
+    both = run(jax.random.key(1), LinearGaussian(y), 100, 20, num_chains=2, **settings)
+    for chain in range(2):
+        one = run(keys[chain], LinearGaussian(y), 100, 20, **settings)
+        np.testing.assert_array_equal(one.ancestors, both.ancestors[chain])
+        np.testing.assert_allclose(one.particles, both.particles[chain], rtol=1e-6)
+        np.testing.assert_allclose(one.log_evidence, both.log_evidence[chain], rtol=1e-6)
+
+
+class Shifted(Module):
+    """A linear-Gaussian model whose data differ between chains, with a leaf that they share."""
+
+    y: jax.Array
+    noise: jax.Array
+
+    def init(self, key):
+        return jax.random.normal(key)
+
+    def step(self, key, t, prev):
+        return 0.9 * prev + 0.5 * jax.random.normal(key)
+
+    def log_potential(self, t, prev, particle):
+        return log_normal(self.y[t], particle, self.noise)
+
+
+@pytest.mark.parametrize("batch_size", [None, 30, 250])
+def test_models_that_differ_between_chains(batch_size):
+    ys = jnp.stack([observations(11, seed) for seed in range(3)])
+    settings = ParticleFilter(100, 3, batch_size=batch_size)
+    model, axes = Shifted(ys, jnp.float32(0.5)), Shifted(0, None)
+    result = jax.jit(lambda k, m: settings.run(k, m, 10, chain_axes=axes))(jax.random.key(2), model)
+    keys = jax.random.split(jax.random.key(2), 3)
+    for chain in range(3):
+        one = run(keys[chain], LinearGaussian(ys[chain]), 100, 10)
+        np.testing.assert_allclose(result.log_evidence[chain], one.log_evidence, rtol=1e-5)
+        np.testing.assert_allclose(result.particles[chain], one.particles, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("axes", "num_chains", "message"),
+    [
+        (Shifted(0, None), None, "wants num_chains"),
+        (Shifted(0, None), 3, r"have shapes \[\(2, 4\)\]; each needs a leading axis"),
+        (Shifted(1, None), 2, "holds 0 and None only"),
+        ((0, None), 2, "no tree prefix of the model"),
+    ],
+)
+def test_wrong_axes_of_chains(axes, num_chains, message):
+    model = Shifted(jnp.zeros((2, 4)), jnp.float32(1))
+    with pytest.raises(InputError, match=message):
+        ParticleFilter(4, num_chains).run(jax.random.key(0), model, 3, chain_axes=axes)
+
+
+def test_gradient_flows_through_a_run():
+    # Without resampling the evidence is a smooth function of the data: finite differences agree.
+    def evidence(y):
+        return particle_filter(
+            jax.random.key(0), LinearGaussian(y), 50, 4, ess_threshold=0.0
+        ).log_evidence
+
+    y, direction = observations(5), jnp.arange(5.0)
+    slope = jnp.vdot(jax.grad(evidence)(y), direction)
+    difference = (evidence(y + 1e-2 * direction) - evidence(y - 1e-2 * direction)) / 2e-2
+    np.testing.assert_allclose(slope, difference, rtol=1e-2)
 
 
 @pytest.mark.parametrize("num_chains", [None, 2])
@@ -224,37 +325,43 @@ def test_threshold_of_each_step(num_chains):
     assert not many.resampled[:, :5].any() and many.resampled[:, 5:].any()
 
 
-@pytest.mark.parametrize("threshold", [0.5, 1.0])
-@pytest.mark.parametrize("num_chains", [None, 2])
-def test_blank_particles_change_no_number(threshold, num_chains):
-    y = observations(11)
-    options = {"ess_threshold": threshold, "num_chains": num_chains, "store_ancestors": True}
-    one = run(jax.random.key(3), LinearGaussian(y), 100, 10, **options)
-    two = run(jax.random.key(3), Blank(y), 100, 10, **options)
-    # Another program, so that the last digits of sums may differ.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, two)
+def test_a_model_that_starts_blank():
+    # Its evidence is unbiased too; resampling blanks is left out by the first threshold.
+    y = observations(9)
+    thresholds = jnp.where(jnp.arange(10) > 1, 0.5, 0.0)
+    key = jax.random.key(3)
+    many = run(key, FromBlank(y), 128, 9, num_chains=400, ess_threshold=thresholds)
+    ratio = np.exp(np.asarray(many.log_evidence, float) - kalman_log_likelihood(y))
+    assert abs(ratio.mean() - 1) < 3 * ratio.std(ddof=1) / np.sqrt(400)
+    assert not many.resampled[:, 1].any() and many.resampled[:, 2:].any()
+    np.testing.assert_array_equal(many.num_founders[:, :2], 128)
 
 
-def test_blank_without_propose():
-    class OnlyBlank(LinearGaussian):
-        def blank(self):
-            return jnp.zeros(())
+def test_the_program_holds_the_work_of_a_step_once():
+    class Costly(FromBlank):
+        def step(self, key, t, prev):
+            return jnp.tanh(super().step(key, t, prev))
 
-    with pytest.raises(InputError, match="has blank but no propose"):
-        run(jax.random.key(0), OnlyBlank(observations(3)), 10, 2)
+    model = Costly(observations(9))
+    program = jax.make_jaxpr(lambda k: particle_filter(k, model, 8, 9))(jax.random.key(0))
+    assert [e.primitive.name for e in equations(program.jaxpr)].count("tanh") == 1
 
 
 def test_every_key_is_used_once():
     # A particle is its own key: 3 x 40 x 21 keys of 64 bits all differ.
     @jax.tree_util.register_static
     class Draws:
-        def start(self, key):
-            return jax.random.key_data(key), jnp.float32(0)
+        def init(self, key):
+            return jax.random.key_data(key)
 
-        def propose(self, key, t, prev):
-            return jax.random.key_data(key), jnp.float32(0)
+        def step(self, key, t, prev):
+            return jax.random.key_data(key)
 
-    result = run(jax.random.key(0), Draws(), 40, 20, num_chains=3, collect=lambda info, x, w: x)
+        def log_potential(self, t, prev, particle):
+            return jnp.float32(0)
+
+    options = {"num_chains": 3, "collect": lambda state, info: state.particles}
+    result = particle_filter(jax.random.key(0), Draws(), 40, 20, **options)
     keys = np.asarray(result.collected).reshape(-1, 2)
     assert len(np.unique(keys, axis=0)) == 3 * 40 * 21
 
@@ -329,53 +436,6 @@ def test_under_vmap_over_keys_and_data():
     batch = jax.jit(jax.vmap(lambda k, m: particle_filter(k, m, 50, 5)))(keys, models)
     one = run(keys[1], jax.tree.map(lambda a: a[1], models), 50, 5)
     np.testing.assert_allclose(batch.log_evidence[1], one.log_evidence, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_particles": 0}, "num_particles is 0"),
-        ({"num_steps": -1}, "num_steps is -1"),
-        ({"num_chains": 0}, "num_chains is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"ess_threshold": 1.5}, "ess_threshold is 1.5"),
-        ({"ess_threshold": np.ones(2)}, "one for each of the 3 weightings"),
-        ({"resampling": "sistematic"}, "did you mean 'systematic'"),
-    ],
-)
-def test_settings_out_of_range(options, message):
-    settings = {"num_particles": 4, "num_steps": 2, **options}
-    with pytest.raises(InputError, match=message):
-        particle_filter(jax.random.key(0), LinearGaussian(jnp.zeros(3)), **settings)
-
-
-def test_models_that_do_not_fit():
-    class VectorWeight(LinearGaussian):
-        def log_potential(self, t, prev, particle):
-            return jnp.zeros(3)
-
-    class Reshaping(LinearGaussian):
-        def step(self, key, t, prev):
-            return jnp.zeros(2)
-
-    class Restructuring(Reshaping):
-        def step(self, key, t, prev):
-            return {"x": prev}
-
-    class Weightless:
-        init = LinearGaussian.init
-        step = LinearGaussian.step
-
-    cases = [
-        (VectorWeight(jnp.zeros(3)), r"shape \(3,\); return a scalar"),
-        (Reshaping(jnp.zeros(3)), r"steps to shape \(2,\)"),
-        (Restructuring(jnp.zeros(3)), "return the same structure"),
-        (Weightless(), "has no log_potential"),
-        (object(), "has no init or log_potential"),
-    ]
-    for model, message in cases:
-        with pytest.raises(InputError, match=message):
-            particle_filter(jax.random.key(0), model, 4, 2)
 
 
 def test_default_scheme_is_systematic():

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smcdiff.smc.keys import unrolled
+from smcdiff.smc._keys import unrolled
 
 
 def data(key):

@@ -90,7 +90,7 @@ def test_multinomial_has_multinomial_variance():
     weights = jnp.array([0.5, 0.1, 0.4])
     keys = jax.random.split(jax.random.key(6), 20000)
     indices = jax.jit(jax.vmap(lambda k: resampling.multinomial(k, weights, 50)))(keys)
-    copies = np.asarray((indices[:, :, None] == jnp.arange(3)).sum(axis=1))
+    copies = np.asarray((indices[:, :, None] == jnp.arange(3)[None, None, :]).sum(axis=1))
     expected = 50 * np.asarray(weights) * (1 - np.asarray(weights))
     np.testing.assert_allclose(copies.var(axis=0), expected, rtol=0.05)
 

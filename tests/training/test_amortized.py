@@ -11,11 +11,11 @@ import pytest
 
 from smcdiff import SMC, InputError, kernels, load_conditional, priors, proposals, schedules
 from smcdiff.training import TrainConfig, train_amortized
-from smcdiff.training.amortized import load_model
+from smcdiff.training._simulator import load_model
 
 SHAPE = (4, 4, 1)
 CONFIG = TrainConfig(
-    steps=250, batch=64, channels=(16,), patch=1, learning_rate=4e-3, checkpoint_every=250
+    steps=250, batch_size=64, channels=(16,), patch=1, learning_rate=4e-3, checkpoint_every=250
 )
 
 
@@ -23,7 +23,7 @@ def _prior():
     """N(0.5, 0.3^2 I): x_0 given y is Gaussian, pixel by pixel."""
 
     def denoise(x, t):
-        level = schedules.levels(schedules.Cosine(), t)
+        level = schedules.Cosine().level(t)
         gain = level.alpha * 0.09 / (0.09 * level.alpha**2 + level.sigma**2)
         return 0.5 + gain * (x - 0.5 * level.alpha)
 
@@ -73,6 +73,7 @@ def test_held_out_errors_are_near_the_least(folder):
     assert f"| 0 | {errors['0']:.5f} |" in (folder / "card.md").read_text()
 
 
+@pytest.mark.slow
 def test_weights_can_be_switched_on(network):
     # For a Gaussian prior this kernel is exact, so that Z is that of the prior.
     smc = SMC(model, proposals.Amortized(network), kernel=kernels.AnalyticDPM(), num_particles=256,
@@ -105,7 +106,7 @@ def test_observation_off_the_pixels_is_lifted(tmp_path):
         "    x = numpyro.sample('x', PRIOR)\n"
         "    numpyro.sample('y', dist.Normal(x.sum((1, 2)), 0.3).to_event(1), obs=y)\n"
     )
-    config = TrainConfig(steps=4, batch=8, channels=(16,), patch=1)
+    config = TrainConfig(steps=4, batch_size=8, channels=(16,), patch=1)
     data = tmp_path / "images.npy"
     np.save(data, np.random.default_rng(0).integers(0, 255, (64, 4, 4), np.uint8))
     folder = train_amortized(load_model(f"{source}:model"), tmp_path / "out", config, data=data)
@@ -125,5 +126,5 @@ def test_bad_input(tmp_path):
         train_amortized(lambda y: None, tmp_path / "out", CONFIG)
     with pytest.raises(InputError, match="FILE:FUNCTION"):
         load_model("nowhere.py")
-    with pytest.raises(InputError, match="is no amortised network"):
+    with pytest.raises(InputError, match="of kind 'prior', not 'conditional'"):
         load_conditional("models/mnist")

@@ -8,7 +8,9 @@ import pytest
 from smcdiff import InputError, load_classifier, load_prior
 from smcdiff.training import TrainConfig, train_classifier
 
-CONFIG = TrainConfig(steps=60, batch=16, channels=(16,), learning_rate=1e-2, checkpoint_every=60)
+CONFIG = TrainConfig(
+    steps=60, batch_size=16, channels=(16,), learning_rate=1e-2, checkpoint_every=60
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +48,10 @@ def test_bad_input(data, trained, tmp_path):
         train_classifier(data, trained, CONFIG)
     with pytest.raises(InputError, match="init is not an option of a classifier"):
         train_classifier(data, tmp_path / "out", TrainConfig(init="mnist"))
-    with pytest.raises(InputError, match="is no classifier"):
+    with pytest.raises(InputError, match="of kind 'prior', not 'classifier'"):
         load_classifier("models/mnist")
     np.save(tmp_path / "images.npy", np.load(data)["images"])
     with pytest.raises(InputError, match="labels need an .npz"):
         train_classifier(tmp_path / "images.npy", tmp_path / "out", CONFIG)
-    with pytest.raises(InputError, match="holds a classifier, not a prior"):
+    with pytest.raises(InputError, match="of kind 'classifier', not 'prior'"):
         load_prior(trained)

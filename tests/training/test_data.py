@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from smcdiff import InputError
-from smcdiff.training.data import load_images, load_labels, split
+from smcdiff.training._data import load_images, load_labels, split
 
 
 def _write(path, array):

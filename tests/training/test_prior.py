@@ -1,18 +1,26 @@
 """Training: learns, resumes to the same bits, writes a prior that loads, and refuses bad input."""
 
 import dataclasses
+import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from smcdiff import InputError, load_prior
-from smcdiff.training import TrainConfig, loop, train
-from smcdiff.training.data import batch_indices, hide_labels, load_images, load_labels
+from smcdiff import InputError, load_prior, schedules
+from smcdiff.training import TrainConfig, train
+from smcdiff.training import _loop as loop
+from smcdiff.training._data import batch_indices, hide_labels, load_images, load_labels
 
 CONFIG = TrainConfig(
-    steps=8, batch=4, channels=(16,), checkpoint_every=4, sample_every=8, licence="none, made up"
+    steps=8,
+    batch_size=4,
+    channels=(16,),
+    checkpoint_every=4,
+    sample_every=8,
+    licence="none, made up",
 )
 
 
@@ -63,7 +71,7 @@ def test_labels_make_a_prior_of_each_class(data, trained, tmp_path):
     embedding = load_file(folder / "model.safetensors")["class_embedding.weight"]
     distances = np.linalg.norm(embedding[:, None] - embedding[None], axis=-1)
     assert embedding.shape == (3, 64) and np.all(distances[~np.eye(3, dtype=bool)] > 1e-4)
-    prior, x = load_prior(folder), np.ones((8, 8, 1), np.float32)
+    prior, x = load_prior(folder), jnp.ones((8, 8, 1))
     denoise = jax.jit(lambda prior, x: prior.denoise(x, 0.9))  # of any class: one program
     first, second, none = (denoise(p, x) for p in (prior.given(0), prior.given(1), prior))
     assert np.any(first != second) and np.any(first != none)
@@ -135,12 +143,14 @@ def test_finished_prior_is_not_overwritten(data, trained):
         ({"prediction": "w"}, "prediction is 'w'"),
         ({"label_dropout": 0.0}, "label_dropout is 0.0"),
         ({"patch": 3}, "do not divide by 3"),
-        ({"batch": 60}, "too few"),
+        ({"batch_size": 60}, "too few"),
     ],
 )
 def test_options_that_cannot_be_used(data, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        train(data, tmp_path / "prior", TrainConfig(**{"channels": (16,), "batch": 4, **options}))
+        train(
+            data, tmp_path / "prior", TrainConfig(**{"channels": (16,), "batch_size": 4, **options})
+        )
 
 
 def test_images_that_cannot_be_used(tmp_path):
@@ -163,3 +173,51 @@ def test_each_epoch_is_another_permutation():
     assert sorted(np.concatenate(first)) == sorted(np.concatenate(second)) == list(range(12))
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(first[1], batch_indices(1, 4, 12, seed=1))
+
+
+def test_images_on_a_dark_ground_make_a_prior_that_loads(tmp_path):
+    """64 x 64, of norm above 50: under the usual schedule half of the noise would be signal."""
+    images = np.zeros((12, 64, 64), np.uint8)
+    images[np.arange(12), 20:40, 3 * np.arange(12)] = 255
+    np.save(tmp_path / "dark.npy", images)
+    config = TrainConfig(steps=1, batch_size=2, channels=(16,), patch=8)
+    seen = []
+    folder = train(
+        tmp_path / "dark.npy", tmp_path / "prior", config,
+        progress_bar=lambda *arguments: seen.append(arguments[:2]),
+    )  # fmt: skip
+    assert seen == [(1, 1)]
+    stored = json.loads((folder / "config.json").read_text())
+    assert stored["data_norm"] > 60.0
+    prior = load_prior(folder)
+    left = float(np.exp(0.5 * prior.schedule.log_snr(prior.schedule.t_max)))
+    assert left * stored["data_norm"] < 0.501
+    assert prior.schedule.t_max > schedules.Cosine().t_max
+
+
+def test_progress_that_raises_ends_the_run(data, tmp_path):
+    """Between two steps: the checkpoint of the steps before is whole, and the run resumes."""
+
+    def stop(t, num_steps, info):
+        if t == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "prior", CONFIG, progress_bar=stop)
+    assert [path.name for path in (tmp_path / "prior").iterdir()] == ["checkpoint.safetensors"]
+    train(data, tmp_path / "prior", CONFIG, progress_bar=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "other", dataclasses.replace(CONFIG, checkpoint_every=8),
+              progress_bar=stop)  # fmt: skip
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_learning_rate_never_rises_after_the_warm_up():
+    for schedule in ("cosine", "linear", "constant"):
+        config = TrainConfig(steps=20, learning_rate=1e-7, schedule=schedule)
+        optimiser = config.optimiser()
+        state, sizes = optimiser.init(np.float32(1.0)), []
+        for _ in range(20):
+            update, state = optimiser.update(np.float32(1.0), state)
+            sizes.append(abs(float(update)))
+        assert max(sizes) < 1.01e-7

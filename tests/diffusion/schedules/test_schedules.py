@@ -1,5 +1,6 @@
 """Schedules: identities between alpha, sigma, log-SNR and time; grids."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -34,19 +35,22 @@ def test_time_inverts_log_snr(schedule):
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=_name)
 def test_time_zero_is_noise_free(schedule):
-    level = schedules.levels(schedule, jnp.zeros(()))
+    level = schedule.level(0.0)
     assert level.alpha == 1.0 and level.sigma == 0.0 and jnp.isposinf(level.log_snr)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=_name)
 @pytest.mark.parametrize("grid", GRIDS, ids=_name)
 def test_grid_decreases_from_t_max_to_zero(schedule, grid):
-    times = grid(schedule, 12)
-    assert times.shape == (13,)
+    levels = grid(schedule, 12)
+    times = levels.time
+    np.testing.assert_array_equal(levels.index, np.arange(13))
     assert jnp.all(jnp.diff(times) < 0)
     np.testing.assert_allclose(times[0], schedule.t_max, rtol=1e-3)
     np.testing.assert_allclose(times[-2], schedule.t_min, rtol=1e-2)
-    assert times[-1] == 0.0
+    assert times[-1] == 0.0 and levels.is_clean[-1] and not jnp.any(levels.is_clean[:-1])
+    for got, expected in zip(levels[:4], schedule.level(times)[:4], strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES[::2] + SCHEDULES[3:], ids=_name)
@@ -59,14 +63,35 @@ def test_variance_preserving(schedule):
 
 def test_default_grid_is_uniform_in_log_snr():
     schedule = schedules.Cosine()
-    log_snr = schedule.log_snr(schedules.UniformLogSNR()(schedule, 20)[:-1])
+    log_snr = schedules.UniformLogSNR()(schedule, 20).log_snr[:-1]
     np.testing.assert_allclose(jnp.diff(log_snr), jnp.diff(log_snr)[0], rtol=1e-2)
+
+
+def test_a_schedule_of_ones_own():
+    """Alpha and sigma are enough: the inverse of the log-SNR is found by bisection."""
+
+    class Rectified(schedules.Schedule):
+        t_min: float = 0.01
+        t_max: float = 0.99
+
+        def alpha(self, t):
+            return 1.0 - t
+
+        def sigma(self, t):
+            return t
+
+    schedule = Rectified(t_max=0.9)
+    times = jnp.linspace(0.01, 0.9, 20)
+    np.testing.assert_allclose(schedule.time(schedule.log_snr(times)), times, rtol=1e-4)
+    levels = jax.jit(lambda schedule: schedules.UniformLogSNR()(schedule, 8))(schedule)
+    np.testing.assert_allclose(levels.time[0], 0.9, rtol=1e-4)
+    assert len(jax.tree.leaves(schedule)) == 2
 
 
 def test_linear_beta_matches_the_discrete_ddpm():
     """Ho et al. (2020): beta from 1e-4 to 0.02; alpha-bar to the O(1/1000) of the limit."""
     alpha_bar = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))
-    times = np.arange(1, 1001) / 1000
+    times = jnp.arange(1, 1001) / 1000
     np.testing.assert_allclose(
         2 * np.log(schedules.LinearBeta().alpha(times)), np.log(alpha_bar), rtol=2e-2, atol=1e-4
     )

@@ -75,7 +75,7 @@ def test_fast_solver_beats_ddim_at_20_steps():
         return float(jnp.sqrt(jnp.mean((found - truth) ** 2)))
 
     grid = schedules.UniformLogSNR()(MIXTURE.schedule, 20)
-    levels = schedules.levels(MIXTURE.schedule, grid)
+    levels = grid
 
     def ddim(x):
         for index in range(20):

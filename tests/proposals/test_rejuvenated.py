@@ -4,6 +4,8 @@ Particles that follow the target, weighted, are moved once; the change of their 
 within its standard error for an exact kernel, and is not for a coarse Gaussian one.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,7 @@ def _change(before, after, weights):
 
 def _setting(matrix, kernel):
     model = reverse_model(MIXTURE, matrix, 2.0 * NOISE, 8)
-    model = proposals.ReverseModel(model.problem, kernel, model.levels)
+    model = dataclasses.replace(model, kernel=kernel)
     marginal = MIXTURE.marginal(model.level(STEP))
     x = jax.vmap(marginal.sample)(jax.random.split(jax.random.key(0), COUNT))
     return model, x
@@ -44,13 +46,13 @@ BASES = [proposals.Bootstrap(), proposals.Twisted(), proposals.MomentMatched(), 
 def test_rejuvenation_leaves_p_psi_as_it_is(base, kernel, invariant):
     model, x = _setting(DENSE, kernel)
     proposal = proposals.Rejuvenated(base, jump=JUMP)
-    shared = proposal.prepare(jax.random.key(1), model)
+    prepared, s = proposal.prepare(jax.random.key(1), model), model.level(STEP)
 
     @jax.jit
     @jax.vmap
     def move(key, x):
-        log_twist = proposal._log_twist(model, shared, x, STEP)
-        return proposal._move(key, model, shared, (x, log_twist), STEP)[0], log_twist
+        place = proposal.place(model, prepared, x, s)
+        return proposal.move(key, model, prepared, place, s).x, place.log_twist
 
     moved, log_twist = move(jax.random.split(jax.random.key(2), COUNT), x)
     change = _change(x, moved, np.asarray(jax.nn.softmax(log_twist), np.float64))
@@ -72,13 +74,13 @@ def test_repaint_leaves_the_law_given_the_path_as_it_is(kernel, invariant):
     @jax.vmap
     def move(key, x):
         key_path, key_move = jax.random.split(key)
-        above = scale * jax.random.normal(key_path, x.shape)
+        above = scale * jax.random.normal(key_path, path.noise.shape[1:])
         noise = path.noise.at[STEP].set(0.0).at[STEP - JUMP].set(above)
-        own = type(path)(path.chosen, noise, path.log_forward)
-        return proposal._gibbs(key_move, model, own, x, STEP)
+        own = dataclasses.replace(path, noise=noise)
+        return proposal.gibbs(key_move, model, own, x, s)
 
     moved = move(jax.random.split(jax.random.key(2), COUNT), x)
-    held = np.asarray(path.chosen.held)
+    held = np.asarray(path.system.directions.adjoint(path.which.astype(float)) != 0.0)
     np.testing.assert_allclose(moved[:, held], x[:, held], rtol=1e-4, atol=1e-4)
     change = _change(x, moved, np.full(COUNT, 1.0 / COUNT))
     assert change < 4.5 if invariant else change > 10.0

@@ -1,22 +1,26 @@
-"""Low-rank conditioning against the dense algebra of `Transition.conditioned`."""
+"""Low-rank conditioning against the dense algebra of `Conditioned`."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smcdiff.diffusion.laws.mixture import Transition
-from smcdiff.proposals.low_rank import DiagonalPlus, LowRank, LowRankConditioned
-from smcdiff.proposals.singular import SingularSystem
+from smcdiff.diffusion.laws import (
+    Conditioned,
+    DiagonalPlus,
+    LowRank,
+    LowRankConditioned,
+    Mixture,
+    SingularCoordinates,
+)
+from smcdiff.operators import Dense
 
 SIZE, SEEN, RANK = 6, 4, 2
 KEYS = jax.random.split(jax.random.key(0), 6)
 DIRECTIONS = jnp.linalg.qr(jax.random.normal(KEYS[0], (SIZE, SIZE)))[0][:RANK]
 MATRIX = jax.random.normal(KEYS[1], (SEEN, SIZE))
-SYSTEM = SingularSystem(
-    *jnp.linalg.svd(MATRIX, full_matrices=False),
-    observed=jnp.zeros(SEEN), noise=jnp.ones(SEEN), log_constant=jnp.zeros(()),
-)  # fmt: skip
+LEFT, VALUES, RIGHT = jnp.linalg.svd(MATRIX, full_matrices=False)
+SYSTEM = SingularCoordinates(VALUES, Dense(RIGHT))
 MEAN, RESIDUAL = jax.random.normal(KEYS[2], (SIZE,)), jax.random.normal(KEYS[3], (SEEN,))
 
 
@@ -25,18 +29,18 @@ def _matrix(base, *excess):
 
 
 def _dense(low):
-    return low.base * jnp.eye(SIZE) + (low.directions.T * low.excess) @ low.directions
+    return low.base * jnp.eye(SIZE) + (low.directions.T * low.excess[None]) @ low.directions
 
 
 SLOPE, SPREAD = _matrix(0.7, 1.0, 0.2), _matrix(0.3, 0.5, 0.0)
 COVARIANCES = {"isotropic": _matrix(0.5, 0.0, 0.0), "low-rank": _matrix(0.5, 0.8, 0.1)}
 
 
-def _law(covariance, transition):
-    singular_residual = SYSTEM.left.T @ RESIDUAL
+def _law(covariance, base):
+    singular_residual = LEFT.T @ RESIDUAL
     columns = jax.vmap(SYSTEM.project)(DIRECTIONS).T
     return LowRankConditioned.of(
-        transition, covariance, SLOPE, SPREAD, singular_residual, SYSTEM, columns
+        base, covariance, SLOPE, SPREAD, singular_residual, SYSTEM, columns
     )
 
 
@@ -44,7 +48,7 @@ def test_diagonal_plus_is_its_dense_matrix():
     columns, excess = jax.random.normal(KEYS[4], (SEEN, RANK)), jnp.array([0.5, 2.0])
     diagonal = jnp.arange(1.0, SEEN + 1.0)
     made = DiagonalPlus.of(diagonal, columns, excess)
-    dense = jnp.diag(diagonal) + (columns * excess) @ columns.T
+    dense = jnp.diag(diagonal) + (columns * excess[None]) @ columns.T
     np.testing.assert_allclose(made.solve(RESIDUAL), jnp.linalg.solve(dense, RESIDUAL), rtol=1e-4)
     np.testing.assert_allclose(made.log_det, jnp.linalg.slogdet(dense)[1], rtol=1e-5)
     draws = jax.vmap(made.sample)(jax.random.split(KEYS[5], 40_000))
@@ -57,10 +61,10 @@ def test_law_is_the_dense_conditional(covariance):
     isotropic = covariance.excess[0] == 0
     basis = None if isotropic else jnp.linalg.qr(DIRECTIONS.T, mode="complete")[0][None]
     values = jnp.diag(basis[0].T @ _dense(covariance) @ basis[0]) if basis is not None else 0.5
-    p = Transition(jnp.zeros(1), MEAN[None], jnp.reshape(values, (1, -1)), basis)
+    p = Mixture(jnp.zeros(1), MEAN[None], jnp.reshape(values, (1, -1)), basis)
     law = _law(covariance, p)
-    dense = p.conditioned(
-        MATRIX @ _dense(SLOPE), RESIDUAL, jnp.eye(SEEN) + MATRIX @ _dense(SPREAD) @ MATRIX.T
+    dense = Conditioned.of(
+        p, MATRIX @ _dense(SLOPE), RESIDUAL, jnp.eye(SEEN) + MATRIX @ _dense(SPREAD) @ MATRIX.T
     )
     x = jax.vmap(law.sample)(jax.random.split(jax.random.key(1), 40_000))
     expected = jax.vmap(dense.log_ratio)(x)
@@ -74,7 +78,7 @@ def test_law_is_the_dense_conditional(covariance):
 def test_ratio_to_another_transition():
     """The mean of p / q over draws of q is 1 where p is not the law that q came from."""
     means = jnp.stack([MEAN + 0.3, MEAN - 0.3])
-    p = Transition(jnp.log(jnp.array([0.4, 0.6])), means, jnp.full((1, SIZE), 0.4))
+    p = Mixture(jnp.log(jnp.array([0.4, 0.6])), means, jnp.full((1, SIZE), 0.4))
     law = _law(COVARIANCES["low-rank"], p)
     x = jax.vmap(law.sample)(jax.random.split(jax.random.key(3), 40_000))
     ratio = jnp.exp(jax.vmap(law.log_ratio)(x))
@@ -83,7 +87,7 @@ def test_ratio_to_another_transition():
 
 
 def test_dirac_stays_where_it_is():
-    p = Transition(jnp.zeros(1), MEAN[None], jnp.zeros((1, 1)))
+    p = Mixture(jnp.zeros(1), MEAN[None], jnp.zeros((1, 1)))
     law = _law(_matrix(0.0, 0.0, 0.0), p)
     np.testing.assert_allclose(law.sample(jax.random.key(4)), MEAN)
     assert law.log_ratio(MEAN) == 0.0

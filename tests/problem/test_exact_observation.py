@@ -35,15 +35,15 @@ def exact(mean, y):
 )
 def test_whitened_residual_is_the_misfit(law):
     found = problem(lambda x: A @ x + 1.0, Y, law)
-    assert (found.noise_free, found.linear, found.num_observations) == (True, True, 2)
-    np.testing.assert_allclose(found.residual(X), Y - A @ X - 1.0, rtol=1e-5)
-    np.testing.assert_allclose(found.misfit(X), Y - A @ X - 1.0, rtol=1e-5)
-    np.testing.assert_array_equal(found.observations()["y"], Y)
+    assert (found.is_noise_free, found.is_linear, found.num_observations) == (True, True, 2)
+    np.testing.assert_allclose(found.linear_observation().residual(X), Y - A @ X - 1.0, rtol=1e-5)
+    np.testing.assert_allclose(found.observe_gaussian(X).misfit, Y - A @ X - 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(found.observe().values["y"], Y)
     assert found.log_likelihood(X) == 0.0
 
 
 def test_noise_is_the_default():
-    assert not read(affine, (A, 0.5, Y)).noise_free
+    assert not read(affine, (A, 0.5, Y)).is_noise_free
 
 
 def test_masks_plates_and_several_sites():
@@ -54,10 +54,10 @@ def test_masks_plates_and_several_sites():
         numpyro.sample("z", dist.Delta(x[2]), obs=z)
 
     found = read(model, (Y.at[1].set(jnp.nan), 0.3))
-    assert found.noise_free and found.observed_sites == ("y", "z")
+    assert found.is_noise_free and found.observed_sites == ("y", "z")
     expected = [Y[0] - A[0] @ X, 0.0, 0.3 - X[2]]
-    np.testing.assert_allclose(found.residual(X), expected, rtol=1e-5)
-    assert np.all(np.isfinite(jax.jacobian(found.residual)(X)))
+    np.testing.assert_allclose(found.linear_observation().residual(X), expected, rtol=1e-5)
+    assert np.all(np.isfinite(jax.jacobian(lambda x: found.observe_gaussian(x).whitened)(X)))
 
 
 def test_rows_that_agree_or_see_nothing_are_no_contradiction():
@@ -72,7 +72,7 @@ def test_data_of_a_blur_that_loses_fine_detail_are_no_contradiction():
     offsets = np.subtract.outer(np.arange(size), np.arange(size))
     blur = jnp.asarray(np.exp(-0.5 * (offsets / 3.0) ** 2), jnp.float32)
     x = jax.random.normal(jax.random.key(0), (size,))
-    assert problem(lambda x: blur @ x, blur @ x, prior=Gaussian(jnp.zeros(size), 1.0)).linear
+    assert problem(lambda x: blur @ x, blur @ x, prior=Gaussian(jnp.zeros(size), 1.0)).is_linear
 
 
 @pytest.mark.parametrize(

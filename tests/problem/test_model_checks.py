@@ -62,7 +62,7 @@ def test_nuisances():
     refuses(r"latent sites \['noise'\] .*not supported yet", model, jnp.ones(3))
     problem = read(handlers.condition(model, {"noise": 0.5}), (jnp.ones(3),))
     assert problem.observed_sites == ("noise", "y")
-    assert not problem.linear  # the HalfNormal term counts, and is no Gaussian
+    assert not problem.is_linear  # the HalfNormal term counts, and is no Gaussian
 
 
 def test_discrete_latents():
@@ -203,7 +203,7 @@ def test_log_likelihood_nan():
 
 def test_degenerate_at_zero_is_no_error():
     model = make(lambda x, y: normal(x / jnp.linalg.norm(x), y, jnp.linalg.norm(x)))
-    assert not read(model, (jnp.ones(3),)).linear
+    assert not read(model, (jnp.ones(3),)).is_linear
 
 
 def test_complex():
@@ -223,9 +223,23 @@ def test_wrong_types():
     refuses("does not hold numbers", make(normal), np.array(["a", "b", "c"]))
 
 
+def test_random_numbers_inside_the_model():
+    def body(x, y):
+        normal(x + dist.Normal().sample(numpyro.prng_key(), (3,)), y)
+
+    refuses(r"numpyro.prng_key\(\), .*one draw would be frozen", make(body), jnp.ones(3))
+
+
+@pytest.mark.parametrize("size", [1e6, 1e30])
+def test_data_in_other_units(size):
+    """At 1e30 the squares overflow, and the message stays."""
+    refuses("'y': observed values lie far outside", affine, A, 0.5, y=size * Y)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "match"),
     [
+        ("", 1.0, "the name '', which a netCDF file cannot hold"),
         ("f/x", 1.0, "'f/x'.*divider='.'"),
         ("particle", 1.0, "'particle'.*choose another"),
         ("f", {"a": 1.0}, "'f': its value is a dict; record an array"),
@@ -254,7 +268,9 @@ def test_names_of_the_axes_of_the_file():
 
 
 def test_model_that_cannot_be_traced():
-    refuses("not under jax.jit", make(lambda x, y: normal(np.asarray(x), y)), jnp.ones(3))
+    refuses(
+        "not under jax.jit and jax.vmap", make(lambda x, y: normal(np.asarray(x), y)), jnp.ones(3)
+    )
 
 
 def test_declared_linear_without_gaussian():

@@ -1,0 +1,60 @@
+"""Conditioned laws against dense Gaussian algebra."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from smcdiff.diffusion.laws import Conditioned, Mixture, Tilted
+from tests.diffusion.laws.mixtures import (
+    CASES,
+    NUM,
+    SIZE,
+    covariances_of,
+    log_prob_of,
+    make,
+    means_of,
+)
+
+
+@pytest.mark.parametrize(("num_components", "rank"), CASES)
+def test_conditioned_draws_and_ratio(num_components, rank):
+    mixture = make(num_components, rank)
+    matrix = jax.random.normal(jax.random.key(3), (2, SIZE))
+    residual, noise = jnp.array([0.7, -0.4]), jnp.array([[0.5, 0.1], [0.1, 0.3]])
+    keys = jax.random.split(jax.random.key(4), NUM)
+    law = Conditioned.of(mixture, matrix, residual, noise)
+    x = jax.vmap(law.sample)(keys)
+    log_ratio = jax.vmap(law.log_ratio)(x)
+    covariances, centre = covariances_of(mixture), mixture.mean
+    joint = np.einsum("md,kde,ne->kmn", matrix, covariances, matrix) + noise[None]
+    gains = np.einsum("kde,me,kmn->kdn", covariances, matrix, np.linalg.inv(joint))
+    misfits = residual[None] - (means_of(mixture) - centre[None]) @ matrix.T
+    means = means_of(mixture) + np.einsum("kdm,km->kd", gains, misfits)
+    posterior = covariances - np.einsum("kdm,me,kef->kdf", gains, matrix, covariances)
+    log_norm = [
+        multivariate_normal(np.zeros(2), j).logpdf(m) for j, m in zip(joint, misfits, strict=True)
+    ]
+    log_weights = jax.nn.log_softmax(mixture.log_weights + jnp.array(log_norm))
+    log_q = log_prob_of(log_weights, means, posterior, x)
+    np.testing.assert_allclose(log_ratio, jax.vmap(mixture.log_prob)(x) - log_q, atol=2e-3)
+    expected = jnp.exp(log_weights) @ jnp.asarray(means)
+    assert jnp.all(jnp.abs(x.mean(0) - expected) < 4 * jnp.std(x, axis=0) / NUM**0.5)
+    weights, apart = np.exp(log_weights), means - expected[None]
+    covariance = np.einsum("k,kde->de", weights, posterior)
+    covariance += np.einsum("k,kd,ke->de", weights, apart, apart)
+    # A sample variance of a Gaussian has the relative error sqrt(2 / n).
+    assert np.all(np.abs(np.cov(x.T) - covariance) < 5 * (2 / NUM) ** 0.5 * covariance.max())
+
+
+def test_changes_are_finite_at_a_dirac():
+    """The last step of DDIM has no variance: every change returns the mean with log ratio 0."""
+    mixture = Mixture(jnp.zeros(1), jnp.ones((1, SIZE)), jnp.zeros((1, 1)))
+    key = jax.random.key(0)
+    tilted = Tilted.of(mixture, jnp.full(SIZE, 5.0))
+    conditioned = Conditioned.of(mixture, jnp.eye(SIZE), jnp.ones(SIZE), jnp.eye(SIZE))
+    for law in (tilted, conditioned):
+        x = law.sample(key)
+        np.testing.assert_allclose(x, 1.0)
+        np.testing.assert_allclose(law.log_ratio(x), 0.0, atol=1e-6)

@@ -1,0 +1,123 @@
+"""`docs/model-folder.md` against folders that were written, those that ship among them."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file
+
+from smcdiff import save_prior, schedules
+from smcdiff.networks._classifier import NoisyClassifier
+from smcdiff.networks.unet import UNet2DConfig
+from smcdiff.store._network_functions import NetworkClassifier
+from smcdiff.store.amortized import save_conditional
+from smcdiff.store.classifier import save_classifier
+from smcdiff.training import TrainConfig
+from tests.store.priors import SHAPE, Shrink, conditional_network, own_prior, unet_prior
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "model-folder.md").read_text()
+SECTIONS = {
+    "prior": "### A prior", "classifier": "### A classifier", "conditional": "### An amortised"
+}  # fmt: skip
+
+
+def section(heading):
+    """The text from a heading to the next."""
+    return re.split(r"\n#", PAGE.split(heading, 1)[1], maxsplit=1)[0]
+
+
+def documented(kind):
+    """Keys of config.json, with what the page says of when they are there."""
+    rows = section("### Every kind") + section(SECTIONS[kind])
+    return dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", rows, flags=re.MULTILINE))
+
+
+def written_prior(folder):
+    return save_prior(unet_prior(num_classes=2).given(1), folder)
+
+
+def written_own_prior(folder):
+    return save_prior(own_prior(Shrink(np.zeros(4), 1.0)), folder)
+
+
+def written_classifier(folder):
+    config = TrainConfig(channels=(16,), patch=1).network(SHAPE)
+    network = nnx.jit(lambda: NoisyClassifier(config, 1, 3, rngs=nnx.Rngs(0)))()
+    graph, state = nnx.split(network)
+    return save_classifier(NetworkClassifier(state, schedules.Cosine(), graph), folder, "", {})
+
+
+def written_conditional(folder, given=False):
+    learned = conditional_network()
+    if given:
+        return save_prior(learned.given(jnp.zeros(3)), folder)
+    return save_conditional(learned, folder, "", {})
+
+
+FOLDERS = {
+    "prior": written_prior,
+    "own prior": written_own_prior,
+    "classifier": written_classifier,
+    "conditional": written_conditional,
+    "given an observation": lambda folder: written_conditional(folder, given=True),
+    "shipped": lambda _: ROOT / "models" / "mnist",
+    "shipped with classes": lambda _: ROOT / "models" / "mnist-classes",
+    "shipped classifier": lambda _: ROOT / "experiments" / "guidance" / "classifier",
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_the_page_describes_the_folder(tmp_path, case):
+    folder = FOLDERS[case](tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    keys = documented(config.get("kind", "prior"))
+    assert not set(config) - set(keys)
+    always = {key for key, when in keys.items() if when.startswith("always")}
+    always -= {"network"} if "denoiser" in config else set()
+    always -= {"event_shape"} if config.get("kind") == "classifier" else set()
+    assert always <= set(config)
+    if not case.startswith("shipped"):
+        assert {key for key, when in keys.items() if when == "written"} <= set(config)
+        for key, other in (("patch", "network"), ("strength", "label")):
+            assert (key in config) == (other in config)
+    names = load_file(folder / "model.safetensors")
+    if "denoiser" in config:
+        assert set(names) == {".gain", ".power"}
+        return
+    fields = {field.name for field in dataclasses.fields(UNet2DConfig)}
+    assert set(config["network"]) == fields
+    assert set(re.findall(r"^\| `(\w+)` \|", section("### The network"), re.M)) == fields
+    # Every first part of a name is on the page, and the convolution's layout is as it says.
+    prefix = "net.unet." if "observation_shape" in config else ""
+    known = set(re.findall(r"[`.](\w+)\.", section("## model.safetensors"))) | {"observation"}
+    assert {name.removeprefix(prefix).split(".")[0] for name in names} <= known
+    network = config["network"]
+    assert names[f"{prefix}conv_in.weight"].shape == (
+        network["block_out_channels"][0], network["in_channels"], 3, 3,
+    )  # fmt: skip
+
+
+def test_the_examples_of_the_page_are_real(tmp_path):
+    names = load_file(written_prior(tmp_path / "prior") / "model.safetensors")
+    row = re.search(r"^\| prior \| (.*) \|$", section("## model.safetensors"), re.M)
+    examples = re.findall(r"`([\w.]+)`", row.group(1))
+    assert len(examples) == 8 and set(examples) <= set(names)
+    names = load_file(written_classifier(tmp_path / "classifier") / "model.safetensors")
+    row = re.search(r"^\| classifier \| (.*) \|$", section("## model.safetensors"), re.M)
+    assert set(re.findall(r"`([\w.]+)`", row.group(1))) <= set(names)
+
+
+def test_the_checksum_of_the_page(copy):
+    code = re.findall(r"```python\n(.*?)```", section("## The checksum"), flags=re.DOTALL)[0]
+    names = {}
+    exec(code, names)
+    assert names["is_whole"](copy)
+    with (copy / "model.safetensors").open("ab") as file:
+        file.write(b"\0")
+    assert not names["is_whole"](copy)

@@ -1,0 +1,96 @@
+"""Every twist: its last value is the likelihood, and options out of range are refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smcdiff import InputError, proposals, twists
+from tests.proposals.models import (
+    DENSE,
+    GAUSSIAN,
+    MIXTURE,
+    NOISE,
+    noisy_log_likelihood,
+    reverse_model,
+)
+
+LINEAR = {
+    "Likelihood": twists.Likelihood(),
+    "Widened": twists.Widened(),
+    "MomentMatched": twists.MomentMatched(),
+    "Krylov": twists.Krylov(floor=0.0),
+    "Lanczos": twists.Lanczos(),
+    "NoisedObservation": twists.NoisedObservation(),
+    "PseudoInverse": twists.PseudoInverse(),
+}
+
+
+@pytest.mark.parametrize("twist", LINEAR.values(), ids=LINEAR)
+def test_tends_to_the_likelihood_as_the_noise_goes(twist):
+    """At the smallest noise of the grid x_0 is known to a ten-thousandth."""
+    model = reverse_model(MIXTURE, DENSE, NOISE, 4)
+    prepared, t = twist.prepare(jax.random.key(0), model), model.level(3)
+    x = jnp.array([0.3, 0.2, -0.5])
+    found = twist.evaluate(model, prepared, t.alpha * x, t).log_twist
+    np.testing.assert_allclose(found, model.log_likelihood(x), atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["MomentMatched", "Krylov", "Lanczos"])
+def test_moment_matching_is_exact_for_a_gaussian(name):
+    """log p(y given x_t) itself; Krylov's determinant is that of `Widened`, so differences."""
+    model = reverse_model(GAUSSIAN, DENSE, NOISE, 6)
+    twist, exact = LINEAR[name], noisy_log_likelihood(GAUSSIAN, DENSE, NOISE)
+    prepared, t = twist.prepare(jax.random.key(0), model), model.level(2)
+    x = jax.random.normal(jax.random.key(1), (5, 3))
+    found = jax.vmap(lambda x: twist.evaluate(model, prepared, x, t).log_twist)(x)
+    expected = jax.vmap(lambda x: exact(x, t.time))(x)
+    if name == "Krylov":
+        found, expected = found - found[0], expected - expected[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: twists.Krylov(size=0), "twists.Krylov: size is 0"),
+        (lambda: twists.Krylov(floor=2.0), "twists.Krylov: floor is 2.0"),
+        (lambda: twists.Lanczos(size=0), "twists.Lanczos: size is 0"),
+        (lambda: twists.Likelihood(0.0), "temper is 0.0"),
+        (lambda: proposals.MCGDiff(twist=twists.Widened()), "NoisedObservation"),
+        (lambda: proposals.Conditioned(twist=twists.Widened()), "cannot be conditioned on"),
+        (lambda: proposals.DDRM(twist=twists.MomentMatched()), "one of the denoised mean"),
+        (lambda: proposals.DPS(twist=twists.Krylov()), "one of the denoised mean"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_what_cannot_be(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+COMBINATIONS = [
+    proposals.Bootstrap(twist=twists.Widened()),
+    proposals.Bootstrap(twist=twists.MomentMatched()),
+    proposals.Twisted(twist=twists.MomentMatched()),
+    proposals.Twisted(twist=twists.Krylov()),
+    proposals.Twisted(twist=twists.NoisedObservation()),
+    proposals.DDRM(twist=twists.Widened()),
+    proposals.DAPS(twist=twists.Flat()),
+    proposals.PiGDM(twist=twists.NoisedObservation()),
+    proposals.DPS(0.1, twist=twists.PseudoInverse()),
+    proposals.Conditioned(twist=twists.Lanczos()),
+]
+
+
+@pytest.mark.parametrize("proposal", COMBINATIONS, ids=repr)
+def test_a_proposal_takes_any_twist_that_it_can_use(proposal):
+    model = reverse_model(MIXTURE, DENSE, NOISE, 6)
+    proposals.check_fits(proposal, model)
+    prepared, t, s = proposal.prepare(jax.random.key(0), model), model.level(2), model.level(3)
+    x = proposal.start(jax.random.key(1), model, prepared).x
+    evaluation = proposal.evaluate(model, prepared, x, t)
+    draw = proposal.propose(jax.random.key(2), model, prepared, x, evaluation, t, s)
+    assert jnp.isfinite(evaluation.log_twist) and jnp.isfinite(draw.log_ratio)
+    law = proposal.law(model, prepared, x, evaluation, t, s)
+    np.testing.assert_allclose(law.log_ratio(draw.x), draw.log_ratio, rtol=1e-3, atol=1e-3)
