@@ -42,7 +42,7 @@ def target(horizon: float) -> priors.GaussianMixture:
 
 def density(prior, t) -> np.ndarray:
     """p_t on the grid."""
-    law = prior.marginal(schedules.levels(prior.schedule, jnp.asarray(t)))
+    law = prior.marginal(prior.schedule.level(t))
     return np.exp(np.asarray(jax.vmap(law.log_prob)(jnp.asarray(GRID)[:, None]), float))
 
 
@@ -67,7 +67,7 @@ def run_sampler(prior, steps: int, error: float) -> float:
         return jax.vmap(one)(x)
 
     for t, s in zip(times[:-1], times[1:], strict=True):
-        both = (schedules.levels(prior.schedule, jnp.asarray(v)) for v in (t, s))
+        both = (prior.schedule.level(v) for v in (t, s))
         means, variances = (np.asarray(a, float) for a in mean_and_variance(*both))
         # Row i: the law of the next state from grid point i.
         rows = np.exp(-0.5 * (GRID - means[:, None]) ** 2 / variances[:, None])
@@ -88,7 +88,7 @@ def bound(prior, steps: int, error: float, draws: int) -> float:
         """E |b(x_r, r) - b_hat(x_t, t)|^2 for r = t - fraction step, x_t and x_r on one path."""
         key_x, key_z = jax.random.split(key)
         r = t - fraction * step
-        law = prior.marginal(schedules.levels(prior.schedule, r))
+        law = prior.marginal(prior.schedule.level(r))
         x = jax.vmap(law.sample)(jax.random.split(key_x, draws))
         shrink = jnp.exp(-(t - r))
         noisier = shrink * x + jnp.sqrt(1.0 - shrink**2) * jax.random.normal(key_z, x.shape)

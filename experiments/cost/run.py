@@ -5,7 +5,7 @@
 
 In one process, a run is set against a loop that evaluates only the denoiser (for Bootstrap), or the
 denoiser and one vector-Jacobian product (for Twisted), as often and at the same batch shape; and
-against that loop with one standard normal a particle and step, which no sampler can do without.
+against that loop with one standard normal per particle and step, which no sampler can do without.
 Times are medians over repetitions of the compiled calls, taken in turn; a run is `SMC.run` whole:
 reading the model, filtering, and the posterior on the host.
 """
@@ -88,7 +88,7 @@ def measure(name, prior, proposal, kernel, particles, steps, repetitions) -> str
     def run():
         smc.run(jax.random.key(1), prior, y=y)
 
-    times = schedules.UniformLogSNR()(prior.schedule, steps)
+    times = schedules.UniformLogSNR()(prior.schedule, steps).time
     pullback = isinstance(proposal, proposals.Twisted)
     bare, drawing = (bare_loop(prior, times, particles, pullback, draws) for draws in (False, True))
     bare()

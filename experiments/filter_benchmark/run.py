@@ -3,9 +3,11 @@
 A bootstrap filter on a 1-D linear-Gaussian state-space model, systematic resampling, float32 (the
 package particles computes in float64). Rows:
 
-* smcdiff, adaptive: resampling when the ESS is below N/2; always: at every step;
+* smcdiff, adaptive: resampling when the ESS is below N/2; always: at every step; seldom: below
+  N/20; two chains: N/2 particles each, in one filter, where steps that resample neither chain skip
+  the work; two runs: of the same under ``jax.vmap``, which knows no branches;
 * BlackJAX, keys: ``blackjax.smc.base.step`` in a ``lax.scan``, with the model on one particle and
-  one key a particle, as in smcdiff; batch: the same with one draw for all particles, its fastest
+  one key per particle, as in smcdiff; batch: the same with one draw for all particles, its fastest
   form.
   It resamples at every step;
 * particles, adaptive: resampling when the ESS is below N/2; left out where it is not installed
@@ -22,6 +24,7 @@ import os
 import pathlib
 import sys
 import time
+from typing import NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -29,7 +32,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smcdiff.base.module import Module
 from smcdiff.smc import particle_filter, resampling
 
 HERE = pathlib.Path(__file__).parent
@@ -37,7 +39,7 @@ FULL = {1_000: 200, 10_000: 100, 100_000: 30, 1_000_000: 10}  # particles: steps
 SMOKE = {100: 5, 1_000: 5}
 
 
-class LinearGaussian(Module):
+class LinearGaussian(NamedTuple):
     """x_0 ~ N(0, 1), x_t = 0.9 x_{t-1} + N(0, 0.25), y_t = x_t + N(0, 0.25)."""
 
     y: jax.Array
@@ -56,10 +58,23 @@ def log_likelihood(y, x):
     return -2.0 * (y - x) ** 2 - 0.2257913526447274
 
 
-def smcdiff_run(n, num_steps, threshold):
+def smcdiff_run(n, num_steps, threshold, chains=None):
     def run(key, y):
-        result = particle_filter(key, LinearGaussian(y), n, num_steps, ess_threshold=threshold)
-        return result.log_evidence
+        model = LinearGaussian(y)
+        options = {"ess_threshold": threshold, "num_chains": chains}
+        return particle_filter(key, model, n, num_steps, **options).log_evidence
+
+    return compiled(run, num_steps)
+
+
+def smcdiff_runs(n, num_steps, threshold, runs):
+    def run(key, y):
+        model = LinearGaussian(y)
+
+        def one(key):
+            return particle_filter(key, model, n, num_steps, ess_threshold=threshold)
+
+        return jax.vmap(one)(jax.random.split(key, runs)).log_evidence
 
     return compiled(run, num_steps)
 
@@ -133,12 +148,15 @@ def compiled(run, num_steps):
     executable = jax.jit(run).lower(jax.random.key(0), y).compile()
     seconds = time.process_time() - start
     memory = executable.memory_analysis().temp_size_in_bytes
-    return lambda: float(executable(jax.random.key(0), y)), seconds, memory
+    return lambda: np.asarray(executable(jax.random.key(0), y)).mean(), seconds, memory
 
 
 ROWS = {
     "smcdiff, adaptive": lambda n, t: smcdiff_run(n, t, 0.5),
     "smcdiff, always": lambda n, t: smcdiff_run(n, t, 1.0),
+    "smcdiff, two chains, adaptive": lambda n, t: smcdiff_run(n // 2, t, 0.5, 2),
+    "smcdiff, two chains, seldom": lambda n, t: smcdiff_run(n // 2, t, 0.05, 2),
+    "smcdiff, two runs, seldom": lambda n, t: smcdiff_runs(n // 2, t, 0.05, 2),
     "BlackJAX, keys": lambda n, t: blackjax_run(n, t, True),
     "BlackJAX, batch": lambda n, t: blackjax_run(n, t, False),
     "particles": particles_run,
@@ -146,7 +164,7 @@ ROWS = {
 
 
 def measure_filters(sizes, repeats):
-    """{row: {n: (ns a particle-step, compile CPU-s, bytes a particle, log evidence)}}."""
+    """{row: {n: (ns per particle-step, compile CPU-s, bytes per particle, log evidence)}}."""
     table = {name: {} for name in ROWS}
     for n, num_steps in sizes.items():
         calls = {}
@@ -171,7 +189,7 @@ def measure_filters(sizes, repeats):
 
 
 def measure_resampling(n, repeats):
-    """ns a particle and the largest |copies - N w| of systematic resampling."""
+    """ns per particle and the largest |copies - N w| of systematic resampling."""
     from blackjax.smc import resampling as schemes
 
     weights = jax.random.exponential(jax.random.key(0), (n,))
@@ -208,7 +226,7 @@ def write(table, schemes, n_resampling, load, folder):
         f" {os.cpu_count()} CPU cores, load average {load[0]:.1f} before and {load[1]:.1f} after:"
         " absolute times are upper bounds, ratios within the run count.",
         "",
-        "ns a particle and step (ratio to the fastest competitor):",
+        "ns per particle and step (ratio to the fastest competitor):",
         "",
         "| filter | " + " | ".join(f"N = {n:,}" for n in sizes) + " |",
         "|---|" + "---|" * len(sizes),
@@ -219,7 +237,7 @@ def write(table, schemes, n_resampling, load, folder):
             fastest = {n: min(r[n][0] for r in rivals if r) for n in sizes}
             cells = [f"{row[n][0]:.1f} ({row[n][0] / fastest[n]:.2f})" for n in sizes]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", "Compilation in CPU-seconds; temporary memory in bytes a particle:", ""]
+    lines += ["", "Compilation in CPU-seconds; temporary memory in bytes per particle:", ""]
     lines += ["| filter | " + " | ".join(f"N = {n:,}" for n in sizes) + " |"]
     lines += ["|---|" + "---|" * len(sizes)]
     for name, row in table.items():
@@ -227,7 +245,7 @@ def write(table, schemes, n_resampling, load, folder):
             cells = [f"{row[n][1]:.1f} s; {row[n][2]:.0f} B" for n in sizes]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += ["", f"Resampling alone, N = {n_resampling:,}:", ""]
-    lines += ["| scheme | ns a particle | max of abs(copies - N w) |", "|---|---|---|"]
+    lines += ["| scheme | ns per particle | max of abs(copies - N w) |", "|---|---|---|"]
     lines += [f"| {name} | {ns:.1f} | {off:.2f} |" for name, (ns, off) in schemes.items()]
     (folder / "results.md").write_text("\n".join(lines) + "\n")
     plot(table, folder / "results.png")
@@ -244,7 +262,7 @@ def plot(table, path):
         if row:
             style = "o-" if name.startswith("smcdiff") else "s--"
             axes.loglog(list(row), [cell[0] for cell in row.values()], style, label=name)
-    axes.set(xlabel="particles", ylabel="ns a particle and step")
+    axes.set(xlabel="particles", ylabel="ns per particle and step")
     axes.legend()
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -7,7 +7,7 @@ What was measured is kept in results.json, method by method: a run of some of th
 their rows and leaves the others.
 
 10 equal components in d = 256 with means uniform in [-1.3, 1.3], centred, and one isotropic
-covariance that makes the total variance 1 a coordinate on average; A is 128 x 256 with normal rows
+covariance that makes the total variance 1 per coordinate on average; A is 128 x 256, normal rows
 of unit norm, noise variance 0.1; 256 particles, 5 problems. Errors: the Euclidean distance of the
 posterior mean to the exact one, and the sliced Wasserstein-2 distance to as many exact draws; the
 floor is that of another exact set.
@@ -27,13 +27,13 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from smcdiff import SMC, exact, kernels, priors, proposals
+from smcdiff import SMC, exact, kernels, priors, proposals, twists
 from smcdiff.diagnostics.metrics import sliced_wasserstein
 
 HERE = Path(__file__).parent
 EXACT, DDIM = kernels.Exact(), kernels.DDIM()
-LANCZOS = proposals.LanczosMomentMatched(size=10)
-KRYLOV = proposals.KrylovMomentMatched(size=4, floor=0.0)
+LANCZOS = proposals.LanczosMomentMatched(twist=twists.Lanczos(10))
+KRYLOV = proposals.KrylovMomentMatched(twist=twists.Krylov(4, 0.0))
 METHODS = {
     "Rejuvenated LanczosMomentMatched, exact kernel": dict(
         proposal=proposals.Rejuvenated(LANCZOS, jump=10, every=10), kernel=EXACT, ess_threshold=0.9
@@ -60,7 +60,7 @@ def draw(key, size: int):
     """Prior, matrix and observation of one problem."""
     keys = jax.random.split(key, 4)
     means = jax.random.uniform(keys[0], (10, size), minval=-1.3, maxval=1.3)
-    means = means - means.mean(axis=0)
+    means = means - means.mean(axis=0, keepdims=True)
     prior = priors.GaussianMixture(jnp.ones(10), means, 1.0 - jnp.mean(means**2))
     matrix = jax.random.normal(keys[1], (size // 2, size))
     matrix = matrix / jnp.linalg.norm(matrix, axis=1, keepdims=True)

@@ -43,7 +43,7 @@ def draw(key, d_x: int, d_y: int) -> Instance:
     prior = priors.GaussianMixture(weights, jnp.tile(8.0 * pairs, (1, d_x // 2)), 1.0)
     left, _, right = jnp.linalg.svd(jax.random.normal(keys[1], (d_y, d_x)), full_matrices=False)
     singular = jnp.sort(jax.random.uniform(keys[2], (d_y,)))[::-1]
-    matrix = (left * singular) @ right
+    matrix = (left * singular[None]) @ right
     noise = jax.random.uniform(keys[3], minval=1e-3) * jnp.max(singular)
     y = matrix @ prior.sample(keys[4]) + noise * jax.random.normal(keys[5], (d_y,))
     return Instance(prior, matrix, noise, y)

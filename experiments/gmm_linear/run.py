@@ -47,8 +47,8 @@ IMPORTANCE = "importance sampling"
 
 
 def chi_squared(x, instance: Instance):
-    """Mean squared whitened residual a coordinate of y."""
-    return jnp.mean(((instance.y - x @ instance.matrix.T) / instance.noise) ** 2)
+    """Mean squared whitened residual per coordinate of y."""
+    return jnp.mean(((instance.y[None] - x @ instance.matrix.T) / instance.noise) ** 2)
 
 
 @jax.jit(static_argnames=("num_draws", "num_evaluations"))
@@ -62,7 +62,7 @@ def importance(key, instance: Instance, num_draws: int, num_evaluations: int):
         best, winner, log_sum, log_sum_squares = carry
         key_x, key_race = jax.random.split(key)
         x = instance.prior.sample(key_x, (chunk,))
-        residual = (instance.y - x @ instance.matrix.T) / instance.noise
+        residual = (instance.y[None] - x @ instance.matrix.T) / instance.noise
         log_w = -0.5 * jnp.sum(residual**2, -1) - instance.y.shape[0] * (
             jnp.log(instance.noise) + 0.5 * jnp.log(2 * jnp.pi)
         )

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smcdiff import kernels, load_classifier, load_examples, load_prior, schedules
+from smcdiff.diffusion.laws import Tilted
 from smcdiff.diffusion.schedules import Level
 
 HERE = Path(__file__).parent
@@ -36,8 +37,7 @@ def free(prior, label, key, strength):
 def by_classifier(prior, label, key, strength, classifier):
     """One draw by classifier guidance: each reverse step tilted by the classifier's gradient."""
     log_prob = classifier.given(label)
-    times = schedules.UniformLogSNR()(prior.schedule, prior.num_steps)
-    levels = schedules.levels(prior.schedule, times)
+    levels = schedules.UniformLogSNR()(prior.schedule, prior.num_steps)
 
     def step(carry, pair):
         x, key = carry
@@ -46,7 +46,7 @@ def by_classifier(prior, label, key, strength, classifier):
         event = x.reshape(prior.event_shape)
         gradient = jax.grad(lambda x: strength * log_prob(x, t.time))(event)
         law = kernels.DDIM()(prior, x, jnp.ravel(prior.denoise(event, t.time)), t, s)
-        return (law.tilted(jnp.ravel(gradient)).sample(key_step), key), None
+        return (Tilted.of(law, jnp.ravel(gradient)).sample(key_step), key), None
 
     key, key_start = jax.random.split(key)
     pairs = Level(*(field[:-1] for field in levels)), Level(*(field[1:] for field in levels))

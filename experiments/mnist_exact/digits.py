@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smcdiff import exact, operators, priors
-from smcdiff.base.pixels import to_unit_range
+from smcdiff.base._pixels import to_unit_range
 from smcdiff.errors import InputError
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "mnist" / "mnist.npz"

@@ -27,10 +27,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from smcdiff import SMC, SamplingError, exact, kernels, proposals
+from smcdiff import SMC, SamplingError, exact, kernels, proposals, twists
 
 HERE = Path(__file__).parent
-LANCZOS = proposals.LanczosMomentMatched(size=45)
+LANCZOS = proposals.LanczosMomentMatched(twist=twists.Lanczos(45))
 RIGHT = 100.0  # the end of the picture's axes; an arrow there is a sampler that diverged
 DECIDED = 0.0  # the log-SNR above which the class is clear, and a Gaussian twist right
 PROPOSALS = {
@@ -41,7 +41,7 @@ PROPOSALS = {
     "DPS": proposals.DPS(),
     "PiGDM": proposals.PiGDM(),
     "Twisted": proposals.Twisted(),
-    "KrylovMomentMatched": proposals.KrylovMomentMatched(size=12, floor=0.0),
+    "KrylovMomentMatched": proposals.KrylovMomentMatched(twist=twists.Krylov(12, 0.0)),
     "LanczosMomentMatched": LANCZOS,
     "MCGDiff": proposals.MCGDiff(),
     "FPS": proposals.FPS(),
@@ -84,7 +84,7 @@ class Reference:
     def errors(self, x, weights) -> np.ndarray:
         """Distances of mean and standard deviation, and total variation of the classes."""
         mean = weights @ x
-        std = jnp.sqrt(weights @ (x - mean) ** 2)
+        std = jnp.sqrt(weights @ (x - mean[None]) ** 2)
         classes = weights @ self.responsibilities(x)
         return np.array([
             jnp.linalg.norm(mean - self.mean),

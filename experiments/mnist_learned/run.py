@@ -28,7 +28,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from smcdiff import SMC, load_examples, load_prior, operators, proposals
-from smcdiff.base.pixels import to_unit_range
+from smcdiff.base._pixels import to_unit_range
 from smcdiff.diagnostics.metrics import crps, psnr
 
 HERE = Path(__file__).parent

@@ -17,7 +17,7 @@ import optax
 from flax import nnx, traverse_util
 from safetensors.numpy import load_file, save_file
 
-from smcdiff.base.pixels import to_unit_range
+from smcdiff.base._pixels import to_unit_range
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[2] / "shared" / "data" / "mnist" / "mnist.npz"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from classifier import DATA
 
-from smcdiff.store.zoo import zoo_folder
+from smcdiff.store.shipped import shipped_folder
 
 EACH = 2
 
@@ -16,5 +16,5 @@ if __name__ == "__main__":
     with np.load(DATA) as arrays:
         images, labels = arrays["x_test"][..., None], arrays["y_test"]
     chosen = np.concatenate([np.flatnonzero(labels == digit)[:EACH] for digit in range(10)])
-    file = zoo_folder() / "mnist" / "examples.npz"
+    file = shipped_folder() / "mnist" / "examples.npz"
     np.savez_compressed(file, images=images[chosen], labels=labels[chosen])

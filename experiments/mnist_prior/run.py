@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smcdiff import load_prior, schedules
-from smcdiff.base.pixels import to_unit_range
+from smcdiff import load_prior
+from smcdiff.base._pixels import to_unit_range
 from smcdiff.results import plots
 
 HERE = Path(__file__).parent
@@ -25,7 +25,7 @@ NUMBER, STEPS, CHUNK, SURE = 256, 100, 64, 0.9
 
 
 def denoising_errors(name: str) -> dict[int, float]:
-    """Mean squared error a pixel of the denoised mean, by log-SNR, on 256 test digits."""
+    """Mean squared error per pixel of the denoised mean, by log-SNR, on 256 test digits."""
     prior = load_prior(name)
     with np.load(classifier.DATA) as arrays:
         images = arrays["x_test"]
@@ -35,7 +35,7 @@ def denoising_errors(name: str) -> dict[int, float]:
 
     @jax.jit
     def error(prior, t):
-        level = schedules.levels(prior.schedule, t)
+        level = prior.schedule.level(t)
         noisy = level.alpha * clean + level.sigma * noise
         return jnp.mean((jax.vmap(prior.denoise, (0, None))(noisy, t) - clean) ** 2)
 
@@ -72,7 +72,7 @@ def main() -> None:
         "",
         "![samples](samples.png)",
         "",
-        "Denoising error on 256 random digits of the test set, mean squared a pixel (data in",
+        "Denoising error on 256 random digits of the test set, mean squared per pixel (data in",
         "[-1, 1]):",
         "",
         "| log-SNR | mnist | mnist-classes, no class given |",

@@ -23,7 +23,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from smcdiff import SMC, priors, proposals
+from smcdiff import SMC, priors, proposals, twists
 
 HERE = Path(__file__).parent
 PRIORS = {
@@ -64,7 +64,7 @@ METHODS = {
     "Twisted": {"proposal": proposals.Twisted()},
     "Twisted, unweighted": {"proposal": proposals.Twisted(), "weighted": False},
     "Bootstrap": {"proposal": proposals.Bootstrap()},
-    "Bootstrap, tempered": {"proposal": proposals.Bootstrap(temper=0.5)},
+    "Bootstrap, tempered": {"proposal": proposals.Bootstrap(twist=twists.Likelihood(0.5))},
     "MomentMatched": {"proposal": proposals.MomentMatched()},
     "MomentMatched, late": {"proposal": proposals.MomentMatched(), "ess_threshold": late},
     "SMCDiff": {"proposal": proposals.SMCDiff()},
