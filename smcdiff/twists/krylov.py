@@ -103,19 +103,22 @@ def _solve(
             basis.append(next_direction(jnp.stack(basis), images[index]))
     columns = jnp.stack(basis)
     floor = (columns * least[None]) @ columns.T
-    excess = columns @ jnp.stack(images).T - floor
+    # Directions that were exhausted have no row in the basis. They get eigenvalues below zero, of
+    # which none counts, apart from each other: the derivative of eigh knows no eigenvalue twice.
+    exhausted = jnp.sum(columns**2, axis=1) == 0.0
+    apart = jnp.where(exhausted, 1.0 + jnp.arange(size), 0.0)
+    excess = columns @ jnp.stack(images).T - floor - jnp.diag(apart)
     values, vectors = jnp.linalg.eigh(0.5 * (excess + excess.T))
     projected = floor + (vectors * jnp.maximum(values, 0.0)[None]) @ vectors.T
-    # Directions that were exhausted have no row in the basis.
-    projected += jnp.diag(jnp.where(jnp.sum(columns**2, axis=1) > 0.0, 0.0, 1.0))
+    projected += jnp.diag(exhausted.astype(projected.dtype))
     coefficients = jnp.linalg.solve(projected, columns @ residual)
     return coefficients @ columns, coefficients @ jnp.stack(gains)
 
 
 def unit(vector: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The vector at length one; zero stays zero."""
-    length = jnp.linalg.norm(vector)
-    return vector / jnp.where(length > 0.0, length, 1.0)
+    """The vector at length one; zero stays zero, and has a finite derivative."""
+    square = jnp.sum(vector**2)
+    return vector / jnp.sqrt(jnp.where(square > 0.0, square, 1.0))
 
 
 def next_direction(rows: Float[Array, "n d"], image: Float[Array, " d"]) -> Float[Array, " d"]:
@@ -127,4 +130,4 @@ def next_direction(rows: Float[Array, "n d"], image: Float[Array, " d"]) -> Floa
     for _ in range(2):  # once is not orthogonal enough in float32
         new = new - rows.T @ (rows @ new)
     exhausted = jnp.linalg.norm(new) < 1e-4 * jnp.linalg.norm(image)
-    return jnp.where(exhausted, 0.0, unit(new))
+    return jnp.where(exhausted, 0.0, unit(jnp.where(exhausted, image, new)))

@@ -193,7 +193,7 @@ OTHERS = [
     ("sample --output taken", "taken exists"),
     ("report none.nc", "none.nc: no such file; give a posterior.nc"),
     ("report .", "is a folder"),
-    ("report taken/precious", "truncated or damaged"),
+    ("report taken/precious", "not a posterior written by smcdiff"),
     ("priors mnist", "unexpected extra argument"),
 ]
 
