@@ -108,8 +108,4 @@ class SingularDraw(Weighed):
             law = self.law(model, prepared, x, evaluation, t, s)
             return Draw(law.draw.sample(key), jnp.zeros(()))
         plain = super().propose
-
-        def move() -> Draw:
-            return plain(key, model, prepared, x, evaluation, t, s)
-
-        return end_exactly(key, model, prepared.system, x, evaluation.denoised, t, s, move)
+        return end_exactly(plain, prepared.system, key, model, prepared, x, evaluation, t, s)

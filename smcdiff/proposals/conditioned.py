@@ -118,8 +118,4 @@ class MCGDiff(Conditioned):
     ) -> Draw:
         """A draw of the conditioned kernel."""
         plain = super().propose
-
-        def move() -> Draw:
-            return plain(key, model, prepared, x, evaluation, t, s)
-
-        return end_exactly(key, model, prepared, x, evaluation.denoised, t, s, move)
+        return end_exactly(plain, prepared, key, model, prepared, x, evaluation, t, s)

@@ -162,8 +162,4 @@ class PiGDM(_Translated):
     ) -> Draw:
         """The translated draw."""
         plain = super().propose
-
-        def move() -> Draw:
-            return plain(key, model, prepared, x, evaluation, t, s)
-
-        return end_exactly(key, model, prepared.system, x, evaluation.denoised, t, s, move)
+        return end_exactly(plain, prepared.system, key, model, prepared, x, evaluation, t, s)

@@ -1,7 +1,7 @@
 """Operators of the package reach every sampler that decomposes, and no d x d matrix is made.
 
 At a small size, where a matrix would be seen: the largest array of any program is a few images.
-`experiments/large_images` has the times at 256 x 256 x 3.
+`experiments/large_images` runs them at 256 x 256 x 3.
 """
 
 import jax
