@@ -12,14 +12,16 @@ moved by the gain times its own misfit), so nothing of size d x d is factorised.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpyro.distributions as dist
 from jax.core import Tracer
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 
@@ -128,7 +130,9 @@ class LinearGaussianPosterior(dist.Distribution):
         return jnp.diagonal(self.covariance_matrix()).reshape(self.event_shape)
 
 
-def dense_matrix(operator_or_matrix, event_shape: tuple[int, ...]) -> Float[Array, "m d"]:
+def dense_matrix(
+    operator_or_matrix: Callable[..., Any] | ArrayLike | Sequence[Any], event_shape: tuple[int, ...]
+) -> Float[Array, "m d"]:
     """The matrix of a linear operator, from the operator or from the matrix itself.
 
     Args:
@@ -164,7 +168,10 @@ def dense_matrix(operator_or_matrix, event_shape: tuple[int, ...]) -> Float[Arra
 
 
 def linear_gaussian_posterior(
-    prior: AnalyticPrior, operator_or_matrix, y: Float[Array, "*out"], noise
+    prior: AnalyticPrior,
+    operator_or_matrix: Callable[..., Any] | ArrayLike | Sequence[Any],
+    y: Float[Array, "*out"],
+    noise: ArrayLike | Sequence[Any],
 ) -> LinearGaussianPosterior:
     """The exact posterior of x given ``y = A x + noise * N(0, I)``.
 

@@ -17,9 +17,12 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
 from smcdiff.base.module import Module, set_fields
@@ -255,7 +258,7 @@ class MaskedFourier(ImageOperator):
         )
 
     @classmethod
-    def of(cls, kept, shape: tuple[int, ...]) -> MaskedFourier:
+    def of(cls, kept: ArrayLike | Sequence[Any], shape: tuple[int, ...]) -> MaskedFourier:
         """From an array of truth values.
 
         Args:

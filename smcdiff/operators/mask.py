@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ class Mask(LinearOperator):
             check_distinct("Mask", self.indices, math.prod(self.event))
 
     @classmethod
-    def of(cls, observed) -> Mask:
+    def of(cls, observed: ArrayLike | Sequence[Any]) -> Mask:
         """From an array of truth values.
 
         Args:
@@ -72,7 +73,7 @@ class Mask(LinearOperator):
         return cls(as_indices(np.flatnonzero(observed)), observed.shape)
 
     @classmethod
-    def channels(cls, shape: tuple[int, ...], observed) -> Mask:
+    def channels(cls, shape: tuple[int, ...], observed: ArrayLike | Sequence[Any]) -> Mask:
         """Whole channels.
 
         Args:

@@ -6,9 +6,12 @@ An event may have any shape; inside it is flat, and a covariance matrix is that 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from smcdiff.diffusion.schedules import Level, Schedule
@@ -30,7 +33,12 @@ class Gaussian(AnalyticPrior):
         InputError: shapes that do not fit, or a covariance that is not positive definite.
     """
 
-    def __init__(self, mean, covariance, schedule: Schedule | None = None):
+    def __init__(
+        self,
+        mean: ArrayLike | Sequence[Any],
+        covariance: ArrayLike | Sequence[Any],
+        schedule: Schedule | None = None,
+    ):
         """See the class."""
         mean, covariance = (jnp.asarray(a, jnp.result_type(float)) for a in (mean, covariance))
         if mean.ndim < 1:
@@ -70,7 +78,13 @@ class GaussianMixture(AnalyticPrior):
             definite, or (K, d) variances with K = d that may be meant as one matrix of all.
     """
 
-    def __init__(self, weights, means, covariances, schedule: Schedule | None = None):
+    def __init__(
+        self,
+        weights: ArrayLike | Sequence[Any],
+        means: ArrayLike | Sequence[Any],
+        covariances: ArrayLike | Sequence[Any],
+        schedule: Schedule | None = None,
+    ):
         """See the class."""
         dtype = jnp.result_type(float)
         weights, means, covariances = (jnp.asarray(a, dtype) for a in (weights, means, covariances))
@@ -98,7 +112,12 @@ class GaussianMixture(AnalyticPrior):
 
     @classmethod
     def of_factors(
-        cls, weights, means, factors, variances, schedule: Schedule | None = None
+        cls,
+        weights: ArrayLike | Sequence[Any],
+        means: ArrayLike | Sequence[Any],
+        factors: ArrayLike | Sequence[Any],
+        variances: ArrayLike | Sequence[Any],
+        schedule: Schedule | None = None,
     ) -> GaussianMixture:
         """A mixture of factor analysers: component k has covariance W_k W_k' + v_k I.
 

@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
-from smcdiff import schedules
+from smcdiff import SMC, priors, proposals, schedules
 from smcdiff.errors import InputError
 
 LINEAR = np.linspace(1e-4, 0.02, 1000)
@@ -58,3 +60,25 @@ def test_what_is_no_array_of_betas(betas):
 def test_cumulative_products_are_no_betas():
     with pytest.raises(InputError, match="the first beta is 1, .*not alphas, nor cumulative"):
         schedules.from_betas(np.cumprod(1.0 - LINEAR))
+
+
+def test_evidence_is_that_of_the_analytic_schedule():
+    """The same random numbers and no resampling, which flips: only the schedules differ."""
+    matrix = jnp.array([[1.0, 0.5, -0.3], [0.0, 1.0, 0.8]])
+    covariance = jnp.array([[1.0, 0.4, 0.0], [0.4, 0.8, 0.1], [0.0, 0.1, 0.5]])
+
+    never = {"ess_threshold": 0.0}
+
+    def log_evidence(schedule):
+        prior = priors.Gaussian(jnp.array([0.5, -0.2, 0.1]), covariance, schedule)
+
+        def model(y=None):
+            x = numpyro.sample("x", prior)
+            numpyro.sample("y", dist.Normal(matrix @ x, 0.4).to_event(1), obs=y)
+
+        smc = SMC(model, proposal=proposals.Twisted(), num_particles=500, num_steps=60, **never)
+        y = jnp.array([1.0, -2.0])
+        return smc.run(jax.random.key(0), y=y).log_evidence[0]
+
+    found = log_evidence(schedules.from_betas(LINEAR))
+    np.testing.assert_allclose(found, log_evidence(schedules.LinearBeta(0.1, 20.0)), atol=1e-3)
