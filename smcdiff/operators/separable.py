@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -47,6 +50,7 @@ class Separable(Kronecker):
         return self._matrix(1)
 
 
+@partial(jax.jit, static_argnums=0)
 def _gaussian(size: int, width: Float[Array, ""]) -> Float[Array, "n n"]:
     """(size, size): rows of a normalised Gaussian; what falls beyond the edge is lost."""
     distance = jnp.arange(size)[:, None] - jnp.arange(size)[None, :]
