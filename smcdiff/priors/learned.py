@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -249,6 +250,11 @@ def _probe(prior: DiffusionPrior) -> None:
     noise. At log-SNR 0 the variance of the mean is at most that of the data.
     """
     slope, largest, variance = (float(value) for value in _responses(prior))
+    if not all(map(math.isfinite, (slope, variance))):
+        raise InputError(
+            "DiffusionPrior: the denoiser returns NaN or infinite values for noise of the data's"
+            " scale (at t_max or at log-SNR 0): check its weights, and what it does with large x"
+        )
     is_small = -_SLOPE_ERROR < slope < largest + _SLOPE_ERROR
     if not (is_small and variance < _LARGEST_VARIANCE):
         raise InputError(

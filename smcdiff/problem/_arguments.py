@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from smcdiff.errors import InputError
@@ -108,3 +109,12 @@ def check_signature(model: Callable, args: tuple, kwargs: dict) -> None:
         raise InputError(
             f"the model takes {signature}: {error}; pass its arguments to run, for example y=..."
         ) from error
+
+
+def check_concrete(*trees: Any) -> None:
+    """Raises ``InputError`` where something is being traced: a run compiles by itself."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees)):
+        raise InputError(
+            "SMC.run is called under jax.jit, vmap or grad; it compiles by itself, so call it"
+            " outside, and use SMC.run_batch for several observations"
+        )

@@ -24,6 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from smcdiff.problem._arguments import check_concrete
+
 
 @dataclasses.dataclass(frozen=True)
 class ProgramKey:
@@ -98,6 +100,7 @@ class _Reader:
         self.digest.update(text.encode() + b"\0")
 
     def _array(self, value: Any) -> None:
+        check_concrete(value)
         array = np.asarray(_readable(value))
         self._write(f"array {array.dtype} {array.shape}")
         self.digest.update(array.tobytes())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from smcdiff.priors import Prior
 from smcdiff.problem import Problem
 from smcdiff.proposals.base import Proposal
 from smcdiff.proposals.bootstrap import Bootstrap
 from smcdiff.proposals.conditioned import LanczosMomentMatched, MomentMatched
-from smcdiff.proposals.paths import FPS
+from smcdiff.proposals.paths import FPS, MCGDiff
 from smcdiff.proposals.twisted import KrylovMomentMatched, Twisted
 from smcdiff.twists import Krylov
 from smcdiff.twists import MomentMatched as MomentMatchedTwist
@@ -19,12 +21,33 @@ _FEW_OBSERVATIONS = 16
 """Up to here d_y network VJPs per step cost less than the particles that they save."""
 
 
+_NO_DERIVATIVE = (TypeError, ValueError, NotImplementedError)
+"""What JAX raises where a callback, say, is differentiated."""
+
+
+@jax.jit
+def _slope(prior: Prior, x: Float[Array, "*event"]) -> Float[Array, "*event"]:
+    """Of the denoiser, along x."""
+    t = prior.schedule.noisiest.time
+    return jax.jvp(lambda x: prior.denoise(x, t), (x,), (x,))[1]
+
+
+def _is_differentiable(prior: Prior) -> bool:
+    """Whether the denoiser has a derivative; traced once for each prior, and never run."""
+    x = jax.ShapeDtypeStruct(prior.event_shape, jnp.result_type(float))
+    try:
+        _slope.eval_shape(prior, x)
+    except _NO_DERIVATIVE:
+        return False
+    return True
+
+
 def _has_gradient(problem: Problem) -> bool:
     """Whether the likelihood has a gradient that is finite and not zero at some probe point."""
     points = problem.prior.probe_points(4)
     try:
         gradients = jax.vmap(jax.grad(lambda x: problem.log_likelihood(x)))(points)
-    except (TypeError, ValueError, NotImplementedError):  # a callback, say, has no derivative
+    except _NO_DERIVATIVE:
         return False
     gradients = gradients.reshape(len(points), -1)
     usable = jnp.all(jnp.isfinite(gradients), axis=1) & jnp.any(gradients != 0.0, axis=1)
@@ -47,6 +70,11 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
         return FPS(), f"{reason}, to which FPS holds every particle"
     exact = problem.prior.has_exact_denoiser
     limit = MomentMatchedTwist().max_observations if exact else _FEW_OBSERVATIONS
+    if not _is_differentiable(problem.prior):
+        reason = "the denoiser has no derivative"
+        if problem.is_linear and can_decompose(problem):
+            return MCGDiff(), f"{reason}, and the observation is linear-Gaussian"
+        return Bootstrap(), reason
     if problem.is_linear and size <= limit:
         return MomentMatched(), f"the observation is linear-Gaussian with {size} entries"
     if problem.is_linear:

@@ -151,8 +151,8 @@ def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> It
         yield (
             f"the ESS fell to {numbers['min_ess']:.1%} at step {step} (log-SNR"
             f" {posterior.log_snr[step]:.1f}): the proposal misses the target there; try more"
-            " steps, more particles, or another proposal: a better informed one (MomentMatched,"
-            " Twisted), or where x has few dimensions Bootstrap"
+            " steps, more particles, or another proposal: one that knows more of the observation"
+            " (docs: which proposal when), or where x has few dimensions Bootstrap"
         )
     before = np.where(posterior.resampled[:, -1], particles, posterior.ess[:, -2])
     last = posterior.ess[:, -1] / before
@@ -181,7 +181,8 @@ def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> It
     if numbers["evidence_spread"] > _SPREAD:
         yield (
             f"log evidence differs between chains by {numbers['evidence_spread']:.1f} nat"
-            " (standard deviation): pooled results rest on the best chains; try more particles,"
+            " (standard deviation): pooled results rest on the chains of largest evidence,"
+            " right or wrong; try more particles,"
             " or where that does not help another proposal"
         )
 
@@ -212,7 +213,7 @@ def warn_if_degenerate(posterior: WeightedParticles) -> None:
     if _evidence_spread(posterior) > _CHAINS_APART:
         reasons.append(
             f"The chains' log evidences lie {np.ptp(posterior.log_evidence):.1f} nat apart, so that"
-            " pooled results are those of the best chain."
+            " pooled results are those of the chain of largest evidence, right or wrong."
         )
     if reasons:
         reasons.append(

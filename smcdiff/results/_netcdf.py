@@ -41,7 +41,16 @@ def write(particles: WeightedParticles, path: Path) -> None:
         terms=json.dumps(list(particles.pointwise_log_likelihood)),
         observed=json.dumps(list(particles.observed)),
     )
-    write_whole(path, tree.to_netcdf(engine="h5netcdf"))
+    # With a sum of each chunk HDF5 refuses damaged arrays; a scalar has no chunks.
+    summed = {
+        node.path: {
+            str(name): {"fletcher32": True}
+            for name, a in node.data_vars.items()
+            if a.size and a.ndim
+        }
+        for node in tree.subtree
+    }
+    write_whole(path, tree.to_netcdf(engine="h5netcdf", encoding=summed))
 
 
 def read(path: Path) -> dict[str, Any]:

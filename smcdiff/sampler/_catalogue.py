@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class Catalogue:
         found = []
         for items in _batches(self.items, self.per_batch or len(self.items)):
             for result in self._run(items).values():
-                if isinstance(result, SamplingError):
+                if isinstance(result, Exception):
                     raise result
                 found.append(result)
         return found
@@ -85,25 +85,26 @@ class Catalogue:
 
         Raises:
             InputError: a folder with other files, of another catalogue or of other observations, or
-                one that cannot be written.
+                one that cannot be written; or some items are bad input, and all others are written.
             SamplingError: some items failed; all others are written.
         """
         files = {item: folder / f"item-{item:06d}.nc" for item in self.items}
-        failed: list[SamplingError] = []
+        failed: dict[int, InputError | SamplingError] = {}
         with made_folder(folder, "choose another output"):
             self._claim(folder)
             left = [item for item in self.items if not self._is_done(item, files[item])]
             for items in _batches(left, self.per_batch or _ITEMS):
                 for item, result in self._run(items).items():
-                    if isinstance(result, SamplingError):
-                        failed.append(result)
+                    if isinstance(result, Exception):
+                        failed[item] = result
                     else:
                         result.save(files[item])
         if failed:
-            raise SamplingError(
-                f"{len(failed)} of {len(self.items)} items failed, the others are in {folder}; the"
-                f" first: {failed[0]}"
-            )
+            first = next(iter(failed.values()))
+            raise type(first)(
+                f"{len(failed)} of {len(self.items)} items failed ({_listed(failed)}), the others"
+                f" are in {folder}; the first: {first}"
+            ) from first
         return list(files.values())
 
     def _is_done(self, item: int, file: Path) -> bool:
@@ -138,7 +139,7 @@ class Catalogue:
     def _identity(self) -> dict[str, str]:
         """What all results depend on; what an item alone depends on is in its file."""
         settings = self.sampler.settings
-        first = self._problem(self.items[0])
+        first = self._first_problem()
         fields = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
         described = {
             name: getattr(value, "__qualname__", brief(value)) for name, value in fields.items()
@@ -154,17 +155,35 @@ class Catalogue:
             "smcdiff": __version__,
         }
 
-    def _run(self, items: Sequence[int]) -> dict[int, Posterior | SamplingError]:
+    def _first_problem(self) -> Problem:
+        """Of the first item that can be read; where none of a batch can, it is not the items."""
+        errors = []
+        for item in self.items[: self.per_batch or _ITEMS]:
+            try:
+                return self._problem(item)
+            except InputError as error:
+                errors.append(error)
+        raise errors[0]
+
+    def _run(self, items: Sequence[int]) -> Mapping[int, Posterior | InputError | SamplingError]:
         """The posteriors of a batch, or why there is none; items may repeat."""
         start, settings = time.perf_counter(), self.sampler.settings
-        problems = {item: self._problem(item) for item in dict.fromkeys(items)}
-        proposal, reason = self.sampler.choose(problems[items[0]])
+        problems, found = {}, {}
+        for item in dict.fromkeys(items):
+            try:
+                problems[item] = self._problem(item)
+            except InputError as error:
+                found[item] = error
+        if not problems:
+            return found
+        filler = next(iter(problems))  # a batch keeps its size, and so its program
+        items = [item if item in problems else filler for item in items]
+        proposal, reason = self.sampler.choose(problems[filler])
         models = {item: self._assemble(item, problems[item], proposal) for item in problems}
         stacked, axes = stack([models[item] for item in items], settings.num_chains)
         keys = jnp.stack([jax.random.fold_in(self.key, item) for item in items])
         outcome = self.sampler.sample(keys, stacked, axes, proposal, len(items))
         made = Provenance(proposal, reason, (time.perf_counter() - start) / len(problems))
-        found: dict[int, Posterior | SamplingError] = {}
         for item in problems:
             own = _item(outcome, items.index(item), settings.num_chains)
             try:
@@ -237,6 +256,12 @@ def _batches(items: Sequence[int], count: int) -> Iterator[list[int]]:
     for start in range(0, len(items), max(count, 1)):
         own = list(items[start : start + count])
         yield own + own[:1] * (count - len(own))
+
+
+def _listed(items: Collection[int]) -> str:
+    """The first few of them."""
+    few = ", ".join(map(str, list(items)[:10]))
+    return few if len(items) <= 10 else f"{few}, ..."
 
 
 def _item(outcome: Outcome, place: int, num_chains: int) -> Outcome:

@@ -120,6 +120,7 @@ class Sampler:
             "proposal": brief(proposal),
             "kernel": brief(model.kernel),
             "grid": brief(self.settings.grid),
+            "num_steps": str(self.settings.num_steps),  # the filter counts one more
         }
         if isinstance(given, Checkpoint):
             return Checkpoint(given.folder, {**identity, **given.identity}, given.every)

@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from smcdiff.diffusion.kernels import Kernel
 from smcdiff.diffusion.schedules import Grid, Level, UniformLogSNR
 from smcdiff.errors import InputError
+from smcdiff.problem._arguments import check_concrete
 from smcdiff.proposals import Proposal
 from smcdiff.smc import ParticleFilter, default_mesh, resampling
 
@@ -143,12 +143,3 @@ def typed_key(key: Any) -> Key[Array, ""]:
     if not (is_key and key.shape == ()) and not (is_data and key.ndim == 1):
         raise InputError(f"SMC: the random key is {key!r}; pass jax.random.key(0), for example")
     return key if is_key else jax.random.wrap_key_data(key)
-
-
-def check_concrete(*trees: Any) -> None:
-    """Raises ``InputError`` where something is being traced: a run compiles by itself."""
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees)):
-        raise InputError(
-            "SMC.run is called under jax.jit, vmap or grad; it compiles by itself, so call it"
-            " outside, and use SMC.run_batch for several observations"
-        )

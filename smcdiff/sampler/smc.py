@@ -20,13 +20,14 @@ from jaxtyping import PRNGKeyArray
 
 from smcdiff.diffusion.kernels import Kernel
 from smcdiff.diffusion.schedules import Grid
+from smcdiff.problem._arguments import check_concrete
 from smcdiff.proposals import Proposal
 from smcdiff.results._diagnosis import warn_if_degenerate
 from smcdiff.results.posterior import Posterior
 from smcdiff.sampler._catalogue import Catalogue
 from smcdiff.sampler._outcome import Provenance, to_posterior
 from smcdiff.sampler._sampler import Progress, Sampler
-from smcdiff.sampler._settings import Settings, ThresholdOfLevel, check_concrete, typed_key
+from smcdiff.sampler._settings import Settings, ThresholdOfLevel, typed_key
 from smcdiff.smc import Checkpoint
 
 

@@ -4,7 +4,8 @@ A folder holds one checkpoint, in a folder named after its step. orbax writes ea
 one before, under another name until it is whole; then the old one is renamed and removed. A process
 that is killed at any moment leaves a whole checkpoint, or none, and leftovers that the next run
 removes. With the arrays goes the identity of the run, words that say what is computed: a folder of
-another run is refused.
+another run is refused. A sum of all bits goes too, since orbax writes none: damaged arrays are
+refused.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import re
 import shutil
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree, UInt32
 
 from smcdiff.base._files import made_folder
 from smcdiff.errors import InputError, first_line
@@ -133,6 +135,8 @@ class Writer:
             raise _damaged(self._path, error) from error
         restored = _with_keys(structure.unflatten(found.arrays), arrays)
         collected = [np.asarray(found.collected[str(i)]) for i in range(len(found.collected) - 1)]
+        if _sum_of_bits(found.arrays, collected) != _stored(self._path)["bits"]:
+            raise _damaged(self._path, ValueError("its arrays are not those that were written"))
         return restored, collected
 
     def is_due(self) -> bool:
@@ -145,10 +149,12 @@ class Writer:
 
         start = time.perf_counter()
         named = {str(i): array for i, array in enumerate(collected)}
+        leaves = jax.tree.leaves(_without_keys(arrays))
+        described = {**self._identity, "bits": _sum_of_bits(leaves, collected)}
         items = ocp.args.Composite(
-            arrays=ocp.args.StandardSave(jax.tree.leaves(_without_keys(arrays))),  # pyright: ignore
+            arrays=ocp.args.StandardSave(leaves),  # pyright: ignore
             collected=ocp.args.StandardSave({"number": np.int64(len(named)), **named}),  # pyright: ignore
-            identity=ocp.args.JsonSave(self._identity),  # pyright: ignore[reportCallIssue]
+            identity=ocp.args.JsonSave(described),  # pyright: ignore[reportCallIssue]
         )
         self._checkpointer.save(self._path / str(step), args=items)
         if self._newest >= 0 and jax.process_index() == 0:
@@ -204,14 +210,31 @@ def _agreed(number: int) -> int:
 
 def _stored_identity(path: Path) -> dict[str, dict[str, str]] | None:
     """The identity of the checkpoint in a folder; None where there is none."""
-    step = _newest(path)
-    if step < 0:
+    if _newest(path) < 0:
         return None
     try:
-        stored = json.loads((path / str(step) / "identity" / "metadata").read_text())
+        stored = _stored(path)
         return {part: dict(stored[part]) for part in ("given", "run")}
     except Exception as error:  # no file, no JSON, or another one
         raise _damaged(path, error) from error
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """What was written beside the arrays of the newest checkpoint."""
+    return json.loads((path / str(_newest(path)) / "identity" / "metadata").read_text())
+
+
+def _sum_of_bits(arrays: list[Any], collected: list[np.ndarray]) -> int:
+    """Of all arrays, as whole numbers modulo 2^32, wherever their parts lie."""
+    return int(_bits(arrays)) ^ sum(zlib.crc32(np.ascontiguousarray(a)) for a in collected)
+
+
+@jax.jit
+def _bits(arrays: list[Array]) -> UInt32[Array, ""]:
+    words = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
+    whole = [a.astype(jnp.uint8) if a.dtype == bool else a for a in map(jnp.asarray, arrays)]
+    parts = [jax.lax.bitcast_convert_type(a, words[a.dtype.itemsize]) for a in whole]
+    return sum((jnp.sum(a, dtype=jnp.uint32) for a in parts), jnp.uint32(0))
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -19,6 +19,16 @@ def black_box(x):
     return jax.pure_callback(lambda x: np.asarray(x[:2]) ** 2, shape, x, vmap_method="sequential")
 
 
+def on_host(x, t):
+    """As a network of another framework is called."""
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    half = lambda x: 0.5 * np.asarray(x)  # noqa: E731
+    return jax.pure_callback(half, shape, x, vmap_method="expand_dims")
+
+
+ON_HOST = priors.DiffusionPrior(on_host, schedules.Cosine(), (100,))
+
+
 @pytest.mark.parametrize(
     ("prior", "mean", "size", "expected", "word"),
     [
@@ -28,6 +38,8 @@ def black_box(x):
         (LEARNED, lambda x: x[:90], 90, proposals.Twisted, "too many"),
         (LEARNED, lambda x: x[:2] ** 2, 2, proposals.Twisted, "differentiable"),
         (LEARNED, black_box, 2, proposals.Bootstrap, "no usable gradient"),
+        (ON_HOST, lambda x: x[:4], 4, proposals.MCGDiff, "denoiser has no derivative"),
+        (ON_HOST, lambda x: x[:2] ** 2, 2, proposals.Bootstrap, "denoiser has no derivative"),
     ],
 )
 def test_choice(prior, mean, size, expected, word):
