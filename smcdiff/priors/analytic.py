@@ -259,6 +259,7 @@ class AnalyticPrior(Prior):
         return jnp.vectorize(self.components.log_prob, signature="(d)->()")(flat)
 
 
+@jax.jit  # one compilation, where eager costs one an operation
 def _fitting_schedule(components: Mixture) -> Schedule:
     """An OU schedule from where the components merge to where the finest scale is resolved."""
     centred = components.means - components.mean[None]
