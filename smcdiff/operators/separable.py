@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -47,10 +50,11 @@ class Separable(Kronecker):
         return self._matrix(1)
 
 
+@partial(jax.jit, static_argnums=0)  # one compilation, where eager costs one an operation
 def _gaussian(size: int, width: Float[Array, ""]) -> Float[Array, "n n"]:
     """(size, size): rows of a normalised Gaussian; what falls beyond the edge is lost."""
-    distance = jnp.arange(size)[:, None] - jnp.arange(size)[None, :]
-    weights = jnp.exp(-0.5 * (jnp.arange(-size, size + 1) / width) ** 2)
+    distance = np.subtract.outer(np.arange(size), np.arange(size))
+    weights = jnp.exp(-0.5 * (np.arange(-size, size + 1) / width) ** 2)
     return jnp.exp(-0.5 * (distance / width) ** 2) / jnp.sum(weights)
 
 
