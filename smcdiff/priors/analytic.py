@@ -205,6 +205,7 @@ class AnalyticPrior(Prior):
         """Variance of x_0 given x_t per coordinate, as if the prior were an isotropic Gaussian."""
         return self._remaining(jnp.mean(self.variance), level)
 
+    @partial(jax.jit, static_argnames="count")
     def probe_points(self, count: int) -> Float[Array, " count *event"]:
         """Random points about the prior's mean."""
         return self.mean[None] + super().probe_points(count)

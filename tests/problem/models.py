@@ -10,9 +10,9 @@ from smcdiff.priors import Gaussian
 from smcdiff.problem import Problem, read
 
 PRIOR = Gaussian(jnp.zeros(3), 1.0)
-A = np.float32([[0.4, -1.1, 0.3], [1.2, 0.5, -0.7], [-0.2, 0.8, 1.5], [0.9, -0.6, 0.1]])
-X = np.float32([0.3, -1.2, 0.7])
-Y = np.float32([0.5, -0.2, 1.0, 2.0])
+A = jnp.array([[0.4, -1.1, 0.3], [1.2, 0.5, -0.7], [-0.2, 0.8, 1.5], [0.9, -0.6, 0.1]])
+X = jnp.array([0.3, -1.2, 0.7])
+Y = jnp.array([0.5, -0.2, 1.0, 2.0])
 
 
 def affine(operator, noise, y=None):
