@@ -50,7 +50,7 @@ class Separable(Kronecker):
         return self._matrix(1)
 
 
-@partial(jax.jit, static_argnums=0)  # one compilation, where eager costs one an operation
+@partial(jax.jit, static_argnums=0)
 def _gaussian(size: int, width: Float[Array, ""]) -> Float[Array, "n n"]:
     """(size, size): rows of a normalised Gaussian; what falls beyond the edge is lost."""
     distance = np.subtract.outer(np.arange(size), np.arange(size))
