@@ -47,7 +47,8 @@ def test_batch_shares_what_its_items_share(monkeypatch):
     monkeypatch.setattr(catalogue, "stack", spy)
     operator = operators.Dense(np.asarray(MATRIX))
     ys = np.stack([Y, Y + 1.0])
-    sampler(num_steps=4).run_batch(jax.random.key(0), {"y": ys}, PRIOR, operator, 0.3)
+    smc = sampler(num_particles=64, num_steps=6)
+    smc.run_batch(jax.random.key(0), {"y": ys}, PRIOR, operator, 0.3)
     assert seen == [(2, 2)]  # y alone
 
 
