@@ -111,7 +111,8 @@ def _blurred(matrix, y=None):
 def test_does_not_diverge_where_rows_overlap(weighted):
     """A smooth prior seen through a blur: the whole gradient of the twist ends in NaN here."""
     noise = 0.1 * np.random.default_rng(2).normal(size=SIZE)
-    y = np.float32(np.asarray(BLUR) @ np.asarray(SMOOTH.sample(jax.random.key(1))) + noise)
+    clean = np.asarray(BLUR) @ np.asarray(SMOOTH.sample(jax.random.key(1)))
+    y = jax.device_put(np.float32(clean + noise))
     smc = SMC(_blurred, proposals.Twisted(), num_particles=256, num_steps=50, weighted=weighted,
               kernel=kernels.Exact(), progress_bar=False)  # fmt: skip
     posterior = smc.run(jax.random.key(0), BLUR, y=y)
