@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
+import numpy as np
 import numpyro.distributions as dist
 from jax.core import Tracer
 from jax.typing import ArrayLike
@@ -102,6 +103,7 @@ class LinearGaussianPosterior(dist.Distribution):
         """Posterior mean, of the event's shape."""
         return (jnp.exp(self.log_weights) @ self.means).reshape(self.event_shape)
 
+    @jax.jit
     def component_covariances(self) -> Float[Array, "k d d"]:
         """Posterior covariances of the components, dense, (K, d, d).
 
@@ -117,6 +119,7 @@ class LinearGaussianPosterior(dist.Distribution):
 
         return jax.vmap(one)(self._factors, self._rows, self._prior.component_covariances())
 
+    @jax.jit
     def covariance_matrix(self) -> Float[Array, "d d"]:
         """Dense covariance of the whole posterior, of flat events, (d, d)."""
         weights = jnp.exp(self.log_weights)
@@ -211,12 +214,12 @@ def linear_gaussian_posterior(
 def _check_finite(posterior: LinearGaussianPosterior, matrix, y, scale) -> None:
     """Raises ``InputError`` where the oracle would hand out NaN."""
     for name, values in (("operator", matrix), ("y", y), ("noise", scale)):
-        if not bool(jnp.all(jnp.isfinite(values))):
+        if not np.all(np.isfinite(values)):
             raise InputError(f"linear_gaussian_posterior: {name} has NaN or infinite entries")
-    if bool(jnp.any(scale < 0.0)):
+    if np.any(np.asarray(scale) < 0.0):
         raise InputError("linear_gaussian_posterior: noise is negative; give standard deviations")
-    lost = lost_digits(posterior._factors)
-    if not bool(jnp.isfinite(posterior.log_evidence)) or lost > MOST_LOST:
+    lost = jax.jit(lost_digits)(posterior._factors)
+    if not np.isfinite(posterior.log_evidence) or lost > MOST_LOST:
         raise InputError(
             f"linear_gaussian_posterior: the covariance of y is singular in {matrix.dtype}: rows of"
             " the operator see the same of x, with little noise beside it; give more noise, leave"

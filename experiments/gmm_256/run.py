@@ -16,6 +16,7 @@ floor is that of another exact set.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shlex
 import time
@@ -56,6 +57,7 @@ PUBLISHED = {"best published": (0.649, 0.088), "IPG": (0.841, 0.093), "DriftLite
              "FKC": (3.685, 0.260), "floor, published": (0.542, 0.084)}  # fmt: skip
 
 
+@functools.partial(jax.jit, static_argnames="size")
 def draw(key, size: int):
     """Prior, matrix and observation of one problem."""
     keys = jax.random.split(key, 4)

@@ -8,6 +8,7 @@ max(s).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -34,6 +35,7 @@ class Instance(NamedTuple):
     y: jax.Array
 
 
+@partial(jax.jit, static_argnames=("d_x", "d_y"))
 def draw(key, d_x: int, d_y: int) -> Instance:
     """One random problem of a cell."""
     keys = jax.random.split(key, 6)

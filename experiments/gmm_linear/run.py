@@ -46,6 +46,7 @@ for _name in ("KrylovMomentMatched", "MCGDiff", "PiGDM", "DPS", "DDRM", "DAPS"):
 IMPORTANCE = "importance sampling"
 
 
+@jax.jit
 def chi_squared(x, instance: Instance):
     """Mean squared whitened residual per coordinate of y."""
     return jnp.mean(((instance.y[None] - x @ instance.matrix.T) / instance.noise) ** 2)

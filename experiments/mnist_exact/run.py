@@ -22,7 +22,6 @@ from pathlib import Path
 
 import digits
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -67,14 +66,16 @@ class Reference:
     def __init__(self, key, prior, matrix, particles: int):
         """Draws the truth and the observation."""
         keys = jax.random.split(key, 3)
-        self.truth = prior.sample(keys[0])
+        self.truth = np.asarray(prior.sample(keys[0]))
         noise = jax.random.normal(keys[1], (matrix.shape[0],))
         self.y = matrix @ self.truth + digits.NOISE * noise
         self.posterior = exact.linear_gaussian_posterior(prior, matrix, self.y, digits.NOISE)
-        self.mean, self.std = self.posterior.mean, jnp.sqrt(self.posterior.variance)
-        self.classes = jnp.exp(self.posterior.log_weights)
+        self.mean, self.std = (
+            np.asarray(a) for a in (self.posterior.mean, np.sqrt(self.posterior.variance))
+        )
+        self.classes = np.exp(self.posterior.log_weights)
         self.responsibilities = jax.jit(jax.vmap(prior.component_probabilities))
-        equal = jnp.full(particles, 1.0 / particles)
+        equal = np.full(particles, 1.0 / particles, np.float32)
         floors = [
             self.errors(self.posterior.sample(k, (particles,)), equal)
             for k in jax.random.split(keys[2], 8)
@@ -83,19 +84,20 @@ class Reference:
 
     def errors(self, x, weights) -> np.ndarray:
         """Distances of mean and standard deviation, and total variation of the classes."""
+        weights, x = np.asarray(weights), np.asarray(x)
         mean = weights @ x
-        std = jnp.sqrt(weights @ (x - mean[None]) ** 2)
-        classes = weights @ self.responsibilities(x)
+        std = np.sqrt(weights @ (x - mean[None]) ** 2)
+        classes = weights @ np.asarray(self.responsibilities(x))
         return np.array([
-            jnp.linalg.norm(mean - self.mean),
-            jnp.linalg.norm(std - self.std),
-            0.5 * jnp.sum(jnp.abs(classes - self.classes)),
+            np.linalg.norm(mean - self.mean),
+            np.linalg.norm(std - self.std),
+            0.5 * np.sum(np.abs(classes - self.classes)),
         ])  # fmt: skip
 
     def coverage(self, x) -> float:
         """Share of pixels whose truth lies in the central 90 % of equally weighted draws."""
-        low, high = jnp.quantile(x, jnp.array([0.05, 0.95]), axis=0)
-        return float(jnp.mean((self.truth >= low) & (self.truth <= high)))
+        low, high = np.quantile(np.asarray(x), [0.05, 0.95], axis=0)
+        return float(np.mean((self.truth >= low) & (self.truth <= high)))
 
 
 def _late(log_snr):
@@ -111,7 +113,7 @@ def row(smc: SMC, reference: Reference, prior, matrix, key) -> dict:
     except SamplingError:  # every weight was zero: a result too
         return {name: float("nan") for name in COLUMNS}
     seconds = time.perf_counter() - start
-    weights, x = jnp.exp(posterior.log_weights[0]), jnp.asarray(posterior.samples["x"][0])
+    weights, x = np.exp(posterior.log_weights[0]), posterior.samples["x"][0]
     draws = posterior.resample(jax.random.key(1), len(x))["x"]
     *moments, classes = reference.errors(x, weights)
     ratios = np.array(moments) / reference.floor[:2]

@@ -51,8 +51,8 @@ class ProgressBar:
 
     On a terminal a bar with elapsed and remaining time (rich, imported on entry), which goes again
     at the end, however the run ends; elsewhere a line at the start and at about every tenth of the
-    run, so that a log stays short. Calls outside the context, late or out of order are harmless, and so is a
-    terminal that has gone, or a standard error that was closed.
+    run, so that a log stays short. Calls outside the context, late or out of order are harmless,
+    and so is a terminal that has gone, or a standard error that was closed.
 
     Args:
         description: what the bar says is being done.

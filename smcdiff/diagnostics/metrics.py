@@ -7,11 +7,14 @@ References:
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
+@partial(jax.jit, static_argnames=("num_directions", "order"))
 def sliced_wasserstein(
     key: PRNGKeyArray,
     x: Float[Array, "n d"],

@@ -200,8 +200,9 @@ def _rows(axis: Axis, chosen: np.ndarray, size: int) -> Axis:
         return axis
     if axis.factor is None:
         return Axis(as_floats(np.eye(size)[chosen]), True)
-    with at_once(axis.factor):
-        matrix = axis.factor[chosen]
+    matrix = (
+        as_floats(np.asarray(axis.factor)[chosen]) if is_known(axis.factor) else axis.factor[chosen]
+    )
     return Axis(matrix, axis.orthogonal or _has_orthogonal_rows(matrix))
 
 

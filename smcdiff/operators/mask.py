@@ -142,6 +142,8 @@ class Mask(LinearOperator):
     def compose_after(self, inner: LinearOperator) -> LinearOperator | None:
         """After a mask or a change of shape this is another mask."""
         if isinstance(inner, Mask):
-            with at_once(self.indices, inner.indices):
-                return Mask(inner.indices[self.indices], inner.event)
+            if is_known(self.indices, inner.indices):
+                chosen = np.asarray(inner.indices)[np.asarray(self.indices)]
+                return Mask(chosen, inner.event)
+            return Mask(inner.indices[self.indices], inner.event)
         return Mask(self.indices, inner.event) if isinstance(inner, Reshape) else None

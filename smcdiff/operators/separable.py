@@ -53,8 +53,8 @@ class Separable(Kronecker):
 @partial(jax.jit, static_argnums=0)
 def _gaussian(size: int, width: Float[Array, ""]) -> Float[Array, "n n"]:
     """(size, size): rows of a normalised Gaussian; what falls beyond the edge is lost."""
-    distance = jnp.arange(size)[:, None] - jnp.arange(size)[None, :]
-    weights = jnp.exp(-0.5 * (jnp.arange(-size, size + 1) / width) ** 2)
+    distance = np.subtract.outer(np.arange(size), np.arange(size))
+    weights = jnp.exp(-0.5 * (np.arange(-size, size + 1) / width) ** 2)
     return jnp.exp(-0.5 * (distance / width) ** 2) / jnp.sum(weights)
 
 

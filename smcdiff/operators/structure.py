@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
@@ -62,11 +63,21 @@ def at_once(*values: Any) -> contextlib.AbstractContextManager:
 def as_floats(values: Any) -> Array:
     """An array of JAX of floating-point numbers; made at once where nothing is traced."""
     with at_once(values):
-        array = jnp.asarray(values)
+        array = _on_device(values)
         return array.astype(jnp.result_type(array, float))
 
 
 def as_indices(values: Any) -> Array:
     """An array of JAX of 32-bit integers; made at once where nothing is traced."""
     with at_once(values):
-        return jnp.asarray(values, jnp.int32)
+        return _on_device(values).astype(jnp.int32)
+
+
+def _on_device(values: Any) -> Array:
+    """As ``jnp.asarray``, which compiles a program for each shape of a NumPy array.
+
+    Of a copy: on the CPU ``device_put`` may keep the caller's memory, who may change it.
+    """
+    if isinstance(values, jax.Array) or not is_known(values):
+        return jnp.asarray(values)
+    return jax.device_put(np.array(values))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
@@ -39,10 +40,16 @@ def spectrum_of(covariances: Array) -> Spectrum:
     """
     basis, unused = None, jnp.ones((1, 1), covariances.dtype)
     if covariances.ndim == 3:
-        lopsided = jnp.abs(covariances - jnp.swapaxes(covariances, 1, 2))
-        if is_concrete(lopsided) and jnp.max(lopsided) > 1e-4 * jnp.max(jnp.abs(covariances)):
+        if is_concrete(covariances) and _is_lopsided(np.asarray(covariances)):
             raise InputError("a covariance matrix is not symmetric; give L L' of a factor L")
         covariances, basis = jnp.linalg.eigh(covariances)
     elif covariances.ndim < 2:
         covariances = covariances.reshape(-1, 1)
     return Spectrum(covariances, basis, unused)
+
+
+def _is_lopsided(matrices: np.ndarray) -> bool:
+    """Whether a matrix differs from its transpose by more than rounding."""
+    with np.errstate(invalid="ignore"):  # of infinite entries, which are refused later
+        difference = np.abs(matrices - np.swapaxes(matrices, 1, 2))
+    return bool(np.max(difference) > 1e-4 * np.max(np.abs(matrices)))

@@ -205,6 +205,7 @@ class AnalyticPrior(Prior):
         """Variance of x_0 given x_t per coordinate, as if the prior were an isotropic Gaussian."""
         return self._remaining(jnp.mean(self.variance), level)
 
+    @partial(jax.jit, static_argnames="count")
     def probe_points(self, count: int) -> Float[Array, " count *event"]:
         """Random points about the prior's mean."""
         return self.mean[None] + super().probe_points(count)
@@ -259,6 +260,7 @@ class AnalyticPrior(Prior):
         return jnp.vectorize(self.components.log_prob, signature="(d)->()")(flat)
 
 
+@jax.jit  # one compilation, where eager costs one an operation
 def _fitting_schedule(components: Mixture) -> Schedule:
     """An OU schedule from where the components merge to where the finest scale is resolved."""
     centred = components.means - components.mean[None]

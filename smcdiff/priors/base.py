@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -186,6 +187,7 @@ class Prior(dist.Distribution):
         """
         raise InputError(f"this {type(self).__name__} takes no condition")
 
+    @partial(jax.jit, static_argnames="count")
     def probe_points(self, count: int) -> Float[Array, " count *event"]:
         """Random points at the location and scale of the prior; always the same ones.
 

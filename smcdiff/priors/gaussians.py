@@ -172,6 +172,8 @@ def _is_one_matrix(covariances: Float[Array, "d d"]) -> bool:
 
 def _log_normalised(weights: Float[Array, " k"]) -> Float[Array, " k"]:
     """Log weights of a mixture that sum to one."""
-    if is_concrete(weights) and not (np.all(weights >= 0) and 0 < weights.sum() < np.inf):
+    if is_concrete(weights) and not (
+        np.all(np.asarray(weights) >= 0) and 0 < weights.sum() < np.inf
+    ):
         raise InputError("GaussianMixture: weights must be non-negative and finite, and not all 0")
     return jnp.log(weights / jnp.sum(weights))

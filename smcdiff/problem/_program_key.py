@@ -14,6 +14,7 @@ What cannot be traced equals nothing, not even itself the next time.
 from __future__ import annotations
 
 import dataclasses
+import dis
 import hashlib
 import types
 from collections.abc import Callable, Hashable, Iterator
@@ -44,13 +45,14 @@ class ProgramKey:
     def fingerprint(self) -> str:
         """The same in another process: of the objects, their code or values, or else their class.
 
-        What an object of somebody's class holds is not seen. What was not traced equals nothing.
+        What an object of somebody's class holds is not seen, such as the weights of another
+        framework's network. What was not traced equals nothing.
         """
         if not self.digest:
             return f"untraced-{id(self)}"
         digest = hashlib.sha256(self.digest.encode())
         for part in self.objects:
-            digest.update(_content(part.value if isinstance(part, _Itself) else part))
+            digest.update(_content(part))
         return digest.hexdigest()[:16]
 
 
@@ -158,6 +160,21 @@ class _Itself:
         return id(self.value)
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class _Globals(_Itself):
+    """The globals of a function, and the names of those that it reads and does not write."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, function: types.FunctionType) -> _Globals:
+        used: dict[str, set[str]] = {"LOAD_GLOBAL": set(), "STORE_GLOBAL": set()}
+        for instruction in dis.get_instructions(function.__code__):
+            used.get(instruction.opname, set()).add(instruction.argval)
+        names = used["LOAD_GLOBAL"] - used["STORE_GLOBAL"]
+        return cls(function.__globals__, tuple(sorted(names & function.__globals__.keys())))
+
+
 def _readable(array: Any) -> Any:
     """The array; of typed random keys, their data."""
     is_key = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
@@ -166,6 +183,12 @@ def _readable(array: Any) -> Any:
 
 def _content(part: Any) -> bytes:
     """What is known of an object beyond this process."""
+    if isinstance(part, _Globals):
+        return b"".join(_content(part.value[name]) for name in part.names)
+    if isinstance(part, _Itself):
+        return _content(part.value)
+    if isinstance(part, types.FunctionType):
+        return _content(part.__code__)
     if isinstance(part, types.CodeType):
         constants = [_content(c) for c in part.co_consts if not isinstance(c, str)]
         return b"".join([part.co_code, repr(part.co_names).encode(), *constants])
@@ -186,7 +209,7 @@ def _identities(value: Any) -> Iterator[Any]:
         yield value
         return
     yield value.__code__
-    yield _Itself(value.__globals__)
+    yield _Globals.of(value)
     defaults = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
     for part in (*(cell.cell_contents for cell in value.__closure__ or ()), *defaults):
         yield from _identities(part)

@@ -49,8 +49,7 @@ def recognise(problem: Problem, found: list[LinearOperator]) -> RecognisedOperat
         problem: a problem whose observation is linear.
         found: candidates.
     """
-    observed = problem.observe_gaussian().sites.values()
-    if any(sites.precision_roots(site) is None for site in observed):
+    if any(root is None for root in precision_roots(problem)):
         return None  # correlated noise mixes the rows
     points = jax.random.normal(jax.random.key(2), (2, *problem.event_shape))
     moved = np.asarray(_moved(problem, points))
@@ -63,6 +62,12 @@ def recognise(problem: Problem, found: list[LinearOperator]) -> RecognisedOperat
             flat = Reshape(operator.out_shape, (moved.shape[1],)) @ operator
             return _kept(Scaled(flat, jnp.asarray(gain, moved.dtype)), np.arange(moved.shape[1]))
     return _selection(problem, points[0], moved[0])
+
+
+@jax.jit  # one compilation, where eager costs one an operation
+def precision_roots(problem: Problem) -> list[Float[Array, " _"] | None]:
+    """Of each observed site what whitening multiplies by; see `_sites.precision_roots`."""
+    return [sites.precision_roots(site) for site in problem.observe_gaussian().sites.values()]
 
 
 def _size(operator: LinearOperator) -> int:

@@ -29,6 +29,14 @@ class RecognisedOperator(Module):
     rows: Int[Array, " k"]
 
 
+@jax.jit  # one compilation, where eager costs one an operation
+def _split(
+    misfit: Float[Array, " m"], rows: Int[Array, " k"]
+) -> tuple[Float[Array, " k"], Float[Array, ""]]:
+    """Some rows of a misfit, and the squared length of the others."""
+    return misfit[rows], jnp.sum(misfit.at[rows].set(0.0) ** 2)
+
+
 class TracedOperator(LinearOperator):
     """The derivative of a whitened misfit, with the sign turned: A of r(x) = r(0) - A x.
 
@@ -106,8 +114,7 @@ class LinearObservation(Module):
         """
         kept = roots[recognised.rows]
         operator = Scaled(recognised.operator, kept[0] if equal else kept)
-        target = at_zero[recognised.rows]
-        unseen = jnp.sum(at_zero.at[recognised.rows].set(0.0) ** 2)
+        target, unseen = _split(at_zero, recognised.rows)
         return cls(operator, target, log_normaliser - 0.5 * unseen, noise_free)
 
     def residual(self, x: Float[Array, "*event"]) -> Float[Array, " k"]:

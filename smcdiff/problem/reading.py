@@ -23,7 +23,7 @@ from smcdiff.problem import _sites as sites
 from smcdiff.problem._linearity import check_declared, is_linear
 from smcdiff.problem._observation import ExactObservation, GaussianObservation, observation_of
 from smcdiff.problem._program_key import ProgramKey, program_key
-from smcdiff.problem._recognition import candidates, recognise
+from smcdiff.problem._recognition import candidates, precision_roots, recognise
 from smcdiff.problem._sites import Site
 from smcdiff.problem._tracing import trace
 from smcdiff.problem.problem import Problem
@@ -166,8 +166,7 @@ def _is_linear(problem: Problem, declared: bool | None) -> bool:
 
 def _has_equal_noise(problem: Problem) -> bool:
     """Whether all entries of a linear observation have the same noise, and none is masked."""
-    observed = problem.observe_gaussian().sites.values()
-    roots = [sites.precision_roots(site) for site in observed]
+    roots = precision_roots(problem)
     if any(root is None for root in roots):
         return False
     values = np.concatenate([np.asarray(root) for root in roots])

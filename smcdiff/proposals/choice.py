@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from smcdiff.priors import Prior
 from smcdiff.problem import Problem
 from smcdiff.proposals.base import Proposal
 from smcdiff.proposals.bootstrap import Bootstrap
-from smcdiff.proposals.conditioned import LanczosMomentMatched, MomentMatched
-from smcdiff.proposals.paths import FPS, MCGDiff
+from smcdiff.proposals.conditioned import LanczosMomentMatched, MCGDiff, MomentMatched
+from smcdiff.proposals.paths import FPS
 from smcdiff.proposals.twisted import KrylovMomentMatched, Twisted
 from smcdiff.twists import Krylov
 from smcdiff.twists import MomentMatched as MomentMatchedTwist
@@ -46,12 +47,18 @@ def _has_gradient(problem: Problem) -> bool:
     """Whether the likelihood has a gradient that is finite and not zero at some probe point."""
     points = problem.prior.probe_points(4)
     try:
-        gradients = jax.vmap(jax.grad(lambda x: problem.log_likelihood(x)))(points)
+        gradients = np.asarray(_gradients(problem, points))
     except _NO_DERIVATIVE:
         return False
     gradients = gradients.reshape(len(points), -1)
-    usable = jnp.all(jnp.isfinite(gradients), axis=1) & jnp.any(gradients != 0.0, axis=1)
-    return bool(jnp.any(usable))
+    usable = np.all(np.isfinite(gradients), axis=1) & np.any(gradients != 0.0, axis=1)
+    return bool(np.any(usable))
+
+
+@jax.jit  # one compilation, where eager costs one an operation
+def _gradients(problem: Problem, points: Float[Array, " n *event"]) -> Float[Array, " n *event"]:
+    """The gradient of the log likelihood at some points."""
+    return jax.vmap(jax.grad(lambda x: problem.log_likelihood(x)))(points)
 
 
 def choose(problem: Problem) -> tuple[Proposal, str]:

@@ -54,6 +54,7 @@ from smcdiff.smc.state import (
     FilterState,
     Record,
     StepInfo,
+    by_chain,
     with_axis,
     without_axis,
 )
@@ -217,7 +218,7 @@ class ParticleFilter(Module):
     def result(self, state: FilterState, record: Record) -> FilterResult:
         """The result of a run whose state and record are these."""
         log_evidence = state.log_evidence + state.compensation
-        history = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), record)
+        history = by_chain(record)
         result = FilterResult(
             particles=state.particles,
             log_weights=state.log_weights,

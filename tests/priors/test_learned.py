@@ -120,6 +120,7 @@ def with_one_time(x, t):
         (with_one_time, r"it wants a batch: pass lambda x, t: network\(x\[None\], t\)\[0\]"),
         (lambda x, t: np.asarray(x) * 0.1, "outside JAX: use jax.numpy, or .*pure_callback"),
         (lambda x, t: 0.1 * x if x[0] > 0 else x, "outside JAX"),
+        (lambda x, t: x * jnp.nan, "the denoiser returns NaN or infinite values"),
     ],
 )
 def test_what_is_likely_wrong_with_a_denoiser(denoiser, match):

@@ -136,5 +136,13 @@ def test_what_is_known_of_a_callback_in_another_process():
         return program_key(traced, jnp.zeros(3)).fingerprint
 
     assert fingerprint(doubled) == fingerprint(doubled) != fingerprint(tripled)
+
+    # Of globals what a function reads; what it writes itself is a counter, say.
+    def host(scale, calls):
+        namespace = {"scale": scale, "calls": calls}
+        exec("def host(x):\n global calls\n calls += 1\n return scale * x", namespace)
+        return fingerprint(namespace["host"])
+
+    assert host(2.0, 0) == host(2.0, 7) != host(3.0, 0)
     first, equal, other = np.ones(3), np.ones(3), np.zeros(3)
     assert fingerprint(None, first) == fingerprint(None, equal) != fingerprint(None, other)

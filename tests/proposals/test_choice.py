@@ -10,7 +10,7 @@ import pytest
 from smcdiff import SMC, priors, proposals, schedules, twists
 from smcdiff.problem import read
 
-ANALYTIC = priors.Gaussian(jnp.zeros(100), 1.0)
+ANALYTIC = priors.Gaussian(np.zeros(100), 1.0)
 LEARNED = priors.DiffusionPrior(lambda x, t: 0.5 * x, schedules.Cosine(), (100,))
 
 
@@ -47,20 +47,20 @@ def test_choice(prior, mean, size, expected, word):
         x = numpyro.sample("x", prior)
         numpyro.sample("y", dist.Normal(mean(x), 0.3).to_event(1), obs=y)
 
-    proposal, reason = proposals.choose(read(model, (jnp.zeros(size),)))
+    proposal, reason = proposals.choose(read(model, (np.zeros(size, np.float32),)))
     assert type(proposal) is expected and word in reason
 
 
 def test_too_many_observations_to_decompose(monkeypatch):
     """By a matrix of the user's own; a mask's decomposition is known whatever its size."""
-    matrix = jax.random.normal(jax.random.key(0), (90, 100))
+    matrix = np.random.default_rng(0).normal(size=(90, 100)).astype(np.float32)
 
     def model(y):
         x = numpyro.sample("x", ANALYTIC)
         numpyro.sample("y", dist.Normal(matrix @ x, 0.3).to_event(1), obs=y)
 
     monkeypatch.setattr("smcdiff.twists._singular.LARGEST_DENSE", 80)
-    proposal, _ = proposals.choose(read(model, (jnp.zeros(90),)))
+    proposal, _ = proposals.choose(read(model, (np.zeros(90, np.float32),)))
     assert proposal == proposals.KrylovMomentMatched(twist=twists.Krylov(floor=0.0))
 
 

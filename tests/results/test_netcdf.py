@@ -80,6 +80,10 @@ def test_files_that_cannot_be_used(tmp_path):
     file.write_bytes(whole[:1000])
     with pytest.raises(InputError, match="truncated"):
         Posterior.load(file)
+    place = whole.index(posterior.samples["x"].tobytes()[:16])
+    file.write_bytes(whole[:place] + b"\xff\xff" + whole[place + 2 :])
+    with pytest.raises(InputError, match="truncated or damaged"):
+        Posterior.load(file)
     file.write_bytes(whole)
     with h5py.File(file, "a") as opened:
         opened.attrs["smcdiff_format"] = "smcdiff-posterior-3"

@@ -47,7 +47,8 @@ def test_batch_shares_what_its_items_share(monkeypatch):
     monkeypatch.setattr(catalogue, "stack", spy)
     operator = operators.Dense(np.asarray(MATRIX))
     ys = np.stack([Y, Y + 1.0])
-    sampler(num_steps=4).run_batch(jax.random.key(0), {"y": ys}, PRIOR, operator, 0.3)
+    smc = sampler(num_particles=64, num_steps=6)
+    smc.run_batch(jax.random.key(0), {"y": ys}, PRIOR, operator, 0.3)
     assert seen == [(2, 2)]  # y alone
 
 
@@ -135,9 +136,26 @@ def test_an_item_that_fails_does_not_take_the_others_along(tmp_path):
 
     prior = priors.DiffusionPrior(denoiser, Cosine(), (3,), data_variance=4.0, probe=False)
     ys = np.array([[0.0, 0.0], [30.0, 0.0], [0.0, 0.1]])
-    with pytest.raises(SamplingError, match="1 of 3 items failed, .*run_batch, item 1: site 'x'"):
+    with pytest.raises(
+        SamplingError, match=r"1 of 3 items failed \(1\), .*run_batch, item 1: site 'x'"
+    ):
         batch(ys, prior, output=tmp_path)
     assert [f.name for f in sorted(tmp_path.glob("*.nc"))] == ["item-000000.nc", "item-000002.nc"]
+
+
+def test_an_item_of_bad_data_does_not_take_the_others_along(alone, tmp_path):
+    """The first item, too, and in the same batch as a good one; all bad is said at once."""
+    ys = YS.copy()
+    ys[0] = ys[3] = np.nan
+    with pytest.raises(
+        InputError, match=r"2 of 5 items failed \(0, 3\), .*run_batch, item 0: .*NaN"
+    ):
+        batch(ys, output=tmp_path, items_per_batch=2)
+    files = sorted(tmp_path.glob("*.nc"))
+    assert [file.name for file in files] == [f"item-{item:06d}.nc" for item in (1, 2, 4)]
+    assert_same([Posterior.load(file) for file in files], [alone[1], alone[2], alone[4]])
+    with pytest.raises(InputError, match="^run_batch, item 0: "):
+        batch(np.full_like(YS, np.nan), output=tmp_path / "none")
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
-from smcdiff import InputError, kernels, proposals, twists
-from tests.sampler.models import run, sampler
+from smcdiff import SMC, InputError, kernels, proposals, twists
+from tests.sampler.models import PRIOR, run, sampler
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -83,3 +85,15 @@ def test_runs_compile_by_themselves(transform):
         transform(inside)(jnp.ones((3, 2)) if transform is jax.vmap else jnp.ones(2))
     with pytest.raises(InputError, match="SMC.run is called under"):
         jax.jit(lambda key: sampler().run(key))(jax.random.key(0))
+
+
+def test_a_model_that_closes_over_what_is_differentiated():
+    def log_evidence(scale):
+        def model(y):
+            x = numpyro.sample("x", PRIOR)
+            numpyro.sample("y", dist.Normal(x[0], scale), obs=y)
+
+        return SMC(model, num_particles=8, num_steps=4).run(jax.random.key(0), 0.5).log_evidence[0]
+
+    with pytest.raises(InputError, match="SMC.run is called under jax.jit, vmap or grad"):
+        jax.grad(log_evidence)(0.5)

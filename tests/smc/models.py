@@ -76,4 +76,4 @@ def kalman_log_likelihood(y):
 
 def observations(num, seed=1):
     """Data of about the model's own scale."""
-    return jax.random.normal(jax.random.key(seed), (num,))
+    return jax.device_put(np.random.default_rng(seed).normal(size=num).astype(np.float32))

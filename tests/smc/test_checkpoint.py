@@ -8,6 +8,7 @@ import time
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from smcdiff.errors import InputError
@@ -130,6 +131,21 @@ def test_a_damaged_checkpoint_is_refused(stopped, part, damage):
             content[len(content) // 2] ^= 0xFF
             path.write_bytes(b"" if damage == "emptied" else bytes(content))
     with pytest.raises(InputError, match="cannot be read.*delete this one to start anew"):
+        filtered(Checkpoint(stopped, {"problem": "walk"}))
+
+
+def test_arrays_that_are_not_those_that_were_written(stopped, monkeypatch):
+    """Of which orbax and tensorstore know nothing: they write no sum. One number is changed."""
+    restore = ocp.Checkpointer.restore
+
+    def damaged(*args, **options):
+        found = restore(*args, **options)
+        place = next(i for i, array in enumerate(found.arrays) if array.ndim)
+        found.arrays[place] = found.arrays[place].at[0].add(1)
+        return found
+
+    monkeypatch.setattr(ocp.Checkpointer, "restore", damaged)
+    with pytest.raises(InputError, match="not those that were written.*delete this one"):
         filtered(Checkpoint(stopped, {"problem": "walk"}))
 
 

@@ -32,12 +32,16 @@ def test_keeps_its_digits_where_the_noise_is_small():
     problem = read(squares, (y,))
     levels = schedules.UniformLogSNR()(problem.prior.schedule, 4)
     model = ReverseModel(problem, kernels.Exact(), levels)
-    level, denoised = model.level(1), jnp.linspace(0.5, 1.0, 64)
-    twist = twists.Widened()
-    prepared = twist.prepare(jax.random.key(0), model)
-    value = twist.at(model, prepared, denoised, denoised, level).log_twist
-    spread = float(problem.prior.spread(level))
-    at = np.asarray(denoised, np.float64)
+    twist, denoised = twists.Widened(), np.linspace(0.5, 1.0, 64, dtype=np.float32)
+
+    @jax.jit
+    def found(denoised):
+        prepared, level = twist.prepare(jax.random.key(0), model), model.level(1)
+        value = twist.at(model, prepared, denoised, denoised, level).log_twist
+        return value, problem.prior.spread(level)
+
+    value, spread = map(float, found(denoised))
+    at = denoised.astype(np.float64)
     variances = sigma**2 + spread * (2.0 * at) ** 2
     expected = -0.5 * np.sum((at**2 + 1.0) ** 2 / variances + np.log(2 * np.pi * variances))
     np.testing.assert_allclose(value, expected, rtol=1e-5)

@@ -1,8 +1,8 @@
 """Mixtures of every form, and their dense algebra."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from scipy.special import log_softmax
 from scipy.stats import multivariate_normal
 
 from smcdiff.diffusion.laws import Mixture
@@ -14,21 +14,34 @@ NUM = 40_000
 
 def make(num_components, rank, key=0):
     """A basis of ``rank`` columns; 0 is none."""
-    keys = jax.random.split(jax.random.key(key), 4)
-    weights = jax.nn.log_softmax(jax.random.normal(keys[0], (num_components,)))
-    means = jax.random.normal(keys[1], (num_components, SIZE))
+    rng = np.random.default_rng(key)
+    weights = log_softmax(rng.normal(size=num_components))
+    means = rng.normal(size=(num_components, SIZE))
     shape = (num_components, rank or SIZE)
-    eigenvalues = jax.random.uniform(keys[2], shape, minval=0.3, maxval=1.0)
-    square = jax.random.normal(keys[3], (num_components, SIZE, SIZE))
-    basis = jnp.linalg.qr(square)[0][..., :rank] if rank else None
-    rest = jnp.linspace(0.2, 0.5, num_components)[:, None]
-    along = jnp.linspace(-1.0, 1.0, num_components * rank).reshape(shape) if rank else None
-    offset = jnp.array([0.3, -0.2, 0.1])
-    return Mixture(weights, means, eigenvalues, basis, offset, rest, along)
+    eigenvalues = rng.uniform(0.3, 1.0, size=shape)
+    square = rng.normal(size=(num_components, SIZE, SIZE))
+    basis = np.linalg.qr(square)[0][..., :rank] if rank else None
+    rest = np.linspace(0.2, 0.5, num_components)[:, None]
+    along = np.linspace(-1.0, 1.0, num_components * rank).reshape(shape) if rank else None
+    offset = np.array([0.3, -0.2, 0.1])
+    arrays = (weights, means, eigenvalues, basis, offset, rest, along)
+    return Mixture(*(None if array is None else jax.device_put(array) for array in arrays))
+
+
+def draws(law_of, mixture, key):
+    """Draws of a law, its log ratios and the mixture's log densities there, by one program."""
+
+    @jax.jit
+    def drawn(mixture, key):
+        law = law_of(mixture)
+        x = jax.vmap(law.sample)(jax.random.split(key, NUM))
+        return x, jax.vmap(law.log_ratio)(x), jax.vmap(mixture.log_prob)(x)
+
+    return map(np.asarray, drawn(mixture, key))
 
 
 def means_of(mixture):
-    means = jnp.atleast_2d(mixture.offset) + mixture.means
+    means = np.asarray(mixture.offset)[None] + np.asarray(mixture.means)
     if mixture.along is None:
         return means
     return means + np.einsum("kde,ke->kd", mixture.basis, mixture.along)
@@ -37,10 +50,10 @@ def means_of(mixture):
 def covariances_of(mixture):
     basis = mixture.basis
     if basis is None:
-        basis = jnp.broadcast_to(jnp.eye(SIZE), (mixture.means.shape[0], SIZE, SIZE))
+        basis = np.broadcast_to(np.eye(SIZE), (mixture.means.shape[0], SIZE, SIZE))
     inside = np.einsum("kde,ke,kfe->kdf", basis, mixture.eigenvalues, basis)
     projections = np.einsum("kde,kfe->kdf", basis, basis)
-    return inside + mixture.rest[..., None] * (np.eye(SIZE) - projections)
+    return inside + np.asarray(mixture.rest)[..., None] * (np.eye(SIZE) - projections)
 
 
 def log_prob_of(log_weights, means, covariances, x):

@@ -16,12 +16,15 @@ from smcdiff.diffusion.laws import (
 from smcdiff.operators import Dense
 
 SIZE, SEEN, RANK = 6, 4, 2
-KEYS = jax.random.split(jax.random.key(0), 6)
-DIRECTIONS = jnp.linalg.qr(jax.random.normal(KEYS[0], (SIZE, SIZE)))[0][:RANK]
-MATRIX = jax.random.normal(KEYS[1], (SEEN, SIZE))
-LEFT, VALUES, RIGHT = jnp.linalg.svd(MATRIX, full_matrices=False)
+RNG = np.random.default_rng(0)
+DIRECTIONS = np.linalg.qr(RNG.normal(size=(SIZE, SIZE)))[0][:RANK]
+MATRIX = RNG.normal(size=(SEEN, SIZE))
+LEFT, VALUES, RIGHT = np.linalg.svd(MATRIX, full_matrices=False)
+MEAN, RESIDUAL = RNG.normal(size=SIZE), RNG.normal(size=SEEN)
+DIRECTIONS, MATRIX, LEFT, VALUES, RIGHT, MEAN, RESIDUAL = jax.device_put(
+    (DIRECTIONS, MATRIX, LEFT, VALUES, RIGHT, MEAN, RESIDUAL)
+)
 SYSTEM = SingularCoordinates(VALUES, Dense(RIGHT))
-MEAN, RESIDUAL = jax.random.normal(KEYS[2], (SIZE,)), jax.random.normal(KEYS[3], (SEEN,))
 
 
 def _matrix(base, *excess):
@@ -44,50 +47,71 @@ def _law(covariance, base):
     )
 
 
+def _draws(law, seed):
+    return jax.vmap(law.sample)(jax.random.split(jax.random.key(seed), 40_000))
+
+
 def test_diagonal_plus_is_its_dense_matrix():
-    columns, excess = jax.random.normal(KEYS[4], (SEEN, RANK)), jnp.array([0.5, 2.0])
-    diagonal = jnp.arange(1.0, SEEN + 1.0)
-    made = DiagonalPlus.of(diagonal, columns, excess)
-    dense = jnp.diag(diagonal) + (columns * excess[None]) @ columns.T
-    np.testing.assert_allclose(made.solve(RESIDUAL), jnp.linalg.solve(dense, RESIDUAL), rtol=1e-4)
-    np.testing.assert_allclose(made.log_det, jnp.linalg.slogdet(dense)[1], rtol=1e-5)
-    draws = jax.vmap(made.sample)(jax.random.split(KEYS[5], 40_000))
-    np.testing.assert_allclose(jnp.cov(draws.T), dense, atol=0.03 * jnp.max(dense))
+    columns = np.random.default_rng(1).normal(size=(SEEN, RANK))
+    excess = np.array([0.5, 2.0])
+    diagonal = np.arange(1.0, SEEN + 1.0)
+    dense = np.diag(diagonal) + (columns * excess) @ columns.T
+
+    @jax.jit
+    def found(diagonal, columns, excess):
+        made = DiagonalPlus.of(diagonal, columns, excess)
+        return made.solve(RESIDUAL), made.log_det, _draws(made, 5)
+
+    solved, log_det, draws = found(diagonal, columns, excess)
+    np.testing.assert_allclose(solved, np.linalg.solve(dense, RESIDUAL), rtol=1e-4)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(dense)[1], rtol=1e-5)
+    np.testing.assert_allclose(np.cov(np.transpose(draws)), dense, atol=0.03 * np.max(dense))
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES.values(), ids=COVARIANCES)
 def test_law_is_the_dense_conditional(covariance):
     """log p - log q point by point; moments of draws within 4 standard errors, or 3 %."""
     isotropic = covariance.excess[0] == 0
-    basis = None if isotropic else jnp.linalg.qr(DIRECTIONS.T, mode="complete")[0][None]
-    values = jnp.diag(basis[0].T @ _dense(covariance) @ basis[0]) if basis is not None else 0.5
-    p = Mixture(jnp.zeros(1), MEAN[None], jnp.reshape(values, (1, -1)), basis)
-    law = _law(covariance, p)
-    dense = Conditioned.of(
-        p, MATRIX @ _dense(SLOPE), RESIDUAL, jnp.eye(SEEN) + MATRIX @ _dense(SPREAD) @ MATRIX.T
-    )
-    x = jax.vmap(law.sample)(jax.random.split(jax.random.key(1), 40_000))
-    expected = jax.vmap(dense.log_ratio)(x)
-    np.testing.assert_allclose(jax.vmap(law.log_ratio)(x), expected, rtol=1e-3, atol=2e-3)
-    reference = jax.vmap(dense.sample)(jax.random.split(jax.random.key(2), 40_000))
-    error = jnp.sqrt((x.var(0) + reference.var(0)) / 40_000)
-    assert jnp.all(jnp.abs(x.mean(0) - reference.mean(0)) < 4 * error)
-    np.testing.assert_allclose(jnp.cov(x.T), jnp.cov(reference.T), atol=0.03)
+
+    @jax.jit
+    def found(covariance):
+        basis = None if isotropic else jnp.linalg.qr(DIRECTIONS.T, mode="complete")[0][None]
+        values = jnp.diag(basis[0].T @ _dense(covariance) @ basis[0]) if basis is not None else 0.5
+        p = Mixture(jnp.zeros(1), MEAN[None], jnp.reshape(values, (1, -1)), basis)
+        law = _law(covariance, p)
+        noise = jnp.eye(SEEN) + MATRIX @ _dense(SPREAD) @ MATRIX.T
+        dense = Conditioned.of(p, MATRIX @ _dense(SLOPE), RESIDUAL, noise)
+        x = _draws(law, 1)
+        return x, _draws(dense, 2), jax.vmap(law.log_ratio)(x), jax.vmap(dense.log_ratio)(x)
+
+    x, reference, *ratios = map(np.asarray, found(covariance))
+    np.testing.assert_allclose(*ratios, rtol=1e-3, atol=2e-3)
+    error = np.sqrt((x.var(0) + reference.var(0)) / 40_000)
+    assert np.all(np.abs(x.mean(0) - reference.mean(0)) < 4 * error)
+    np.testing.assert_allclose(np.cov(x.T), np.cov(reference.T), atol=0.03)
 
 
 def test_ratio_to_another_transition():
     """The mean of p / q over draws of q is 1 where p is not the law that q came from."""
-    means = jnp.stack([MEAN + 0.3, MEAN - 0.3])
-    p = Mixture(jnp.log(jnp.array([0.4, 0.6])), means, jnp.full((1, SIZE), 0.4))
-    law = _law(COVARIANCES["low-rank"], p)
-    x = jax.vmap(law.sample)(jax.random.split(jax.random.key(3), 40_000))
-    ratio = jnp.exp(jax.vmap(law.log_ratio)(x))
-    assert jnp.abs(ratio.mean() - 1.0) < 4 * ratio.std() / 40_000**0.5
+
+    @jax.jit
+    def ratios(covariance):
+        means = jnp.stack([MEAN + 0.3, MEAN - 0.3])
+        p = Mixture(jnp.log(jnp.array([0.4, 0.6])), means, jnp.full((1, SIZE), 0.4))
+        law = _law(covariance, p)
+        return jnp.exp(jax.vmap(law.log_ratio)(_draws(law, 3)))
+
+    ratio = np.asarray(ratios(COVARIANCES["low-rank"]))
+    assert np.abs(ratio.mean() - 1.0) < 4 * ratio.std() / 40_000**0.5
     assert ratio.std() < 5.0  # or the bound above says nothing
 
 
 def test_dirac_stays_where_it_is():
-    p = Mixture(jnp.zeros(1), MEAN[None], jnp.zeros((1, 1)))
-    law = _law(_matrix(0.0, 0.0, 0.0), p)
-    np.testing.assert_allclose(law.sample(jax.random.key(4)), MEAN)
-    assert law.log_ratio(MEAN) == 0.0
+    @jax.jit
+    def found(covariance):
+        law = _law(covariance, Mixture(jnp.zeros(1), MEAN[None], jnp.zeros((1, 1))))
+        return law.sample(jax.random.key(4)), law.log_ratio(MEAN)
+
+    x, log_ratio = found(_matrix(0.0, 0.0, 0.0))
+    np.testing.assert_allclose(x, MEAN)
+    assert log_ratio == 0.0

@@ -12,6 +12,7 @@ from tests.diffusion.laws.mixtures import (
     NUM,
     SIZE,
     covariances_of,
+    draws,
     log_prob_of,
     make,
     means_of,
@@ -22,18 +23,20 @@ from tests.diffusion.laws.mixtures import (
 def test_fixed_coordinates(num_components, rank):
     """The rest follows its conditional law; the log density is that of the fixed coordinates."""
     mixture = make(num_components, rank)
-    fixed, values = jnp.array([True, False, True]), jnp.array([0.3, 0.0, -0.5])
-    keys = jax.random.split(jax.random.key(5), NUM)
-    law = pinned(mixture, Mask.of(jnp.ones(SIZE)), fixed, values)
-    assert isinstance(law, PinnedDirections) == bool(rank)
-    x = jax.vmap(law.sample)(keys)
-    log_density = jax.vmap(law.log_ratio)(x)
-    np.testing.assert_allclose(x[:, fixed], jnp.broadcast_to(values[fixed], (NUM, 2)), atol=1e-5)
+    fixed, values = np.array([True, False, True]), np.float32([0.3, 0.0, -0.5])
+
+    def law_of(mixture):
+        law = pinned(mixture, Mask.of(np.ones(SIZE)), jnp.asarray(fixed), jnp.asarray(values))
+        assert isinstance(law, PinnedDirections) == bool(rank)
+        return law
+
+    x, log_density, _ = draws(law_of, mixture, jax.random.key(5))
+    np.testing.assert_allclose(x[:, fixed], np.broadcast_to(values[fixed], (NUM, 2)), atol=1e-5)
     covariances = covariances_of(mixture)
     index = np.array([0, 2])
     small = covariances[:, index[:, None], index]
     marginal = log_prob_of(
-        mixture.log_weights, means_of(mixture)[:, index], small, np.asarray(values)[None, index]
+        mixture.log_weights, means_of(mixture)[:, index], small, values[None, index]
     )
     np.testing.assert_allclose(log_density, np.broadcast_to(marginal, (NUM,)), rtol=1e-3)
     # Bayes: p(free | fixed) = p(x) / p(fixed); its mean by quadrature over the one free coordinate.
@@ -48,12 +51,14 @@ def test_fixed_coordinates(num_components, rank):
 def test_pinned_directions(num_components, dense):
     """x given Q x = v for the two used rows of three: the limit of conditioning, and N(v; ...)."""
     mixture = make(num_components, dense)
-    rows = jnp.linalg.qr(jax.random.normal(jax.random.key(6), (SIZE, SIZE)))[0]
-    used, values = jnp.array([True, False, True]), jnp.array([0.3, jnp.nan, -0.5])
-    keys = jax.random.split(jax.random.key(7), NUM)
-    law = pinned(mixture, Dense(rows), used, values)
-    x = jax.vmap(law.sample)(keys)
-    log_density = jax.vmap(law.log_ratio)(x)
+    square = np.random.default_rng(6).normal(size=(SIZE, SIZE))
+    rows = np.linalg.qr(square)[0].astype(np.float32)
+    used, values = np.array([True, False, True]), np.float32([0.3, np.nan, -0.5])
+
+    def law_of(mixture):
+        return pinned(mixture, Dense(rows), jnp.asarray(used), jnp.asarray(values))
+
+    x, log_density, _ = draws(law_of, mixture, jax.random.key(7))
     small, target = np.asarray(rows[used], np.float64), np.asarray(values[used], np.float64)
     np.testing.assert_allclose(x @ small.T, np.broadcast_to(target, (NUM, 2)), atol=1e-5)
     covariances = covariances_of(mixture)
@@ -72,20 +77,30 @@ def test_pinned_directions(num_components, dense):
 
 def test_pinned_directions_of_very_different_variances():
     """Each has its own rounding: variances of 1 and 1e-8, pinned at a standard deviation."""
-    variances, values = jnp.array([1.0, 1e-8, 1.0]), jnp.array([1.0, 1e-4, 0.0])
-    used = jnp.array([True, True, False])
-    basis = jnp.eye(SIZE)[None]
-    mixture = Mixture(jnp.zeros(1), jnp.zeros((1, SIZE)), variances[None], basis)
-    law = PinnedDirections.of(mixture, basis[0], used, values)
-    x = law.sample(jax.random.key(0))
+    variances, values = np.float32([1.0, 1e-8, 1.0]), np.float32([1.0, 1e-4, 0.0])
+
+    @jax.jit
+    def found(variances, values, used):
+        basis = jnp.eye(SIZE)[None]
+        mixture = Mixture(jnp.zeros(1), jnp.zeros((1, SIZE)), variances[None], basis)
+        law = PinnedDirections.of(mixture, basis[0], used, values)
+        x = law.sample(jax.random.key(0))
+        return x, law.log_ratio(x)
+
+    x, log_ratio = found(variances, values, np.array([True, True, False]))
     expected = -1.0 - np.log(2 * np.pi) + 0.5 * np.log(1e8)
-    np.testing.assert_allclose(law.log_ratio(x), expected, rtol=1e-5)
+    np.testing.assert_allclose(log_ratio, expected, rtol=1e-5)
     np.testing.assert_allclose(x[:2], values[:2], rtol=1e-5)
 
 
 def test_pinned_dirac_goes_to_the_nearest_point():
-    mixture = Mixture(jnp.zeros(1), jnp.ones((1, SIZE)), jnp.zeros((1, 1)))
-    rows = jnp.array([[0.6, 0.8, 0.0]])
-    law = PinnedDirections.of(mixture, rows, jnp.array([True]), jnp.array([3.0]))
-    x = law.sample(jax.random.key(0))
+    rows = np.float32([[0.6, 0.8, 0.0]])
+
+    @jax.jit
+    def draw(rows, key):
+        mixture = Mixture(jnp.zeros(1), jnp.ones((1, SIZE)), jnp.zeros((1, 1)))
+        law = PinnedDirections.of(mixture, rows, jnp.array([True]), jnp.array([3.0]))
+        return law.sample(key)
+
+    x = draw(rows, jax.random.key(0))
     np.testing.assert_allclose(x, 1.0 + 1.6 * rows[0], rtol=1e-6)  # rows @ 1 is 1.4
