@@ -217,8 +217,7 @@ class ParticleFilter(Module):
 
     def result(self, state: FilterState, record: Record) -> FilterResult:
         """The result of a run whose state and record are these."""
-        log_evidence = state.log_evidence + state.compensation
-        history = by_chain(record)
+        log_evidence, history = state.log_evidence + state.compensation, by_chain(record)
         result = FilterResult(
             particles=state.particles,
             log_weights=state.log_weights,
