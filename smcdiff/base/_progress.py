@@ -50,9 +50,9 @@ class ProgressBar:
     """The progress of one run.
 
     On a terminal a bar with elapsed and remaining time (rich, imported on entry), which goes again
-    at the end, however the run ends; elsewhere a line at the start and at about every tenth of the
-    run, so that a log stays short. Calls outside the context, late or out of order are harmless,
-    and so is a terminal that has gone, or a standard error that was closed.
+    at the end, however the run ends; elsewhere a line at about every tenth of the run, so that a
+    log stays short. Calls outside the context, late or out of order are harmless, and so is a
+    terminal that has gone, or a standard error that was closed.
 
     Args:
         description: what the bar says is being done.
@@ -75,9 +75,6 @@ class ProgressBar:
             self._bar = _bar(self._stream)
             self._bar.add_task(f"{self.description} (compiling)", total=None, note="")
             self._bar.start()
-        elif self._stream is not None:
-            with suppress(OSError, ValueError):
-                print(f"{self.description}: compiling", file=self._stream, flush=True)
         return self
 
     def __exit__(self, *exception: Any) -> None:

@@ -41,7 +41,8 @@ def test_log_prob_and_round_trip(schedule):
 def test_standard_error_of_the_probes_covers():
     solver = flow.ProbabilityFlow(exact_trace=0, num_probes=16)
     keys = jax.random.split(jax.random.key(0), 64)
-    found = jax.jit(jax.vmap(lambda key: solver.log_prob(MIXTURE, X[0], key)))(keys)
+    x = jnp.asarray(X[0])
+    found = jax.jit(jax.vmap(lambda key: solver.log_prob(MIXTURE, x, key)))(keys)
     value, standard_error = map(np.asarray, found)
     errors = (value - np.asarray(MIXTURE.log_prob(X[0]))) / standard_error
     # Student's t with 15 degrees of freedom has standard deviation 1.07; 64 draws, 4 errors.
