@@ -42,13 +42,18 @@ class ProgramKey:
     objects: tuple[Hashable, ...]
 
     @property
+    def is_traced(self) -> bool:
+        """Whether the function could be traced."""
+        return bool(self.digest)
+
+    @property
     def fingerprint(self) -> str:
         """The same in another process: of the objects, their code or values, or else their class.
 
         What an object of somebody's class holds is not seen, such as the weights of another
         framework's network. What was not traced equals nothing.
         """
-        if not self.digest:
+        if not self.is_traced:
             return f"untraced-{id(self)}"
         digest = hashlib.sha256(self.digest.encode())
         for part in self.objects:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -132,19 +132,12 @@ def _key(problem: Problem) -> tuple[ProgramKey, ...]:
         return prior.denoise(x, t)
 
     keys = [program_key(likelihood, problem, x)]
-    if _is_differentiable(gradient, problem, x):
-        keys.append(program_key(gradient, problem, x))
+    of_gradient = program_key(gradient, problem, x)
+    if of_gradient.is_traced:  # a callback, say, has no derivative
+        keys.append(of_gradient)
     if not problem.prior.is_self_contained:
         keys.append(program_key(denoiser, problem.prior, x, time))
     return tuple(keys)
-
-
-def _is_differentiable(gradient: Callable, *args: Any) -> bool:
-    try:
-        jax.eval_shape(gradient, *args)
-    except Exception:  # a callback, say, has no derivative
-        return False
-    return True
 
 
 def _is_linear(problem: Problem, declared: bool | None) -> bool:
