@@ -32,17 +32,8 @@ def is_linear(problem: Problem) -> bool:
     Args:
         problem: a problem whose observed sites are all Gaussian or exact.
     """
-    points = problem.prior.probe_points(3)
-
-    def slope(x, direction):
-        return jax.jvp(lambda x: _means(problem, x), (x,), (direction,))[1]
-
     try:
-        if _depends_on_first(slope, points[0], points[1]):
-            return False
-        if _depends_on_first(lambda x: _other_parameters(problem, x), points[0]):
-            return False
-        return bool(_is_straight(problem, points, jnp.ones(())))
+        return bool(_is_affine(problem, problem.prior.probe_points(3)))
     except _NO_DERIVATIVE:
         return False
 
@@ -91,6 +82,20 @@ def _depends_on_first(function: Callable, *args: Array) -> bool:
     jaxpr = jax.make_jaxpr(function)(*args)
     _, used = partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))
     return used[0]
+
+
+@jax.jit  # what depends on what is a property of the program, found once for all its data
+def _is_affine(problem: Problem, points: Float[Array, " 3 *event"]) -> Bool[Array, ""]:
+    """Both tests of the means, and whether the rest depends on x."""
+
+    def slope(x, direction):
+        return jax.jvp(lambda x: _means(problem, x), (x,), (direction,))[1]
+
+    if _depends_on_first(slope, points[0], points[1]):
+        return jnp.asarray(False)
+    if _depends_on_first(lambda x: _other_parameters(problem, x), points[0]):
+        return jnp.asarray(False)
+    return _is_straight(problem, points, jnp.ones(()))
 
 
 @jax.jit
