@@ -10,7 +10,6 @@ Reference:
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -41,15 +40,16 @@ class Grid(Module):
             InputError: fewer than 2 steps, or ends of the schedule between which none can lie.
         """
         _check(schedule, num_steps)
-        return _levels(schedule, self.noisy_times(schedule, num_steps))
+        # Not compiled: a schedule of a user's own may read what has changed since.
+        return _ended(schedule.level(self.noisy_times(schedule, num_steps)))
 
 
 @jax.jit  # one compilation, where eager costs one an operation
-def _levels(schedule: Schedule, times: Float[Array, " steps"]) -> Level:
-    """The levels at the noisy times, and the one free of noise."""
-    noisy = schedule.level(times)
-    noisy = noisy._replace(index=jnp.arange(len(times), dtype=jnp.int32))
-    last = Level.clean(len(times))
+def _ended(noisy: Level) -> Level:
+    """The noisy levels, numbered, and after them the one free of noise."""
+    num_steps = len(noisy.time)
+    noisy = noisy._replace(index=jnp.arange(num_steps, dtype=jnp.int32))
+    last = Level.clean(num_steps)
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None].astype(a.dtype)]), noisy, last)
 
 
@@ -76,7 +76,6 @@ def _ends(schedule: Schedule) -> tuple[Float[Array, ""], Float[Array, ""]]:
 class UniformLogSNR(Grid):
     """Times at which the log-SNR is equally spaced; the default."""
 
-    @partial(jax.jit, static_argnames="num_steps")
     def noisy_times(self, schedule: Schedule, num_steps: int) -> Float[Array, " steps"]:
         """Decreasing times, (num_steps,)."""
         return schedule.time(jnp.linspace(*_ends(schedule), num_steps))

@@ -115,3 +115,25 @@ def test_one_step_is_refused():
 def test_ends_that_no_grid_can_have(schedule, grid):
     with pytest.raises(InputError, match="log-SNR .* at t_max and .* at t_min; they must be"):
         grid(schedule, 4)
+
+
+def test_a_grid_of_a_schedule_that_reads_what_has_changed():
+    """No program of the schedule of before is kept."""
+    power = [1.0]
+
+    class Own(schedules.Schedule):
+        t_min: float = 0.005
+        t_max: float = 0.995
+
+        def alpha(self, t):
+            return (1.0 - t) ** power[0]
+
+        def sigma(self, t):
+            return t
+
+    first = schedules.UniformLogSNR()(Own(), 5)
+    power[0] = 3.0
+    second = schedules.UniformLogSNR()(Own(), 5)
+    for levels, exponent in ((first, 1.0), (second, 3.0)):
+        np.testing.assert_allclose(levels.alpha, (1.0 - levels.time) ** exponent, rtol=1e-4)
+        np.testing.assert_allclose(np.diff(levels.log_snr[:-1], 2), 0.0, atol=1e-2)
