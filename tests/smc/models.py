@@ -1,10 +1,13 @@
 """State-space models shared by the tests of the filter."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from smcdiff.base.module import Module
+from smcdiff.smc import particle_filter
 
 COEFFICIENT, STATE_NOISE, NOISE = 0.9, 0.5, 0.5
 
@@ -77,3 +80,19 @@ def kalman_log_likelihood(y):
 def observations(num, seed=1):
     """Data of about the model's own scale."""
     return jax.device_put(np.random.default_rng(seed).normal(size=num).astype(np.float32))
+
+
+@functools.cache
+def compiled(*args, **kwargs):
+    """The filter with some settings; a threshold of each step is an argument."""
+
+    def call(key, model, thresholds):
+        options = kwargs if thresholds is None else {**kwargs, "ess_threshold": thresholds}
+        return particle_filter(key, model, *args, **options)
+
+    return jax.jit(call)
+
+
+def run(key, model, *args, thresholds=None, **kwargs):
+    """The filter, compiled once for equal settings and models of the same shapes."""
+    return compiled(*args, **kwargs)(key, model, thresholds)
