@@ -30,7 +30,7 @@ def start(*arguments, flags=""):
         **os.environ,
         "PYTHONHASHSEED": str(next(HASH_SEEDS)),
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}".strip(),
     }
     command = [sys.executable, "-m", "tests.sampler.other_processes", *map(str, arguments)]
     pipe = subprocess.PIPE

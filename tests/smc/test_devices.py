@@ -28,7 +28,7 @@ def start(module, *arguments, flags=""):
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}".strip(),
     }
     command = [sys.executable, "-m", f"tests.smc.{module}", *map(str, arguments)]
     pipe = subprocess.PIPE
