@@ -5,8 +5,8 @@
 
 Functions that fold, saturate, step and are flat, under five kinds of noise (cases.py); 4,000
 particles, 20 steps. Z is the mean likelihood of 2 million draws of the prior, whose error is part
-of the standard error. A case is right where the mean of Z_hat / Z over 16 chains is within 3
-standard errors of 1.
+of the standard error; problems for which it is above 2 % are passed over, as their Z is not known.
+A case is right where the mean of Z_hat / Z over 16 chains is within 3 standard errors of 1.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Parses the options, runs, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a tiny size, in seconds")
-    parser.add_argument("--cases", type=int, default=60)
+    parser.add_argument("--cases", type=int, default=40)
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args(arguments)
@@ -91,14 +91,18 @@ def main(arguments: list[str] | None = None) -> None:
     if options.smoke:
         particles, chains, draws = 8, 2, 800
         options.cases, options.methods = 1, ["default"]
-    rows = []
-    for seed in range(options.cases):
+    rows, seed = [], -1
+    while len(rows) < options.cases:
+        seed += 1
         case = cases.make(seed)
         truth = log_evidence(case, draws)
+        if truth[1] > 0.02 and not options.smoke:
+            continue
         found = [ratio(case, METHODS[n], truth, particles, chains) for n in options.methods]
         rows.append((case.name, found))
         print(*rows[-1], flush=True)
         write(rows, options.methods, options.output, "--smoke" if options.smoke else "")
+        jax.clear_caches()  # a hundred programs per case fill the process's memory maps
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from smcdiff.problem import ReverseModel
 from smcdiff.proposals.base import Steered
 from smcdiff.twists import Classifier, Evaluation, Krylov, Twist, Widened
 
-
 _NUM_DRAWS = 1024
 """Of the prior, for the floor of a twist."""
 
