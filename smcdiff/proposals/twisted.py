@@ -21,6 +21,8 @@ from smcdiff.problem import ReverseModel
 from smcdiff.proposals.base import Steered
 from smcdiff.twists import Classifier, Evaluation, Krylov, Twist, Widened
 
+_FLOOR = 0.1
+"""Of a twist, as a multiple of the mean likelihood under the prior."""
 _NUM_DRAWS = 1024
 """Of the prior, for the floor of a twist."""
 
@@ -72,7 +74,7 @@ class Twisted(Steered):
     """
 
     twist: Twist = dataclasses.field(default=Widened(), kw_only=True)
-    floor: float = static(default=0.1, kw_only=True)
+    floor: float = static(default=_FLOOR, kw_only=True)
 
     def __post_init__(self):
         if not 0.0 <= self.floor < math.inf:
@@ -123,9 +125,13 @@ class Twisted(Steered):
 
 
 def _log_mean_likelihood(key: PRNGKeyArray, model: ReverseModel) -> Float[Array, ""]:
-    """Log of the mean likelihood under the prior: the evidence, as far as few draws tell."""
+    """Log of the mean likelihood under the prior: the evidence, as far as few draws tell.
+
+    Draws at which the likelihood is not finite are left to the run, which names them.
+    """
     draws = model.problem.prior.rough_draws(jax.random.fold_in(key, 1), _NUM_DRAWS)
     values = jax.lax.map(model.problem.log_likelihood, draws, batch_size=64)
+    values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
     return logsumexp(values) - math.log(_NUM_DRAWS)
 
 
@@ -152,7 +158,7 @@ class ClassifierGuidance(Twisted):
 
     def __init__(self, log_prob: Callable, strength: Float[Array, ""] | float = 1.0):
         """See the class."""
-        set_fields(self, twist=Classifier(log_prob, strength), floor=0.1)
+        set_fields(self, twist=Classifier(log_prob, strength), floor=_FLOOR)
 
 
 class KrylovMomentMatched(Steered):

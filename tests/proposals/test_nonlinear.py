@@ -12,8 +12,9 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from smcdiff import SMC, priors, proposals
+from smcdiff import SMC, kernels, priors, proposals, schedules
 from smcdiff.errors import InputError
+from smcdiff.problem import ReverseModel, read
 
 NORMAL = priors.Gaussian(jnp.zeros(1), 1.0)
 MODES = priors.GaussianMixture(jnp.array([0.5, 0.5]), jnp.array([[-2.0, 0.0], [2.0, 0.0]]), 0.25)
@@ -84,3 +85,17 @@ def test_evidence_with_default_settings(name):
 def test_floor_must_not_be_negative():
     with pytest.raises(InputError, match="floor is -1"):
         proposals.Twisted(floor=-1.0)
+
+
+def test_floor_where_the_likelihood_is_not_finite():
+    """Such draws count as zero: of a likelihood of 1 the normal law below 1 is left, 0.841."""
+
+    def model(y):
+        x = numpyro.sample("x", NORMAL)
+        numpyro.factor("f", jnp.where(x[0] > 1.0, jnp.nan, -jnp.abs(y) + 0.0 * x[0] ** 4))
+
+    problem = read(model, (jnp.zeros(()),))
+    levels = schedules.UniformLogSNR()(NORMAL.schedule, 4)
+    reverse = ReverseModel(problem, kernels.Exact(), levels)
+    prepared = jax.jit(lambda key: proposals.Twisted().prepare(key, reverse))(jax.random.key(0))
+    assert abs(prepared.log_floor - np.log(0.1 * 0.841)) < 0.06  # 1,024 draws: four errors
