@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Parses the options, runs, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a tiny size, in seconds")
-    parser.add_argument("--cases", type=int, default=40)
+    parser.add_argument("--cases", type=int, default=30)
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args(arguments)
