@@ -18,7 +18,7 @@ SLOW = [
 
 @pytest.mark.parametrize(
     "name",
-    ["gmm_linear", "gmm_256", "tds_toys", "mnist_exact", "convergence", *SLOW],
+    ["gmm_linear", "gmm_256", "tds_toys", "nonlinear", "mnist_exact", "convergence", *SLOW],
 )
 def test_smoke(name, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / name))

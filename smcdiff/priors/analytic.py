@@ -247,6 +247,10 @@ class AnalyticPrior(Prior):
         between = jnp.einsum("k,kd,ke->de", weights, centred, centred)
         return between + jnp.einsum("k,kde->de", weights, self.component_covariances())
 
+    def rough_draws(self, key: PRNGKeyArray, count: int) -> Float[Array, " count *event"]:
+        """Exact draws."""
+        return self.sample(key, (count,))
+
     @partial(jax.jit, static_argnames="sample_shape")
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
         """Exact draws, ``sample_shape + event_shape``."""

@@ -196,6 +196,15 @@ class Prior(dist.Distribution):
         scale = jnp.sqrt(self.spread(self.schedule.noisiest))
         return scale * jax.random.normal(jax.random.key(1), (count, *self.event_shape))
 
+    def rough_draws(self, key: PRNGKeyArray, count: int) -> Float[Array, " count *event"]:
+        """Draws of x_0 that cost no reverse process: one network evaluation for all.
+
+        By default of N(m(x_T), spread I) at the mean of x_T; a prior that can draw at once does.
+        """
+        mean = self.denoise(self.terminal().mean.reshape(self.event_shape), self.schedule.t_max)
+        noise = jax.random.normal(key, (count, *self.event_shape))
+        return mean[None] + jnp.sqrt(self.spread(self.schedule.noisiest)) * noise
+
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws by ancestral sampling on the log-SNR grid, ``sample_shape + event_shape``."""
         levels = UniformLogSNR()(self.schedule, self.num_steps)

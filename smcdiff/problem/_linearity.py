@@ -1,22 +1,29 @@
-"""Is the observation linear? Two tests of its means."""
+"""Is the observation linear? Two tests of its means, or of a log likelihood without means."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float
 
 from smcdiff.errors import InputError, first_line
 from smcdiff.problem import _sites as sites
+from smcdiff.problem.linear import LinearObservation, expand
 from smcdiff.problem.problem import Problem
 
 _SIZE, _SLOPE = 1e-5, 1e-4
 """What float32 loses: sums of thousands of terms 1e-6 of the largest, and slopes may be steep."""
 _NO_DERIVATIVE = (TypeError, ValueError, NotImplementedError)
 """What JAX raises at a callback, or at a function with a backward rule alone."""
+LARGEST_QUADRATIC = 1024
+"""Entries of x whose dense Hessian and its eigenvectors cost little beside a run."""
+_CUTOFF = 1e-5
+"""Of the largest eigenvalue of a Hessian, below which one is zero, in float32."""
 _DECLARED = 100.0
 """A declaration is for means that hide it, an iterative solver's among them: so much looser."""
 
@@ -58,6 +65,66 @@ def check_declared(problem: Problem) -> None:
             f"{where} is not affine in '{problem.site}': between random points it does not follow"
             " its tangent; drop linear=True"
         )
+
+
+def quadratic_rank(problem: Problem) -> int | None:
+    """The rank of the Hessian of a log likelihood that is a concave quadratic function of x.
+
+    That is a linear-Gaussian observation, which ``numpyro.factor`` may say, or a distribution of
+    one's own. The Hessian must not depend on x, and the quadratic function that it makes must be
+    the log likelihood at random points.
+
+    Args:
+        problem: a problem with an observed site that is neither Gaussian nor exact.
+
+    Returns:
+        The rank, or None where the log likelihood is of another kind, or flat, or x has more than
+        `LARGEST_QUADRATIC` entries.
+    """
+    if problem.size > LARGEST_QUADRATIC:
+        return None
+    points = problem.prior.probe_points(3)
+    try:
+        if not _has_one_hessian(problem, points[0]):
+            return None
+        precisions = np.asarray(_precisions(problem))
+    except _NO_DERIVATIVE:
+        return None
+    rank = int(np.sum(precisions > _CUTOFF * precisions[-1]))
+    is_concave = precisions[-1] > 0.0 and precisions[0] > -_CUTOFF * precisions[-1]
+    return rank if is_concave and bool(_is_quadratic(problem, points, rank)) else None
+
+
+@jax.jit  # a property of the program, found once for all its data
+def _has_one_hessian(problem: Problem, x: Float[Array, "*event"]) -> Bool[Array, ""]:
+    """Whether the Hessian of the log likelihood does not depend on x."""
+
+    def product(x: Array, direction: Array) -> Array:
+        gradient = jax.grad(problem.log_likelihood)
+        return jax.jvp(gradient, (x,), (direction,))[1]
+
+    return jnp.asarray(not _depends_on_first(product, x, x))
+
+
+@jax.jit
+def _precisions(problem: Problem) -> Float[Array, " d"]:
+    """Eigenvalues of minus the Hessian of the log likelihood, increasing."""
+    return jnp.linalg.eigvalsh(-expand(problem.log_likelihood, problem.event_shape)[2])
+
+
+@partial(jax.jit, static_argnames="rank")
+def _is_quadratic(
+    problem: Problem, points: Float[Array, " 3 *event"], rank: int
+) -> Bool[Array, ""]:
+    """Whether the observation that the expansion makes has the log likelihood at the points."""
+    made = LinearObservation.of_quadratic(problem.log_likelihood, problem.event_shape, rank)
+
+    def difference(x: Array) -> tuple[Array, Array]:
+        misfit = 0.5 * jnp.sum(made.residual(x) ** 2)
+        return made.log_constant - misfit - problem.log_likelihood(x), 1.0 + misfit
+
+    error, size = jax.vmap(difference)(points)
+    return jnp.all(jnp.abs(error) <= _SLOPE * size)
 
 
 def _means(problem: Problem, x: Float[Array, "*event"]) -> list[Array]:

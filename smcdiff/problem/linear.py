@@ -7,6 +7,7 @@ decomposition that it knows; else its products are those of the mean's derivativ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from smcdiff.base.module import Module, static
-from smcdiff.operators import LinearOperator, Scaled
+from smcdiff.operators import Dense, LinearOperator, Scaled
 
 
 class RecognisedOperator(Module):
@@ -117,6 +118,27 @@ class LinearObservation(Module):
         target, unseen = _split(at_zero, recognised.rows)
         return cls(operator, target, log_normaliser - 0.5 * unseen, noise_free)
 
+    @classmethod
+    def of_quadratic(
+        cls, log_likelihood: Callable, event_shape: tuple[int, ...], rank: int
+    ) -> LinearObservation:
+        """Of a log likelihood that is a concave quadratic function of x, however it is written.
+
+        With -A'A its Hessian and g its gradient at 0, A'target = g.
+
+        Args:
+            log_likelihood: from an event to a scalar.
+            event_shape: of an event.
+            rank: of the Hessian, k.
+        """
+        value, gradient, curvature = expand(log_likelihood, event_shape)
+        values, vectors = jnp.linalg.eigh(-curvature)
+        roots = jnp.sqrt(values[-rank:])
+        matrix = roots[:, None] * vectors[:, -rank:].T
+        target = (vectors[:, -rank:].T @ gradient) / roots
+        constant = value + 0.5 * jnp.sum(target**2)
+        return cls(Dense(matrix, event_shape), target, constant, False)
+
     def residual(self, x: Float[Array, "*event"]) -> Float[Array, " k"]:
         """r(x) = target - A x."""
         return self.target - self.operator(x)
@@ -125,3 +147,16 @@ class LinearObservation(Module):
     def size(self) -> int:
         """Number of entries k."""
         return self.target.shape[0]
+
+
+def expand(
+    log_likelihood: Callable, event_shape: tuple[int, ...]
+) -> tuple[Float[Array, ""], Float[Array, " d"], Float[Array, "d d"]]:
+    """Value, gradient and Hessian of a log likelihood at x = 0, of flat events."""
+
+    def flat(x: Float[Array, " d"]) -> Float[Array, ""]:
+        return log_likelihood(x.reshape(event_shape))
+
+    origin = jnp.zeros((math.prod(event_shape),))
+    value, gradient = jax.value_and_grad(flat)(origin)
+    return value, gradient, jax.hessian(flat)(origin)

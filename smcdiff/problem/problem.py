@@ -37,10 +37,14 @@ class Problem(Module):
         fixed: the rest of the model's arguments.
         site: name of the diffusion site.
         observed_sites: names of the observed sites, ``numpyro.factor`` sites included.
-        num_observations: number of observed scalars d_y (factors excluded, masked ones included).
+        num_observations: number of observed scalars d_y (factors excluded, masked ones included;
+            of a quadratic one its rank).
         kind: what kind of observation it is; see `smcdiff.problem._observation`.
         is_linear: whether every observed site is Gaussian or exact with a mean affine in the
-            diffusion site and a scale that does not depend on it.
+            diffusion site and a scale that does not depend on it, or the log likelihood is a
+            concave quadratic function of the site.
+        quadratic_rank: of a linear-Gaussian observation that has no means, as ``numpyro.factor``
+            says it, the number of directions of x that it sees; else None.
         equal_noise: whether all entries have the same noise, and none is masked.
         key: of what the model and the denoiser read besides their arguments.
     """
@@ -55,6 +59,7 @@ class Problem(Module):
     num_observations: int = static()
     kind: type[Observation] = static()
     is_linear: bool = static(default=False)
+    quadratic_rank: int | None = static(default=None)
     equal_noise: bool = static(default=False)
     key: tuple[ProgramKey, ...] = static(default=())
 
@@ -131,6 +136,10 @@ class Problem(Module):
             raise InputError(
                 f"site '{self.site}': the observation is not linear-Gaussian; pass linear=True if"
                 " it is, or use a proposal that needs no linear observation"
+            )
+        if self.quadratic_rank is not None:
+            return LinearObservation.of_quadratic(
+                self.log_likelihood, self.event_shape, self.quadratic_rank
             )
         at_zero = self.observe_gaussian()
         normaliser, exact = at_zero.log_normaliser, self.is_noise_free

@@ -20,7 +20,7 @@ from smcdiff.problem import _data_checks as data_checks
 from smcdiff.problem import _exact_observation as exact_observation
 from smcdiff.problem import _model_checks as model_checks
 from smcdiff.problem import _sites as sites
-from smcdiff.problem._linearity import check_declared, is_linear
+from smcdiff.problem._linearity import check_declared, is_linear, quadratic_rank
 from smcdiff.problem._observation import ExactObservation, GaussianObservation, observation_of
 from smcdiff.problem._program_key import ProgramKey, program_key
 from smcdiff.problem._recognition import candidates, precision_roots, recognise
@@ -63,6 +63,8 @@ def read(
     problem = Problem(prior, arrays, None, model, fixed, site, tuple(observed), count, kind)
     problem = dataclasses.replace(problem, key=_key(problem))
     data_checks.check_likelihood(problem)
+    if not issubclass(kind, GaussianObservation):
+        return _without_means(problem, linear)
     problem = dataclasses.replace(problem, is_linear=_is_linear(problem, linear))
     if problem.is_noise_free:
         exact_observation.check_linear(problem)
@@ -140,16 +142,22 @@ def _key(problem: Problem) -> tuple[ProgramKey, ...]:
     return tuple(keys)
 
 
+def _without_means(problem: Problem, declared: bool | None) -> Problem:
+    """A problem with sites that are neither Gaussian nor exact; the log likelihood may still be."""
+    rank = None if declared is False else quadratic_rank(problem)
+    if declared and rank is None:
+        observed = problem.observe().sites.items()
+        others = [n for n, s in observed if not (sites.is_gaussian(s) or sites.is_exact(s))]
+        raise InputError(
+            f"linear=True, but sites {others} are not Normal or MultivariateNormal, and the log"
+            " likelihood is not found to be quadratic; drop linear=True"
+        )
+    if rank is None:
+        return problem
+    return dataclasses.replace(problem, is_linear=True, quadratic_rank=rank, num_observations=rank)
+
+
 def _is_linear(problem: Problem, declared: bool | None) -> bool:
-    if not issubclass(problem.kind, GaussianObservation):
-        if declared:
-            observed = problem.observe().sites.items()
-            others = [n for n, s in observed if not (sites.is_gaussian(s) or sites.is_exact(s))]
-            raise InputError(
-                f"linear=True, but sites {others} are not Normal or MultivariateNormal; drop"
-                " linear=True"
-            )
-        return False
     if declared is None:
         return is_linear(problem)
     if declared:

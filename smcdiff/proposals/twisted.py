@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from smcdiff.base.module import set_fields
+from smcdiff.base.module import set_fields, static
 from smcdiff.diffusion.kernels import bridge
-from smcdiff.diffusion.laws import Tilted
+from smcdiff.diffusion.laws import Defended, Tilted
 from smcdiff.diffusion.schedules import Level
+from smcdiff.errors import InputError
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals.base import Steered
 from smcdiff.twists import Classifier, Evaluation, Krylov, Twist, Widened
 
+_FLOOR = 0.1
+"""Of a twist, as a multiple of the mean likelihood under the prior."""
+_NUM_DRAWS = 1024
+"""Of the prior, for the floor of a twist."""
+
+
+class _Prepared(NamedTuple):
+    """What the twist prepares, and the log of its floor where it has one."""
+
+    twist: Any
+    log_floor: Float[Array, ""] | None
+
 
 class _Slope(NamedTuple):
-    """The gradient of the log twist, and how far it lies below its largest value."""
+    """What the draw needs of the twist.
+
+    Attributes:
+        gradient: of its logarithm, without the floor.
+        room: how far it lies below its largest value.
+        log_shares: of the twist and of its floor in their sum; None where there is no floor.
+    """
 
     gradient: Float[Array, " d"]
     room: Float[Array, ""]
+    log_shares: tuple[Float[Array, ""], Float[Array, ""]] | None
 
 
 class Twisted(Steered):
@@ -36,30 +58,54 @@ class Twisted(Steered):
     as a blur's do, the twist is surer than its rows, and the whole gradient would lead farther away
     from level to level.
 
+    Where the observation is not linear-Gaussian and draws are weighed, no twist is right
+    everywhere: one that looks at the likelihood about m(x_t) does not see a second solution. So
+    psi_t is the twist plus a ``floor`` times the mean likelihood of draws of the prior, and the
+    draw is of the tilted kernel and the reverse kernel in these proportions (a defensive mixture,
+    Hesterberg 1995): particles that the twist thinks impossible are followed, and no weight is
+    large.
+
     Consistent. Cost: one network evaluation and one vector-Jacobian product per particle and step
     with the default twist; any twist with a gradient will do.
 
     Attributes:
         twist: by default `twists.Widened`.
+        floor: of the twist, as a multiple of the mean likelihood under the prior; 0 is none.
     """
 
     twist: Twist = dataclasses.field(default=Widened(), kw_only=True)
+    floor: float = static(default=_FLOOR, kw_only=True)
+
+    def __post_init__(self):
+        if not 0.0 <= self.floor < math.inf:
+            raise InputError(f"Twisted: floor is {self.floor}; it must be 0 or positive")
 
     def takes_exact(self, weighted: bool) -> bool:
         """Never: the draw is not held to the observation."""
         return False
 
+    def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> _Prepared:
+        """What the twist prepares, and its floor."""
+        has_floor = self.floor > 0.0 and model.weighted and not model.problem.is_linear
+        log_floor = _log_mean_likelihood(key, model) + math.log(self.floor) if has_floor else None
+        return _Prepared(self.twist.prepare(key, model), log_floor)
+
     def evaluate(
-        self, model: ReverseModel, prepared: Any, x: Float[Array, " d"], t: Level
+        self, model: ReverseModel, prepared: _Prepared, x: Float[Array, " d"], t: Level
     ) -> Evaluation:
         """The twist, with its gradient from the same evaluation."""
 
         def log_twist(x):
-            evaluation = self.twist.evaluate(model, prepared, x, t)
+            evaluation = self.twist.evaluate(model, prepared.twist, x, t)
             return evaluation.log_twist, evaluation
 
-        (_, evaluation), gradient = jax.value_and_grad(log_twist, has_aux=True)(x)
-        return evaluation._replace(detail=_Slope(gradient, self.twist.room(evaluation)))
+        (value, evaluation), gradient = jax.value_and_grad(log_twist, has_aux=True)(x)
+        room, log_floor = self.twist.room(evaluation), prepared.log_floor
+        if log_floor is None:
+            return evaluation._replace(detail=_Slope(gradient, room, None))
+        total = jnp.logaddexp(value, log_floor)
+        slope = _Slope(gradient, room, (value - total, log_floor - total))
+        return evaluation._replace(log_twist=total, detail=slope)
 
     def law(
         self,
@@ -69,10 +115,24 @@ class Twisted(Steered):
         evaluation: Evaluation,
         t: Level,
         s: Level,
-    ) -> Tilted:
-        """The tilted reverse kernel."""
+    ) -> Tilted | Defended:
+        """The tilted reverse kernel, and where the twist has a floor the kernel itself."""
         transition = model.transition(x, evaluation.denoised, t, s)
-        return Tilted.of(transition, evaluation.detail.gradient, evaluation.detail.room)
+        slope = evaluation.detail
+        tilted = Tilted.of(transition, slope.gradient, slope.room)
+        shares = slope.log_shares
+        return tilted if shares is None else Defended(tilted, transition, shares)
+
+
+def _log_mean_likelihood(key: PRNGKeyArray, model: ReverseModel) -> Float[Array, ""]:
+    """Log of the mean likelihood under the prior: the evidence, as far as few draws tell.
+
+    Draws at which the likelihood is not finite are left to the run, which names them.
+    """
+    draws = model.problem.prior.rough_draws(jax.random.fold_in(key, 1), _NUM_DRAWS)
+    values = jax.lax.map(model.problem.log_likelihood, draws, batch_size=64)
+    values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
+    return logsumexp(values) - math.log(_NUM_DRAWS)
 
 
 class ClassifierGuidance(Twisted):
@@ -98,7 +158,7 @@ class ClassifierGuidance(Twisted):
 
     def __init__(self, log_prob: Callable, strength: Float[Array, ""] | float = 1.0):
         """See the class."""
-        set_fields(self, twist=Classifier(log_prob, strength))
+        set_fields(self, twist=Classifier(log_prob, strength), floor=_FLOOR)
 
 
 class KrylovMomentMatched(Steered):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smcdiff.errors import DegeneracyWarning
+from smcdiff.results import _weighted as averages
 from smcdiff.results._arviz import pareto_shape
 from smcdiff.results._particles import WeightedParticles
 from smcdiff.smc.genealogy import evidence_variance
@@ -51,6 +52,7 @@ class Diagnosis:
         founders: surviving founders, smallest over the chains.
         largest_weight: largest normalised weight of any chain.
         pareto_k: largest k-hat of any chain, by ArviZ; NaN where it cannot be told.
+        pooled_ess: ESS of the weights of all chains, pooled by their evidence, in particles.
         evidence_spread: standard deviation of log Z_hat over the chains, nat; NaN for one chain.
         evidence_error: standard error of one chain's log Z_hat from its founders, nat, the largest
             of the chains'; NaN where too few founders are left to tell. Resampling that is not
@@ -64,6 +66,7 @@ class Diagnosis:
     founders: int
     largest_weight: float
     pareto_k: float
+    pooled_ess: float
     evidence_spread: float
     evidence_error: float
     findings: tuple[str, ...]
@@ -80,7 +83,8 @@ class Diagnosis:
         )
         numbers = (
             f"filter ESS: smallest {self.min_ess:.1%} of the particles (step {self.min_ess_step}),"
-            f" {self.final_ess:.1f} at the end\n"
+            f" {self.final_ess:.1f} at the end; {self.pooled_ess:.1f} of all chains, pooled by"
+            " their evidence\n"
             f"surviving founders: {self.founders}; largest weight: {self.largest_weight:.3f};"
             f" Pareto k-hat: {pareto_k}\n"
             f"standard deviation of the log evidence: {spread} between chains, {error} from the"
@@ -117,6 +121,7 @@ def diagnose(posterior: WeightedParticles) -> Diagnosis:
         "founders": int(posterior.num_founders[:, -1].min()),
         "largest_weight": float(np.exp(posterior.log_weights.max())),
         "pareto_k": float(np.fmax.reduce(shapes)),  # of those that are known
+        "pooled_ess": averages.effective_number(posterior.pooled_weights.ravel()),
         "evidence_spread": _evidence_spread(posterior),
         "evidence_error": _evidence_error(posterior),
     }
@@ -143,6 +148,11 @@ def _evidence_error(posterior: WeightedParticles) -> float:
     record = (posterior.log_weights, posterior.founders, posterior.resampled)
     variances = np.asarray(evidence_variance(*map(jnp.asarray, record)))
     return float(np.sqrt(variances.max())) if variances.min() >= 0.0 else float("nan")
+
+
+def _effective_chains(posterior: WeightedParticles) -> float:
+    """How many chains count as their evidences pool them: one over the sum of squared shares."""
+    return averages.effective_number(np.sum(posterior.pooled_weights, axis=1))
 
 
 def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> Iterator[str]:
@@ -181,9 +191,10 @@ def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> It
     if numbers["evidence_spread"] > _SPREAD:
         yield (
             f"log evidence differs between chains by {numbers['evidence_spread']:.1f} nat"
-            " (standard deviation): pooled results rest on the chains of largest evidence,"
-            " right or wrong; try more particles,"
-            " or where that does not help another proposal"
+            f" (standard deviation), so that of {posterior.log_evidence.size} chains"
+            f" {_effective_chains(posterior):.1f} count: pooled results rest on those of largest"
+            " evidence, right or wrong; try more particles, or where that does not help another"
+            " proposal"
         )
 
 
@@ -198,7 +209,8 @@ def warn_if_degenerate(posterior: WeightedParticles) -> None:
 
     Warns:
         DegeneracyWarning: the ESS of a chain fell below 5 particles, or below a quarter of fewer
-            than 20; or the log evidence of the chains has a standard deviation above 2 nat.
+            than 20; or the log evidence of the chains has a standard deviation above 2 nat; or one
+            founder is left of 10 particles or more.
     """
     if not posterior.weighted:
         return
@@ -214,6 +226,11 @@ def warn_if_degenerate(posterior: WeightedParticles) -> None:
         reasons.append(
             f"The chains' log evidences lie {np.ptp(posterior.log_evidence):.1f} nat apart, so that"
             " pooled results are those of the chain of largest evidence, right or wrong."
+        )
+    if particles >= _FEW_FOUNDERS and posterior.num_founders[:, -1].min() == 1:
+        reasons.append(
+            "All particles of a chain descend from one of the first step, so that what is decided"
+            " at high noise was decided once, whatever the effective sample size."
         )
     if reasons:
         reasons.append(

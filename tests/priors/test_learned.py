@@ -196,3 +196,13 @@ def test_a_class_where_an_object_is_meant():
         priors.DiffusionPrior(lambda x, t: x, SCHEDULE, (3,), priors.EpsPrediction)
     with pytest.raises(InputError, match="pass an object of smcdiff.schedules"):
         priors.DiffusionPrior(lambda x, t: x, schedules.Cosine, (3,))
+
+
+def test_rough_draws_are_where_the_prior_is():
+    """Of a denoiser at t_max nothing but mean and variance is known, and of a Gaussian all is."""
+    prior = priors.DiffusionPrior(ORACLE.denoise, SCHEDULE, (2,), data_variance=0.5)
+    rough, exact = (p.rough_draws(jax.random.key(0), 10_000) for p in (prior, ORACLE))
+    for draws in (rough, exact):
+        assert jnp.all(jnp.abs(draws.mean(0) - ORACLE.mean) < 0.03)  # four standard errors
+    np.testing.assert_allclose(rough.var(0), 0.5, rtol=0.06)
+    np.testing.assert_allclose(exact.var(0), ORACLE.variance, rtol=0.06)

@@ -61,9 +61,8 @@ def test_everything_but_the_mean_must_not_depend_on_x(what):
         weight = 1.0 + x[0] ** 2 if what == "weight" else 1.0
         mask = jnp.broadcast_to(x[0] > -9.0, (4,)) if what == "mask" else jnp.ones(4, bool)
         scale = jnp.exp(x[0]) if what == "scale" else 1.0
-        with handlers.mask(mask=mask):
+        with handlers.mask(mask=mask), handlers.scale(scale=weight):
             numpyro.sample("y", dist.Normal(A @ x, scale), obs=y)
-        numpyro.factor("f", 0.0 * weight)
 
     assert not read(model, (Y,)).is_linear
 
@@ -106,3 +105,46 @@ def test_linear_declared_and_denied():
     assert not denied.is_linear
     with pytest.raises(InputError, match="not linear-Gaussian"):
         denied.linear_observation()
+
+
+def _factor(y):
+    x = numpyro.sample("x", PRIOR)
+    numpyro.factor("f", 3.0 - 0.5 * jnp.sum((y[:2] - A[:2] @ x) ** 2 / jnp.array([0.3, 2.0])))
+
+
+class OwnNormal(dist.Normal):
+    """What `dist.Normal` is, under another name."""
+
+
+def _own(y):
+    x = numpyro.sample("x", PRIOR)
+    numpyro.sample("y", OwnNormal(A @ x, 0.5).to_event(1), obs=y)
+
+
+@pytest.mark.parametrize(("model", "rank"), [(_factor, 2), (_own, 3)])
+def test_a_quadratic_log_likelihood_is_linear_gaussian(model, rank):
+    """However it is written; four rows of three columns see three directions."""
+    problem = read(model, (Y,))
+    assert_residual_matches(problem)
+    assert problem.num_observations == problem.linear_observation().size == rank
+    assert not read(model, (Y,), linear=False).is_linear
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        lambda x: -jnp.sum(jnp.abs(x)),
+        lambda x: jnp.sum(x**2),  # convex: no density of an observation
+        lambda x: -jnp.sum(x**4),
+        lambda x: -0.5 * jnp.sum(jnp.round(x) ** 2),
+        lambda x: -0.5 * jnp.sum(jnp.clip(x, -0.1, 0.1) ** 2),
+        lambda x: jnp.sum(x),  # flat: no direction is observed
+    ],
+)
+def test_other_factors_are_not_taken_for_it(value):
+    def model():
+        numpyro.factor("f", value(numpyro.sample("x", PRIOR)))
+
+    assert not read(model).is_linear
+    with pytest.raises(InputError, match="not found to be quadratic"):
+        read(model, linear=True)

@@ -9,7 +9,7 @@ from numpyro import handlers
 
 from smcdiff.errors import InputError
 from smcdiff.problem import read
-from tests.problem.models import PRIOR, A, Y, affine
+from tests.problem.models import PRIOR, A, Y, affine, assert_residual_matches
 
 
 def make(body, prior=PRIOR):
@@ -62,7 +62,7 @@ def test_nuisances():
     refuses(r"latent sites \['noise'\] .*not supported yet", model, jnp.ones(3))
     problem = read(handlers.condition(model, {"noise": 0.5}), (jnp.ones(3),))
     assert problem.observed_sites == ("noise", "y")
-    assert not problem.is_linear  # the HalfNormal term counts, and is no Gaussian
+    assert_residual_matches(problem)  # the HalfNormal term counts: it is a constant
 
 
 def test_discrete_latents():

@@ -88,7 +88,10 @@ SILENT = {
     "one chain": lambda: record(np.zeros((1, 100))),
     "weights off": lambda: record(weighted=False, log_evidence=np.full(2, np.nan)),
     "eight particles, two effective": lambda: record(np.zeros((1, 8)), ess=np.full((1, 4), 2.0)),
-    "one particle": lambda: record(np.zeros((2, 1)), ess=np.ones((2, 4))),
+    "one particle": lambda: record(
+        np.zeros((2, 1)), ess=np.ones((2, 4)), num_founders=np.ones((2, 4), int)
+    ),
+    "two founders": lambda: record(num_founders=np.full((2, 4), 2)),
 }
 
 
@@ -117,10 +120,22 @@ def test_bad_run_ends_with_one_warning():
         (with_ess(0, 3, 4.0), "fell to 4.0 of 100"),
         (record(np.zeros((1, 8)), ess=np.full((1, 4), 1.5)), "fell to 1.5 of 8"),
         (record(log_evidence=np.array([-1.0, -4.0])), "3.0 nat apart"),
+        (record(num_founders=np.array([[100, 50, 9, 5], [90, 7, 2, 1]])), "descend from one"),
     ],
 )
 def test_each_reason_by_itself(posterior, message):
     with pytest.warns(DegeneracyWarning, match=message) as caught:
         warn_if_degenerate(posterior)
-    reasons = [word in str(caught[0].message) for word in ("fell to", "nat apart")]
+    words = ("fell to", "nat apart", "descend from one")
+    reasons = [word in str(caught[0].message) for word in words]
     assert sum(reasons) == 1
+
+
+def test_pooled_weights():
+    """Two chains of 100 equal weights, the better of which counts e times the other."""
+    diagnosis = diagnose(record(log_evidence=np.array([-1.0, -2.0])))
+    shares = np.exp([0.0, -1.0]) / (1.0 + np.exp(-1.0))
+    chains = 1.0 / np.sum(shares**2)
+    assert diagnosis.pooled_ess == pytest.approx(100 * chains)
+    assert f"{100 * chains:.1f} of all chains, pooled by their evidence" in str(diagnosis)
+    assert any(f"of 2 chains {chains:.1f} count" in finding for finding in diagnosis.findings)

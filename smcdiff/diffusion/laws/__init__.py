@@ -4,6 +4,7 @@ from smcdiff.diffusion.laws.conditioned import Conditioned as Conditioned
 from smcdiff.diffusion.laws.conditioned import ConditionedAlong as ConditionedAlong
 from smcdiff.diffusion.laws.conditioned import conditioned_along as conditioned_along
 from smcdiff.diffusion.laws.coordinates import SingularCoordinates as SingularCoordinates
+from smcdiff.diffusion.laws.defended import Defended as Defended
 from smcdiff.diffusion.laws.law import Law as Law
 from smcdiff.diffusion.laws.low_rank import DiagonalPlus as DiagonalPlus
 from smcdiff.diffusion.laws.low_rank import LowRank as LowRank
