@@ -107,7 +107,23 @@ class Prior(dist.Distribution):
                 " example thresholding.Static(1.0)"
             )
         self.schedule, self.threshold, self.num_steps = schedule, threshold, num_steps
+        self._check_declared()
         super().__init__(batch_shape=(), event_shape=tuple(event_shape), validate_args=False)
+
+    def _check_declared(self) -> None:
+        """Raises ``InputError`` where a subclass lacks what every program of it needs."""
+        cls = type(self)
+        if cls.posterior_mean is Prior.posterior_mean:
+            raise InputError(
+                f"{cls.__name__} must define posterior_mean(x, t): E[x_0 given x_t = x] of one event"
+            )
+        declared = {*cls.gather_pytree_data_fields(), *cls.gather_pytree_aux_fields()}
+        lost = sorted(vars(self).keys() - declared)
+        if lost:
+            raise InputError(
+                f"{cls.__name__}: {lost} would be lost where the prior enters a compiled program;"
+                f" annotate them in the class, for example `{lost[0]}: jax.Array`"
+            )
 
     @property
     def support(self) -> constraints.Constraint:

@@ -52,5 +52,19 @@ def test_what_it_cannot_do():
         prior.given(3)
     with pytest.raises(NotImplementedError, match="Shrunk knows no exact reverse kernel"):
         prior.reverse(jnp.zeros(3), prior.schedule.noisiest, prior.schedule.level(0.1))
-    with pytest.raises(NotImplementedError, match="Prior must define posterior_mean"):
-        priors.Prior(schedules.Cosine(), (3,)).denoise(jnp.zeros(3), 0.1)
+
+
+def test_what_is_forgotten_is_said_at_construction():
+    class WithoutMean(priors.Prior):
+        def __init__(self):
+            super().__init__(schedules.Cosine(), (3,))
+
+    class WithoutAnnotation(Shrunk):
+        def __init__(self):
+            self.shift = 1.0
+            super().__init__(0.5)
+
+    with pytest.raises(InputError, match="WithoutMean must define posterior_mean"):
+        WithoutMean()
+    with pytest.raises(InputError, match=r"\['shift'\] would be lost .*`shift: jax.Array`"):
+        WithoutAnnotation()
