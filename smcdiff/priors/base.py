@@ -115,7 +115,7 @@ class Prior(dist.Distribution):
         cls = type(self)
         if cls.posterior_mean is Prior.posterior_mean:
             raise InputError(
-                f"{cls.__name__} must define posterior_mean(x, t): E[x_0 given x_t = x] of one event"
+                f"{cls.__name__} must define posterior_mean(x, t), E[x_0 given x_t = x]"
             )
         declared = {*cls.gather_pytree_data_fields(), *cls.gather_pytree_aux_fields()}
         lost = sorted(vars(self).keys() - declared)
