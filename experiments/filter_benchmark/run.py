@@ -257,13 +257,13 @@ def plot(table, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     for name, row in table.items():
         if row:
             style = "o-" if name.startswith("smcdiff") else "s--"
             axes.loglog(list(row), [cell[0] for cell in row.values()], style, label=name)
     axes.set(xlabel="particles", ylabel="ns per particle and step")
-    axes.legend()
+    figure.legend(loc="outside right center", frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

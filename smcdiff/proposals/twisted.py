@@ -66,7 +66,8 @@ class Twisted(Steered):
     large.
 
     Consistent. Cost: one network evaluation and one vector-Jacobian product per particle and step
-    with the default twist; any twist with a gradient will do.
+    with the default twist; any twist with a gradient will do. The floor costs 1,024 evaluations of
+    the likelihood per chain, once.
 
     Attributes:
         twist: by default `twists.Widened`.
@@ -140,8 +141,8 @@ class ClassifierGuidance(Twisted):
 
     `Twisted` with p_phi(y given x_t)^omega of a noise-conditional classifier as twist. With weights
     off this is the published sampler; the density that it draws from is nobody's. With weights on
-    the target is what the model declares. For "prior times classifier to the power omega" declare
-    the classifier at t = 0 as the likelihood,
+    the target is what the model declares, and the twist has the floor of `Twisted`. For "prior
+    times classifier to the power omega" declare the classifier at t = 0 as the likelihood,
 
         with numpyro.handlers.scale(scale=omega):
             numpyro.sample("class", dist.Categorical(logits=classifier(x, 0.0)), obs=label)
