@@ -12,7 +12,15 @@ ROOT = Path(__file__).parents[1] / "experiments"
 # Many programs, or the digits' network many times over: they run with the slow checks.
 SLOW = [
     pytest.param(name, marks=pytest.mark.slow)
-    for name in ("guidance", "flow", "mnist_learned", "cost", "devices", "large_images")
+    for name in (
+        "guidance",
+        "flow",
+        "mnist_learned",
+        "learned_calibration",
+        "cost",
+        "devices",
+        "large_images",
+    )  # fmt: skip
 ]
 
 

@@ -25,9 +25,10 @@ from smcdiff.proposals.replacement import Replacement as Replacement
 from smcdiff.proposals.twisted import ClassifierGuidance as ClassifierGuidance
 from smcdiff.proposals.twisted import KrylovMomentMatched as KrylovMomentMatched
 from smcdiff.proposals.twisted import Twisted as Twisted
+from smcdiff.proposals.twisted_path import TwistedPath as TwistedPath
 
 SAMPLERS: tuple[type[Proposal], ...] = (
-    Bootstrap, Replacement, SMCDiff, RePaint, DPS, PiGDM, Twisted, MomentMatched,
+    Bootstrap, Replacement, SMCDiff, RePaint, DPS, PiGDM, Twisted, TwistedPath, MomentMatched,
     KrylovMomentMatched, LanczosMomentMatched, MCGDiff, FPS, DDRM, DAPS, Rejuvenated,
 )  # fmt: skip
 """The samplers that need nothing but the NumPyro model, from the simplest to the most involved."""

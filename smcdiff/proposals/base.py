@@ -21,8 +21,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.base.module import Module
 from smcdiff.diffusion.laws import Law
-from smcdiff.diffusion.schedules import Level
+from smcdiff.diffusion.schedules import Grid, Level, UniformLogSNR
 from smcdiff.errors import InputError
+from smcdiff.priors import Prior
 from smcdiff.problem import ReverseModel
 from smcdiff.twists import Evaluation, Flat, MeanTwist, Twist
 
@@ -55,6 +56,14 @@ class Proposal(Module):
 
     def check(self, model: ReverseModel) -> None:
         """Raises ``InputError``, before the run, where this proposal does not fit the problem."""
+
+    def counts_chains_alike(self, model: ReverseModel) -> bool:
+        """Whether chains differ by what is no evidence for or against their particles."""
+        return False
+
+    def default_grid(self, prior: Prior) -> Grid:
+        """Where the steps of a weighted run lie if the user names no grid."""
+        return UniformLogSNR()
 
     def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> Any:
         """What all particles of a chain share (a pytree); computed once per run."""

@@ -14,6 +14,7 @@ from smcdiff.proposals.bootstrap import Bootstrap
 from smcdiff.proposals.conditioned import LanczosMomentMatched, MCGDiff, MomentMatched
 from smcdiff.proposals.paths import FPS
 from smcdiff.proposals.twisted import KrylovMomentMatched, Twisted
+from smcdiff.proposals.twisted_path import TwistedPath
 from smcdiff.twists import Krylov
 from smcdiff.twists import MomentMatched as MomentMatchedTwist
 from smcdiff.twists._singular import can_decompose
@@ -98,8 +99,9 @@ def _choose_for_many(problem: Problem, limit: int) -> tuple[Proposal, str]:
         f" for MomentMatched ({limit} at most)"
     )
     if not problem.prior.has_exact_denoiser:
-        better = "KrylovMomentMatched often does better with 3 VJPs per step instead of 1"
-        return Twisted(), f"{reason}; {better}"
+        if can_decompose(problem):
+            return TwistedPath(), f"{reason}, and the prior's denoiser is not exact"
+        return Twisted(), f"{reason} or for TwistedPath to decompose"
     # Its pullbacks cost next to nothing, and its covariances are exact.
     if can_decompose(problem):
         return LanczosMomentMatched(), reason

@@ -188,7 +188,14 @@ def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> It
             f"Pareto k-hat is {numbers['pareto_k']:.2f} (above {_BAD_K}): weighted averages are"
             " unreliable; try a better informed proposal or more particles"
         )
-    if numbers["evidence_spread"] > _SPREAD:
+    if numbers["evidence_spread"] > _SPREAD and posterior.chains_alike:
+        yield (
+            f"log evidence differs between chains by {numbers['evidence_spread']:.1f} nat"
+            " (standard deviation). Each has a path of its own, and more so the less the learned"
+            " kernel is the reverse of the forward process, so that chains count alike; the"
+            " evidence is known no better than that: try more chains, and more particles in each"
+        )
+    elif numbers["evidence_spread"] > _SPREAD:
         yield (
             f"log evidence differs between chains by {numbers['evidence_spread']:.1f} nat"
             f" (standard deviation), so that of {posterior.log_evidence.size} chains"
@@ -209,8 +216,9 @@ def warn_if_degenerate(posterior: WeightedParticles) -> None:
 
     Warns:
         DegeneracyWarning: the ESS of a chain fell below 5 particles, or below a quarter of fewer
-            than 20; or the log evidence of the chains has a standard deviation above 2 nat; or one
-            founder is left of 10 particles or more.
+            than 20; or the log evidence of the chains has a standard deviation above 2 nat, where
+            they are pooled by it; or one founder is left of 10 particles or more, unless as many
+            chains count alike.
     """
     if not posterior.weighted:
         return
@@ -222,12 +230,14 @@ def warn_if_degenerate(posterior: WeightedParticles) -> None:
             f"The effective sample size fell to {worst:.1f} of {particles} particles at step"
             f" {step} of {posterior.ess.shape[1] - 1}, so that averages rest on very few of them."
         )
-    if _evidence_spread(posterior) > _CHAINS_APART:
+    if _evidence_spread(posterior) > _CHAINS_APART and not posterior.chains_alike:
         reasons.append(
             f"The chains' log evidences lie {np.ptp(posterior.log_evidence):.1f} nat apart, so that"
             " pooled results are those of the chain of largest evidence, right or wrong."
         )
-    if particles >= _FEW_FOUNDERS and posterior.num_founders[:, -1].min() == 1:
+    many_chains = posterior.chains_alike and len(posterior.num_founders) >= _FEW_FOUNDERS
+    is_single = posterior.num_founders[:, -1].min() == 1
+    if particles >= _FEW_FOUNDERS and is_single and not many_chains:
         reasons.append(
             "All particles of a chain descend from one of the first step, so that what is decided"
             " at high noise was decided once, whatever the effective sample size."

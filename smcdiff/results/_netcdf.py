@@ -35,6 +35,7 @@ def write(particles: WeightedParticles, path: Path) -> None:
     tree.attrs.update(
         smcdiff_format=_FORMAT,
         weighted=int(particles.weighted),
+        chains_alike=int(particles.chains_alike),
         run=json.dumps(particles.attrs, default=str),
         # Files order variables by name.
         sites=json.dumps(list(particles.samples)),
@@ -126,6 +127,7 @@ def _fields(tree: Any) -> dict[str, Any]:
         "pointwise_log_likelihood": values("terms", tree["weighted_log_likelihood"]),
         "observed": values("observed", tree["observed_data"]),
         "weighted": bool(tree.attrs["weighted"]),
+        "chains_alike": bool(tree.attrs.get("chains_alike", 0)),  # older files have none
         "ancestors": smc["ancestors"].values if "ancestors" in smc else None,
         "attrs": json.loads(tree.attrs["run"]),
     }

@@ -3,7 +3,8 @@
 With chains c, particles i, normalised weights W_ci and evidence estimates Z_c, expectations are
 estimated by ``sum_c Z_c sum_i W_ci f(x_ci) / sum_c Z_c``: chains are pooled by their evidence,
 which is what makes the pooled estimate consistent in the number of chains. Where weights were off,
-all chains and particles count the same.
+all chains and particles count the same; where the evidence of a chain is that of a path of its own
+(`proposals.TwistedPath` with a learned kernel) the chains do.
 
 Diagnosis, export and pictures take this record; `smcdiff.Posterior` is the user's face of it.
 """
@@ -44,6 +45,7 @@ class WeightedParticles:
             particles; 0 where y is observed without noise, which has no density at x.
         observed: site -> observed value.
         weighted: whether weights were on.
+        chains_alike: whether the chains count alike, and not by their evidence.
         ancestors: (C, K + 1, N) parents of each step, or None.
         attrs: how the run was made.
     """
@@ -60,6 +62,7 @@ class WeightedParticles:
     pointwise_log_likelihood: dict[str, Float[np.ndarray, "c n ..."]]
     observed: dict[str, np.ndarray]
     weighted: bool
+    chains_alike: bool = False
     ancestors: Int[np.ndarray, "c steps n"] | None = None
     attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -82,9 +85,9 @@ class WeightedParticles:
 
     @property
     def pooled_weights(self) -> Float[np.ndarray, "c n"]:
-        """Weights over all chains, summing to 1; chains count by their evidence."""
+        """Weights over all chains, summing to 1; chains count by their evidence, or alike."""
         log_weights = self.log_weights.astype(np.float64)
-        if self.weighted:
+        if self.weighted and not self.chains_alike:
             log_weights = log_weights + self.log_evidence[:, None]
         weights = np.exp(log_weights - log_weights.max())
         return weights / weights.sum()
@@ -111,7 +114,7 @@ class WeightedParticles:
         return {site: averages.std(self.pooled(site), weights) for site in self.samples}
 
     def resample(self, key: PRNGKeyArray, n: int | np.integer) -> dict[str, Shaped[Array, "n ..."]]:
-        """Equally weighted draws, pooled over the chains by their evidence.
+        """Equally weighted draws, pooled over the chains as `pooled_weights` says.
 
         Args:
             key: random key.

@@ -43,7 +43,7 @@ class Posterior(WeightedParticles):
             group_by_chain: keep the chains apart.
 
         Returns:
-            site -> (C N, *event), pooled over the chains by their evidence in random order; with
+            site -> (C N, *event), pooled over the chains as `pooled_weights` in random order; with
             ``group_by_chain`` (C, N, *event), each chain resampled by itself, which are the draws
             of `to_arviz`. The two differ where the evidences do. Draws repeat.
         """
@@ -54,7 +54,7 @@ class Posterior(WeightedParticles):
         return {site: jnp.asarray(x[rows, indices]) for site, x in self.samples.items()}
 
     def summary(self, prob: float | int = 0.9) -> dict[str, dict[str, np.ndarray]]:
-        """Mean, standard deviation and quantiles, weighted and pooled over chains by evidence.
+        """Mean, standard deviation and quantiles, weighted and pooled as `pooled_weights`.
 
         Args:
             prob: posterior probability between the two quantiles, which cut off equal parts.

@@ -80,6 +80,7 @@ def to_posterior(
         pointwise_log_likelihood=_on_host(outcome.log_likelihood),
         observed=_on_host(problem.observe().values),
         weighted=settings.weighted,
+        chains_alike=settings.weighted and made.proposal.counts_chains_alike(model),
         attrs=_attributes(model, settings, made),
         **{name: np.asarray(values)[:, 1:] for name, values in steps.items()},
     )
@@ -96,7 +97,7 @@ def _attributes(model: ReverseModel, settings: Settings, made: Provenance) -> di
         "proposal": brief(made.proposal),
         "proposal_reason": made.reason,
         "kernel": brief(model.kernel),
-        "grid": brief(settings.grid),
+        "grid": brief(settings.grid_for(model.problem.prior, made.proposal)),
         "num_steps": settings.num_steps,
         "ess_threshold": "by log-SNR" if callable(threshold) else threshold,
         "resampling": getattr(settings.resampling, "__name__", repr(settings.resampling)),

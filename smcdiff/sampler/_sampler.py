@@ -55,8 +55,8 @@ class Sampler:
                 "SMC: the kernel has eta = 0, so its steps have no density to weigh; use eta > 0 or"
                 " weighted=False"
             )
-        assert settings.grid is not None  # by Settings
-        levels = settings.grid(problem.prior.schedule, settings.num_steps)
+        grid = settings.grid_for(problem.prior, proposal)
+        levels = grid(problem.prior.schedule, settings.num_steps)
         model = ReverseModel(problem, kernel, levels, settings.weighted)
         check_fits(proposal, model)
         return model
@@ -108,7 +108,8 @@ class Sampler:
         if batch_size is not None:
             batch_size = max(1, batch_size // len(own))
         described = chains.describe(result.particles, model, model_axes, batch_size)
-        return Outcome(result, *described)
+        # Else a run without progress would be timed to where it was handed to the device.
+        return jax.block_until_ready(Outcome(result, *described))
 
     def checkpoint(self, given: Any, model: ReverseModel, proposal: Proposal) -> Checkpoint | None:
         """Where the state is kept, with the identity of the run."""
@@ -119,7 +120,7 @@ class Sampler:
             "model": model.problem.fingerprint,
             "proposal": brief(proposal),
             "kernel": brief(model.kernel),
-            "grid": brief(self.settings.grid),
+            "grid": brief(self.settings.grid_for(model.problem.prior, proposal)),
             "num_steps": str(self.settings.num_steps),  # the filter counts one more
         }
         if isinstance(given, Checkpoint):

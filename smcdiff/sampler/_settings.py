@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 from smcdiff.diffusion.kernels import Kernel
 from smcdiff.diffusion.schedules import Grid, Level, UniformLogSNR
 from smcdiff.errors import InputError
+from smcdiff.priors import Prior
 from smcdiff.problem._arguments import check_concrete
 from smcdiff.proposals import Proposal
 from smcdiff.smc import ParticleFilter, default_mesh, resampling
@@ -66,7 +67,6 @@ class Settings:
                 raise InputError(
                     f"SMC: {name} is {value!r}; pass an object of smcdiff, for example {example}"
                 )
-        self._set("grid", UniformLogSNR() if self.grid is None else self.grid)
         self._set("resampling", resampling.get(self.resampling))
 
     def _set(self, name: str, value: Any) -> None:
@@ -83,6 +83,12 @@ class Settings:
                 " the log-SNR"
             )
         self._set("ess_threshold", float(threshold))
+
+    def grid_for(self, prior: Prior, proposal: Proposal) -> Grid:
+        """The grid that the user named, or the one that suits the prior and the proposal."""
+        if self.grid is not None:
+            return self.grid
+        return proposal.default_grid(prior) if self.weighted else UniformLogSNR()
 
     def filter(self, levels: Level, num_items: int = 1) -> ParticleFilter:
         """The particle filter of `SteeredDiffusion`, whose first step makes blank particles.

@@ -58,7 +58,8 @@ class SMC:
         kernel: reverse kernel; None takes the prior's own (exact for analytic priors, DDPM's
             ancestral step for learned ones, and `kernels.AnalyticDPM` where an exact observation
             needs a density at the last step and the prior knows its denoising error).
-        grid: placement of the steps; None is uniform in log-SNR.
+        grid: placement of the steps; None takes the proposal's own: uniform in log-SNR, but of
+            `proposals.TwistedPath` with weights most steps where the prior decides.
         linear: declare (True) or deny (False) that the observation is linear-Gaussian; None
             detects it.
         store_ancestors: keep the ancestor indices of every step, (num_chains, num_steps + 1,

@@ -35,7 +35,7 @@ ON_HOST = priors.DiffusionPrior(on_host, schedules.Cosine(), (100,))
         (ANALYTIC, lambda x: x[:4], 4, proposals.MomentMatched, "4 entries"),
         (LEARNED, lambda x: x[:4], 4, proposals.MomentMatched, "4 entries"),
         (ANALYTIC, lambda x: x[:90], 90, proposals.LanczosMomentMatched, "too many"),
-        (LEARNED, lambda x: x[:90], 90, proposals.Twisted, "too many"),
+        (LEARNED, lambda x: x[:90], 90, proposals.TwistedPath, "too many"),
         (LEARNED, lambda x: x[:2] ** 2, 2, proposals.Twisted, "differentiable"),
         (LEARNED, black_box, 2, proposals.Bootstrap, "no usable gradient"),
         (ON_HOST, lambda x: x[:4], 4, proposals.MCGDiff, "denoiser has no derivative"),

@@ -29,7 +29,7 @@ OPERATORS = {
 }
 SAMPLERS = [
     proposals.DDRM(), proposals.MCGDiff(), proposals.PiGDM(), proposals.DAPS(), proposals.FPS(),
-    proposals.KrylovMomentMatched(), proposals.LanczosMomentMatched(),
+    proposals.TwistedPath(),    proposals.KrylovMomentMatched(), proposals.LanczosMomentMatched(),
 ]  # fmt: skip
 
 

@@ -97,11 +97,16 @@ class Conditioned(Law):
         solved = solve_component(self.inverses, misfit, index)
         return draw + single.covariance_times(solved @ self.matrix)[0]
 
+    @property
+    def log_marginal(self) -> Float[Array, ""]:
+        """Log density of the observation under p."""
+        return logsumexp(self.log_weights)
+
     def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         """Log p - log q at x."""
         left = self.noise.inverse @ (self.residual - self.matrix @ (x - self.centre))
         constant = self.noise.log_det + 0.5 * left.shape[0] * LOG_2PI
-        return logsumexp(self.log_weights) + 0.5 * jnp.sum(left**2) + constant
+        return self.log_marginal + 0.5 * jnp.sum(left**2) + constant
 
 
 class ConditionedAlong(Law):
@@ -134,12 +139,17 @@ class ConditionedAlong(Law):
         step = prior * self.gains / (prior * self.gains**2 + self.variances)
         return draw + self.directions.adjoint(step * (self.residual - seen - noise))
 
+    @property
+    def log_marginal(self) -> Float[Array, ""]:
+        """Log density of the observation under p."""
+        joint = self.base.mean_variance * self.gains**2 + self.variances
+        return -0.5 * jnp.sum(self.residual**2 / joint + jnp.log(joint) + LOG_2PI)
+
     def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         """Log p - log q at x."""
         left = self.residual - self.gains * self.directions(x - self.base.mean)
-        joint = self.base.mean_variance * self.gains**2 + self.variances
-        terms = self.residual**2 / joint + jnp.log(joint)
-        return -0.5 * jnp.sum(terms - left**2 / self.variances - jnp.log(self.variances))
+        terms = left**2 / self.variances + jnp.log(self.variances) + LOG_2PI
+        return self.log_marginal + 0.5 * jnp.sum(terms)
 
 
 def dense_rows(directions: LinearOperator) -> Float[Array, "r d"]:

@@ -7,6 +7,7 @@ from smcdiff.diffusion.schedules.continuous import Cosine as Cosine
 from smcdiff.diffusion.schedules.continuous import LinearBeta as LinearBeta
 from smcdiff.diffusion.schedules.continuous import OrnsteinUhlenbeck as OrnsteinUhlenbeck
 from smcdiff.diffusion.schedules.continuous import VarianceExploding as VarianceExploding
+from smcdiff.diffusion.schedules.grids import Focused as Focused
 from smcdiff.diffusion.schedules.grids import Grid as Grid
 from smcdiff.diffusion.schedules.grids import Karras as Karras
 from smcdiff.diffusion.schedules.grids import UniformLogSNR as UniformLogSNR

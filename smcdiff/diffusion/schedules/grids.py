@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from smcdiff.base._numbers import Scalar
-from smcdiff.base.module import Module
+from smcdiff.base.module import Module, static
 from smcdiff.diffusion.schedules.base import Level, Schedule
 from smcdiff.errors import InputError
 
@@ -120,3 +120,41 @@ class Karras(Grid):
         first, last = (jnp.exp(-0.5 / self.rho * end) for end in _ends(schedule))
         root = jnp.linspace(first, last, num_steps)
         return schedule.time(-2.0 * self.rho * jnp.log(root))
+
+
+class Focused(Grid):
+    """Most steps between two log-SNRs, where the prior decides what it is going to be.
+
+    The log-SNR is equally spaced there, and more widely on either side. The variance of weights
+    falls with the length of the steps, but only where the denoised mean moves.
+
+    Attributes:
+        low: log-SNR where the fine steps begin.
+        high: log-SNR where they end.
+        share: of the steps, that are fine; in (0, 1).
+    """
+
+    low: float = static()
+    high: float = static()
+    share: float = static(default=0.85)
+
+    def __post_init__(self):
+        if not -math.inf < self.low < self.high < math.inf:
+            raise InputError(
+                f"Focused: low is {self.low} and high {self.high}; they must be finite and increase"
+            )
+        if not 0.0 < self.share < 1.0:
+            raise InputError(f"Focused: share is {self.share}; it must lie in (0, 1)")
+
+    def noisy_times(self, schedule: Schedule, num_steps: int) -> Float[Array, " steps"]:
+        """Decreasing times, (num_steps,)."""
+        first, last = _ends(schedule)
+        low, high = jnp.clip(self.low, first, last), jnp.clip(self.high, first, last)
+        outside = (low - first) + (last - high)
+        # The shares of the steps before and after; where nothing is outside, all are fine.
+        rest = jnp.where(outside > 0.0, 1.0 - self.share, 0.0)
+        before = rest * (low - first) / jnp.where(outside > 0.0, outside, 1.0)
+        inside = jnp.where(outside > 0.0, self.share, 1.0)
+        places = jnp.stack([jnp.zeros(()), before, before + inside, jnp.ones(())])
+        ends = jnp.stack([first, low, high, last])
+        return schedule.time(jnp.interp(jnp.linspace(0.0, 1.0, num_steps), places, ends))

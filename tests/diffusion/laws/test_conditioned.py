@@ -40,6 +40,8 @@ def test_conditioned_draws_and_ratio(num_components, rank):
     log_norm = [
         multivariate_normal(np.zeros(2), j).logpdf(m) for j, m in zip(joint, misfits, strict=True)
     ]
+    marginal = np.log(np.sum(np.exp(log_priors + log_norm)))
+    np.testing.assert_allclose(law_of(mixture).log_marginal, marginal, rtol=1e-4)
     log_weights = log_softmax(log_priors + log_norm)
     log_q = log_prob_of(log_weights, means, posterior, x)
     np.testing.assert_allclose(log_ratio, log_p - log_q, atol=2e-3)

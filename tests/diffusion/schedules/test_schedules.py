@@ -19,6 +19,7 @@ GRIDS = [
     schedules.UniformTime(),
     schedules.UniformSqrtAlphaBar(),
     schedules.Karras(),
+    schedules.Focused(-2.0, 2.0),
 ]
 
 
@@ -137,3 +138,33 @@ def test_a_grid_of_a_schedule_that_reads_what_has_changed():
     for levels, exponent in ((first, 1.0), (second, 3.0)):
         np.testing.assert_allclose(levels.alpha, (1.0 - levels.time) ** exponent, rtol=1e-4)
         np.testing.assert_allclose(np.diff(levels.log_snr[:-1], 2), 0.0, atol=1e-2)
+
+
+def test_focused_steps_are_fine_where_they_count():
+    schedule = schedules.Cosine()
+    log_snr = np.asarray(schedules.Focused(-3.0, 4.0, share=0.8)(schedule, 101).log_snr[:-1])
+    fine = (log_snr >= -3.0 - 1e-3) & (log_snr <= 4.0 + 1e-3)
+    assert abs(fine.sum() - 81) <= 1
+    np.testing.assert_allclose(np.diff(log_snr[fine]), 7.0 / 80.0, rtol=0.05)
+    # Outside, one width on both sides, however far the ends of the schedule are.
+    outer = np.concatenate([np.diff(log_snr[log_snr < -3.1]), np.diff(log_snr[log_snr > 4.1])])
+    np.testing.assert_allclose(outer, outer.mean(), rtol=0.05)
+
+
+def test_focused_beyond_the_schedule_is_uniform():
+    schedule = schedules.Cosine()
+    focused = schedules.Focused(-50.0, 50.0)(schedule, 12)
+    uniform = schedules.UniformLogSNR()(schedule, 12)
+    np.testing.assert_allclose(focused.time, uniform.time, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, -1.0), (0.0, float("inf")), (2.0, 2.0)])
+def test_focused_wants_an_interval(low, high):
+    with pytest.raises(InputError, match="they must be finite and increase"):
+        schedules.Focused(low, high)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
+def test_focused_wants_a_share(share):
+    with pytest.raises(InputError, match=r"must lie in \(0, 1\)"):
+        schedules.Focused(-1.0, 1.0, share)
