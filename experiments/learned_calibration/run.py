@@ -215,14 +215,13 @@ def write(records: dict, options, arguments: str) -> None:
         "# Calibration with a learned prior", "",
         "Written row by row, for these take hours together; by last", "",
         f"    python experiments/learned_calibration/run.py {arguments}", "",
-        f"results.json keeps the rows of all problems. Shipped digits prior, noise {NOISE}, data",
-        "in [-1, 1]. Where x* is a draw of the prior's own chain a right posterior covers 90 %, and",
-        "p is not small. Means over the problems, +- standard error, with the chains pooled alike,",
-        "and in the column *by evidence* by their evidence. Class: probability of the true class.",
-        "sd: of the log evidence over the chains, median, nat. Founders: per chain. Network:",
-        "evaluations per problem, thousands; Twisted and PiGDM take a VJP with each, TwistedPath",
-        "with half of them.",
-        "",
+        f"results.json keeps the rows of all problems. Shipped digits prior, noise {NOISE},",
+        "data in [-1, 1]. Where x* is a draw of the prior's own chain a right posterior covers",
+        "90 %, and p is not small. Means over the problems, +- standard error, with the chains",
+        "pooled alike, and in the column *by evidence* by their evidence. Class: probability of",
+        "the true class. sd: of the log evidence over the chains, median, nat. Founders: of each.",
+        "Network: evaluations per problem, thousands; Twisted and PiGDM take a VJP with each,",
+        "TwistedPath with half of them.", "",
     ]  # fmt: skip
     for truth in TRUTHS:
         for task in TASKS:

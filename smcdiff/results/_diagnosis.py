@@ -173,10 +173,11 @@ def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> It
             " check that the noise of the observation is not understated"
         )
     if numbers["founders"] < min(_FEW_FOUNDERS, particles / 2):
+        # Moves of particles that are held to a path would leave it.
+        moves = "" if posterior.chains_alike else ", and proposals.Rejuvenated to move copies apart"
         yield (
             f"few founders survive ({numbers['founders']}): the draws share their early history, so"
-            " modes decided at high noise may be missing; try more particles or chains, and"
-            " proposals.Rejuvenated to move copies apart"
+            f" modes decided at high noise may be missing; try more particles or chains{moves}"
         )
     if numbers["largest_weight"] > max(_HEAVY, 2 / particles):
         yield (

@@ -35,6 +35,9 @@ CASES = {
     "one particle carries": one_weight,
     "Pareto k-hat": heavy_tail,
     "differs between chains by 3.5 nat": lambda: record(log_evidence=np.array([-1.0, -6.0])),
+    "so that chains count alike": lambda: record(
+        log_evidence=np.array([-1.0, -6.0]), chains_alike=True
+    ),
 }
 
 
@@ -50,6 +53,13 @@ def test_finding(message):
     findings = diagnose(CASES[message]()).findings
     assert any(message in finding for finding in findings)
     assert all("try" in finding or "check" in finding or "rest" in finding for finding in findings)
+
+
+def test_moves_are_not_advised_to_what_is_held_to_a_path():
+    few = np.full((2, 4), 3)
+    (finding,) = diagnose(record(num_founders=few, chains_alike=True)).findings
+    assert "founders survive" in finding and "Rejuvenated" not in finding
+    assert "Rejuvenated" in diagnose(record(num_founders=few)).findings[0]
 
 
 def test_shape_that_is_unknown_in_one_chain_is_that_of_the_other():
@@ -92,6 +102,12 @@ SILENT = {
         np.zeros((2, 1)), ess=np.ones((2, 4)), num_founders=np.ones((2, 4), int)
     ),
     "two founders": lambda: record(num_founders=np.full((2, 4), 2)),
+    "chains that count alike": lambda: record(
+        log_evidence=np.array([-300.0, -120.0]), chains_alike=True
+    ),
+    "one founder of each of ten chains that count alike": lambda: record(
+        np.zeros((10, 10)), num_founders=np.ones((10, 4), int), chains_alike=True
+    ),
 }
 
 

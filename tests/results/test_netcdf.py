@@ -56,6 +56,11 @@ def test_weights_off(tmp_path):
     assert_same(posterior, Posterior.load(posterior.save(tmp_path / "posterior.nc")))
 
 
+def test_chains_that_count_alike(tmp_path):
+    posterior = record(chains_alike=True)
+    assert_same(posterior, Posterior.load(posterior.save(tmp_path / "posterior.nc")))
+
+
 def test_file_is_plain_netcdf_and_holds_nothing_twice(tmp_path):
     posterior = importance()
     file = posterior.save(tmp_path / "posterior.nc")

@@ -25,6 +25,12 @@ def test_chains_are_pooled_by_their_evidence():
     np.testing.assert_allclose(unweighted.mean()["x"], 0.5 * 0.75 + 0.5 * 10.75)
 
 
+def test_chains_that_count_alike_keep_their_own_weights():
+    alike = dataclasses.replace(lopsided(), chains_alike=True)
+    np.testing.assert_allclose(alike.pooled_weights, [[1 / 8, 3 / 8], [1 / 8, 3 / 8]])
+    np.testing.assert_allclose(alike.mean()["x"], 0.5 * 0.75 + 0.5 * 10.75)
+
+
 def test_moments_of_an_exact_posterior(posterior):
     """Posterior N(0.8 y, 0.2); 160 effective particles leave 0.04 of the mean."""
     np.testing.assert_allclose(posterior.mean()["x"], 0.8 * Y, atol=0.15)
