@@ -54,7 +54,8 @@ class Method(NamedTuple):
 
 METHODS = {
     "TwistedPath": Method(proposals.TwistedPath(), 64, 4),
-    "TwistedPath, 16 chains": Method(proposals.TwistedPath(), 16, 16),
+    "TwistedPath, small chains": Method(proposals.TwistedPath(), 16, 16),
+    "TwistedPath, many chains": Method(proposals.TwistedPath(), 64, 16),
     "Twisted": Method(proposals.Twisted(), 64, 4),
     "PiGDM, unweighted": Method(proposals.PiGDM(), 64, 4, weighted=False),
     "PiGDM, unweighted, uniform": Method(

@@ -48,7 +48,7 @@ COSTS = {
     "DPS": (1, 1),
     "PiGDM": (1, 1),
     "Twisted": (1, 1),
-    "TwistedPath": (1, 1),  # at a level where it steers
+    "TwistedPath": (1, 1),  # at a level where it steers; below, no pullback
     "MomentMatched": (1, D_Y),
     "KrylovMomentMatched": (1, 3),
     "LanczosMomentMatched": (1, 5),  # size + 1, and events of 4 entries have no more directions
