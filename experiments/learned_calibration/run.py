@@ -158,8 +158,8 @@ def problems(options, prior, truth: str, method: Method) -> tuple[np.ndarray, li
         images, labels = held_out(options.problems)
         return images, [int(label) for label in labels]
     levels = method.grid(prior.schedule, method.steps)
-    key = jax.random.key(1)
-    return draw_prior(key, prior, prior.default_kernel(), levels, options.problems), [None] * 10**4
+    kernel, count = prior.default_kernel(), options.problems
+    return draw_prior(jax.random.key(1), prior, kernel, levels, count), [None] * count
 
 
 def run(options) -> dict[str, list[dict]]:
@@ -170,7 +170,7 @@ def run(options) -> dict[str, list[dict]]:
     for truth, task, name in (
         (a, b, c) for a in options.truths for b in options.tasks for c in options.methods
     ):
-        method = options.method(METHODS[name])
+        method = METHODS[name]._replace(**options.size)
         operator = tasks(prior.event_shape)[task]
         rows = records.setdefault(f"{truth} | {task} | {name}", [])
         if len(rows) >= options.problems:
@@ -270,12 +270,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args(arguments)
-    options.method = lambda method: method
+    options.size = {}
     given = " ".join(sys.argv[1:] if arguments is None else arguments)
     if options.smoke:
         options.problems, options.tasks, options.methods = 1, ["half"], ["TwistedPath"]
         options.truths = ["prior"]
-        options.method = lambda method: method._replace(particles=4, chains=2, steps=4)
+        options.size = dict(particles=4, chains=2, steps=4)
     options.output.mkdir(parents=True, exist_ok=True)
     write(run(options), options, given)
 
