@@ -33,8 +33,8 @@ class TwistedPath(Holding):
     y is noised to the levels of the grid, once per chain, and every particle is held to this path
     in the directions that y sees, as in SMC-Diff (Trippe et al. 2022, algorithm 1) and FPS (Dou and
     Song 2024): the particles differ by what y does not see, and are weighed by p(y_s given x_t).
-    The noise of y is taken for the diffusion's own, as in MCGDiff (Cardoso et al. 2023, section
-    2.2): a direction is on the path down to the level u at which x_u / alpha_u is as noisy as y,
+    The noise of y is taken for the diffusion's own, as in MCGDiff (Cardoso et al. 2023):
+    a direction is on the path down to the level u at which x_u / alpha_u is as noisy as y,
     is y there, and follows the reverse kernel below. What is not held is steered by the twist
 
         psi_t = prod_i N(z_i; v_i' m(x_t), 1 / Delta_i + spread_t),
