@@ -20,7 +20,7 @@ SLOW = [
         "cost",
         "devices",
         "large_images",
-    )  # fmt: skip
+    )
 ]
 
 

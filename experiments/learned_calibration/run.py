@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -31,13 +32,14 @@ import numpy as np
 from scipy import stats
 
 from smcdiff import SMC, load_prior, proposals, schedules
+from smcdiff.diagnostics.metrics import crps
+from smcdiff.results._weighted import quantiles
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "mnist_learned"))
 from digits import NOISE, TASKS, classifier, held_out, model, tasks  # noqa: E402
 
 TRUTHS = ["prior", "real"]
-FUNCTIONALS = ("class", "slant", "ink", "width", "height")
 FOCUSED = schedules.Focused(-4.0, 4.6)
 
 
@@ -65,23 +67,6 @@ METHODS = {
 }
 
 
-def draw_prior(key, prior, kernel, levels, count: int):
-    """Draws of the reverse chain itself."""
-
-    def one(key):
-        def down(x, step):
-            t, s = (jax.tree.map(lambda field: field[step + i], levels) for i in (0, 1))  # noqa: B023
-            denoised = prior.denoise(x.reshape(prior.event_shape), t.time).ravel()
-            law = kernel(prior, x, denoised, t, s)
-            return law.sample(jax.random.fold_in(key, step)), None
-
-        x = prior.terminal().sample(jax.random.fold_in(key, levels.time.shape[0]))
-        return jax.lax.scan(down, x, jnp.arange(levels.time.shape[0] - 1))[0]
-
-    x = jax.lax.map(one, jax.random.split(key, count), batch_size=16)
-    return np.asarray(x.reshape(count, *prior.event_shape))
-
-
 def functionals(images, judge: Callable) -> np.ndarray:
     """(5, n): the class, and moments of the ink."""
     ink = np.clip((np.asarray(images)[..., 0] + 1.0) / 2.0, 0.0, None) + 1e-6
@@ -96,26 +81,6 @@ def functionals(images, judge: Callable) -> np.ndarray:
     slant = (mean(rows * columns) - down * along) / height
     classes = np.asarray(jnp.argmax(judge(jnp.asarray(images)), axis=1), float)
     return np.stack([classes, slant, total, width, height])
-
-
-def interval(draws, weights, prob: float = 0.9):
-    """Weighted central intervals, of every pixel."""
-    order = np.argsort(draws, axis=0)
-    total = np.cumsum(weights[order], axis=0)
-    ranked = np.take_along_axis(draws, order, axis=0)
-    ends = []
-    for level in (0.5 - prob / 2.0, 0.5 + prob / 2.0):
-        first = np.argmax(total >= level - 1e-9, axis=0)
-        ends.append(np.take_along_axis(ranked, first[None], axis=0)[0])
-    return ends
-
-
-def crps(draws, weights, truth):
-    """Of weighted draws, of every pixel."""
-    order = np.argsort(draws, axis=0)
-    ranked, w = np.take_along_axis(draws, order, axis=0), weights[order]
-    spread = np.sum(ranked * w * (2.0 * np.cumsum(w, axis=0) - w - 1.0), axis=0)
-    return weights @ np.abs(draws - truth) - spread
 
 
 def scores(posterior, truth, hidden, judge, label, key) -> dict:
@@ -133,10 +98,10 @@ def scores(posterior, truth, hidden, judge, label, key) -> dict:
     varies = (np.abs(target + 1.0) > 0.1) | (deviation > 0.1)
     row = {}
     for name, weights in pooled.items():
-        low, high = interval(draws, weights)
+        low, high = quantiles(draws, weights, (0.05, 0.95))
         covered = (target >= low - 1e-3) & (target <= high + 1e-3)
         row["coverage_" + name] = float(covered[varies].mean())
-        row["crps_" + name] = float(crps(draws, weights, target)[varies].mean())
+        row["crps_" + name] = float(jnp.mean(crps(draws, target, jnp.asarray(weights))[varies]))
     flat = images.reshape(-1, *images.shape[2:])
     values = functionals(flat, judge)
     wanted = functionals(np.asarray(truth)[None], judge)
@@ -158,8 +123,9 @@ def problems(options, prior, truth: str, method: Method) -> tuple[np.ndarray, li
         images, labels = held_out(options.problems)
         return images, [int(label) for label in labels]
     levels = method.grid(prior.schedule, method.steps)
-    kernel, count = prior.default_kernel(), options.problems
-    return draw_prior(jax.random.key(1), prior, kernel, levels, count), [None] * count
+    kernel, keys = prior.default_kernel(), jax.random.split(jax.random.key(1), options.problems)
+    ends = jax.lax.map(lambda key: prior.reverse_path(key, kernel, levels)[-1], keys, batch_size=16)
+    return np.asarray(ends.reshape(-1, *prior.event_shape)), [None] * len(keys)
 
 
 def run(options) -> dict[str, list[dict]]:
@@ -271,7 +237,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args(arguments)
     options.size = {}
-    given = " ".join(sys.argv[1:] if arguments is None else arguments)
+    given = shlex.join(sys.argv[1:] if arguments is None else arguments)
     if options.smoke:
         options.problems, options.tasks, options.methods = 1, ["half"], ["TwistedPath"]
         options.truths = ["prior"]

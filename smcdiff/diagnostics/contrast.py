@@ -125,20 +125,7 @@ def _paths(
     keys: Key[Array, " paths"], prior: Prior, kernel: Kernel, levels: Level
 ) -> Float[Array, "paths levels d"]:
     """Paths of the reverse chain, x_T first."""
-
-    def path(key):
-        def down(x, step):
-            t, s = (jax.tree.map(lambda field, i=i: field[step + i], levels) for i in (0, 1))
-            denoised = jnp.ravel(prior.denoise(x.reshape(prior.event_shape), t.time))
-            below = kernel(prior, x, denoised, t, s).sample(jax.random.fold_in(key, step))
-            return below, below
-
-        num_steps = levels.time.shape[0] - 1
-        start = prior.terminal().sample(jax.random.fold_in(key, num_steps))
-        _, rest = jax.lax.scan(down, start, jnp.arange(num_steps))
-        return jnp.concatenate([start[None], rest])
-
-    return jax.lax.map(path, keys, batch_size=16)
+    return jax.lax.map(lambda key: prior.reverse_path(key, kernel, levels), keys, batch_size=16)
 
 
 @jax.jit

@@ -55,18 +55,23 @@ def psnr(
 
 
 def crps(
-    samples: Float[Array, " n *shape"], truth: Float[Array, "*shape"]
+    samples: Float[Array, " n *shape"],
+    truth: Float[Array, "*shape"],
+    weights: Float[Array, " n"] | None = None,
 ) -> Float[Array, "*shape"]:
-    """Continuous ranked probability score of equally weighted samples.
+    """Continuous ranked probability score of weighted samples.
 
     Args:
         samples: (n, *shape).
         truth: (*shape).
+        weights: (n,), summing to 1; None is equal ones.
 
     Returns:
         (*shape), one score per entry in the units of the data; smaller is better.
     """
     count = samples.shape[0]
-    ranks = jnp.arange(1, count + 1, dtype=samples.dtype).reshape(-1, *[1] * truth.ndim)
-    spread = jnp.sum((2 * ranks - count - 1) * jnp.sort(samples, axis=0), axis=0) / count**2
-    return jnp.mean(jnp.abs(samples - truth[None]), axis=0) - spread
+    weights = jnp.full((count,), 1.0 / count, samples.dtype) if weights is None else weights
+    order = jnp.argsort(samples, axis=0)
+    ranked, own = jnp.take_along_axis(samples, order, axis=0), weights[order]
+    spread = jnp.sum(ranked * own * (2.0 * jnp.cumsum(own, axis=0) - own - 1.0), axis=0)
+    return jnp.tensordot(weights, jnp.abs(samples - truth[None]), 1) - spread

@@ -230,17 +230,43 @@ class Prior(dist.Distribution):
             x, key = carry
             t, s = pair
             key, key_step = jax.random.split(key)
-            denoised = jnp.ravel(self.denoise(x.reshape(self.event_shape), t.time))
-            return (kernel(self, x, denoised, t, s).sample(key_step), key), None
+            return (self._step_down(key_step, kernel, x, t, s), key), None
 
         def draw(key):
             key, key_start = jax.random.split(key)
             start = self.terminal().sample(key_start)
-            pairs = tuple(jax.tree.map(lambda a, s=s: a[s], levels) for s in (_BEFORE, _AFTER))
-            (x, _), _ = jax.lax.scan(step, (start, key), pairs)
+            (x, _), _ = jax.lax.scan(step, (start, key), _pairs(levels))
             return x
 
         return self._sample_many(draw, key, sample_shape)
+
+    def reverse_path(
+        self, key: PRNGKeyArray, kernel: Kernel, levels: Level
+    ) -> Float[Array, "levels d"]:
+        """One path of the reverse chain, flat, x_T first.
+
+        Args:
+            key: random key.
+            kernel: reverse kernel.
+            levels: of a grid.
+        """
+
+        def down(x, inputs):
+            step, (t, s) = inputs
+            below = self._step_down(jax.random.fold_in(key, step), kernel, x, t, s)
+            return below, below
+
+        count = levels.time.shape[0]
+        start = self.terminal().sample(jax.random.fold_in(key, count))
+        _, rest = jax.lax.scan(down, start, (jnp.arange(count - 1), _pairs(levels)))
+        return jnp.concatenate([start[None], rest])
+
+    def _step_down(
+        self, key: PRNGKeyArray, kernel: Kernel, x: Float[Array, " d"], t: Level, s: Level
+    ) -> Float[Array, " d"]:
+        """A draw of x_s given x_t."""
+        denoised = jnp.ravel(self.denoise(x.reshape(self.event_shape), t.time))
+        return kernel(self, x, denoised, t, s).sample(key)
 
     def _sample_many(self, draw_one, key: PRNGKeyArray, sample_shape: tuple[int, ...]) -> Array:
         """Maps a sampler of one flat event over ``sample_shape``."""
@@ -260,8 +286,9 @@ class Prior(dist.Distribution):
         return flow.ProbabilityFlow().log_prob(self, value).value
 
 
-_BEFORE, _AFTER = slice(None, -1), slice(1, None)
-"""The levels that steps leave, and those that they reach."""
+def _pairs(levels: Level) -> tuple[Level, Level]:
+    """The levels that the steps of a grid leave, and those that they reach."""
+    return jax.tree.map(lambda a: a[:-1], levels), jax.tree.map(lambda a: a[1:], levels)
 
 
 def _declared(cls: type) -> tuple[list[str], list[str]]:

@@ -30,3 +30,11 @@ def test_crps_against_its_definition():
     pairs = jnp.mean(jnp.abs(samples[:, None] - samples[None]), axis=(0, 1))
     expected = jnp.mean(jnp.abs(samples - truth[None]), axis=0) - 0.5 * pairs
     np.testing.assert_allclose(crps(samples, truth), expected, rtol=1e-4)
+
+
+def test_crps_counts_weights_as_repetitions():
+    samples = jax.random.normal(jax.random.key(1), (4, 3))
+    repeats = jnp.array([3, 1, 0, 2])
+    truth = jnp.array([0.1, -1.0, 2.0])
+    repeated = crps(jnp.repeat(samples, repeats, axis=0, total_repeat_length=6), truth)
+    np.testing.assert_allclose(crps(samples, truth, repeats / 6.0), repeated, rtol=1e-4)

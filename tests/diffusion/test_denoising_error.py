@@ -2,10 +2,12 @@
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 
 from smcdiff import SMC, proposals, schedules
 from smcdiff.diffusion.denoising_error import DenoisingError
-from tests.proposals.test_twisted_path import isotropic
+from tests.proposals.models import isotropic
 
 
 def test_focus_is_where_the_error_falls():
@@ -23,9 +25,6 @@ def test_focus_of_an_error_that_does_not_fall_everywhere():
 
 
 def test_a_weighted_path_has_most_steps_where_the_prior_decides():
-    import numpyro
-    import numpyro.distributions as dist
-
     prior, _ = isotropic(jnp.zeros(20), 1.0)
 
     def model(y):

@@ -8,6 +8,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from smcdiff import kernels, priors, proposals, schedules
+from smcdiff.diffusion.denoising_error import DenoisingError
 from smcdiff.diffusion.laws import Conditioned
 from smcdiff.diffusion.schedules import Level
 from smcdiff.problem import ReverseModel, read
@@ -29,6 +30,17 @@ DENSE = jnp.array([[1.0, 0.5, -0.3], [0.0, 1.0, 0.8]])
 # Single entries, with gains, so that the density of y is not that of the entries.
 MASK = jnp.array([[0.5, 0.0, 0.0], [0.0, 0.0, 0.8]])
 Y, NOISE = jnp.array([0.7, -0.6]), jnp.array([0.4, 0.3])
+
+
+def isotropic(mean, variance):
+    """N(mean, v I) as a denoiser, with its error: for it `kernels.AnalyticDPM` is exact."""
+    truth = priors.Gaussian(mean, variance, schedule=schedules.Cosine())
+    log_snr = jnp.linspace(-12.0, 12.0, 400)
+    error = DenoisingError(log_snr, 1.0 / (1.0 / variance + jnp.exp(log_snr)))
+    prior = priors.DiffusionPrior(
+        truth.denoise, truth.schedule, mean.shape, data_variance=variance, denoising_error=error
+    )
+    return prior, truth
 
 
 def model(prior, matrix, noise, y=None):

@@ -3,15 +3,25 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
 from smcdiff import exact, kernels, priors, proposals, schedules
-from smcdiff.diffusion.denoising_error import DenoisingError
 from smcdiff.errors import InputError
 from smcdiff.problem import ReverseModel, read
 from smcdiff.sampler._steered_diffusion import SteeredDiffusion
 from smcdiff.smc import particle_filter
-from tests.proposals.models import DENSE, MIXTURE, NOISE, Y, exact_model, model, reverse_model
+from tests.proposals.models import (
+    DENSE,
+    MIXTURE,
+    NOISE,
+    Y,
+    exact_model,
+    isotropic,
+    model,
+    reverse_model,
+)  # fmt: skip
 
 NUM_RUNS = 512
 
@@ -41,17 +51,6 @@ def _same_mean(first, second):
     error = np.hypot(one.std() / len(one) ** 0.5, two.std() / len(two) ** 0.5)
     assert error < 0.1 * two.mean()  # else nothing would be shown
     assert abs(one.mean() - two.mean()) < 3 * error
-
-
-def isotropic(mean, variance):
-    """N(mean, v I) as a denoiser, with its error: for it `kernels.AnalyticDPM` is exact."""
-    truth = priors.Gaussian(mean, variance, schedule=schedules.Cosine())
-    log_snr = jnp.linspace(-12.0, 12.0, 400)
-    error = DenoisingError(log_snr, 1.0 / (1.0 / variance + jnp.exp(log_snr)))
-    prior = priors.DiffusionPrior(
-        truth.denoise, truth.schedule, mean.shape, data_variance=variance, denoising_error=error
-    )
-    return prior, truth
 
 
 # Levels between two of the grid, on one of it, above its noisiest and below its cleanest.
@@ -124,9 +123,6 @@ def test_until_is_a_share():
 
 def test_nonlinear_observations_are_refused():
     def squared(prior, y=None):
-        import numpyro
-        import numpyro.distributions as dist
-
         x = numpyro.sample("x", prior)
         numpyro.sample("y", dist.Normal(x**2, 0.3).to_event(1), obs=y)
 
