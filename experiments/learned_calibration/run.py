@@ -40,30 +40,51 @@ sys.path.insert(0, str(HERE.parent / "mnist_learned"))
 from digits import NOISE, TASKS, classifier, held_out, model, tasks  # noqa: E402
 
 TRUTHS = ["prior", "real"]
+HOST = jax.devices("cpu")[0]
 FOCUSED = schedules.Focused(-4.0, 4.6)
 
 
 class Method(NamedTuple):
-    """A sampler, and its settings."""
+    """A sampler, its settings, and its vector-Jacobian products per network evaluation."""
 
     proposal: proposals.Proposal
     particles: int
     chains: int
+    products: float
     steps: int = 60
     weighted: bool = True
     grid: schedules.Grid = FOCUSED
 
 
+def _paths(particles: int, chains: int) -> Method:
+    """`TwistedPath`; on this grid 30 of 60 levels are steered."""
+    return Method(proposals.TwistedPath(), particles, chains, products=0.5)
+
+
+def _unweighted(proposal: proposals.Proposal, products: float, **settings) -> Method:
+    return Method(proposal, 64, 4, products, weighted=False, **settings)
+
+
 METHODS = {
-    "TwistedPath": Method(proposals.TwistedPath(), 64, 4),
-    "TwistedPath, small chains": Method(proposals.TwistedPath(), 16, 16),
-    "TwistedPath, many chains": Method(proposals.TwistedPath(), 64, 16),
-    "Twisted": Method(proposals.Twisted(), 64, 4),
-    "PiGDM, unweighted": Method(proposals.PiGDM(), 64, 4, weighted=False),
-    "PiGDM, unweighted, uniform": Method(
-        proposals.PiGDM(), 64, 4, weighted=False, grid=schedules.UniformLogSNR()
+    "TwistedPath": _paths(4, 64),
+    "TwistedPath, 8 x 32": _paths(8, 32),
+    "TwistedPath, 16 x 16": _paths(16, 16),
+    "TwistedPath, 32 x 8": _paths(32, 8),
+    "TwistedPath, 64 x 4": _paths(64, 4),
+    "TwistedPath, 4 x 256": _paths(4, 256),
+    "TwistedPath, 16 x 64": _paths(16, 64),
+    "TwistedPath, 64 x 16": _paths(64, 16),
+    "TwistedPath, 256 x 4": _paths(256, 4),
+    "TwistedPath, 256 x 16": _paths(256, 16),
+    "TwistedPath, 1024 x 4": _paths(1024, 4),
+    "Twisted": Method(proposals.Twisted(), 64, 4, products=1.0),
+    "PiGDM, unweighted": _unweighted(proposals.PiGDM(), 1.0),
+    "PiGDM, unweighted, uniform": _unweighted(
+        proposals.PiGDM(), 1.0, grid=schedules.UniformLogSNR()
     ),
-    "DDRM, unweighted": Method(proposals.DDRM(), 64, 4, weighted=False),
+    "DPS, unweighted": _unweighted(proposals.DPS(), 1.0),
+    "DDRM, unweighted": _unweighted(proposals.DDRM(), 0.0),
+    "FPS, unweighted": _unweighted(proposals.FPS(), 0.0),
 }
 
 
@@ -84,37 +105,45 @@ def functionals(images, judge: Callable) -> np.ndarray:
 
 
 def scores(posterior, truth, hidden, judge, label, key) -> dict:
-    """The row of one problem."""
+    """The row of one problem; reckoned on the host, which a GPU would only wait for."""
     images = np.asarray(posterior.samples["x"])
-    chains, particles = images.shape[:2]
-    draws = images.reshape(chains * particles, -1)[:, hidden]
-    target = np.asarray(truth).ravel()[hidden]
+    flat, target = images.reshape(-1, images[0, 0].size)[:, hidden], truth.ravel()[hidden]
     pooled = {
-        name: dataclasses.replace(posterior, chains_alike=name == "alike").pooled_weights.ravel()
+        name: np.asarray(
+            dataclasses.replace(posterior, chains_alike=name == "alike").pooled_weights
+        ).ravel()
         for name in ("evidence", "alike")
     }
     alike = pooled["alike"]
-    deviation = np.sqrt(alike @ (draws - alike @ draws) ** 2)
+    deviation = np.sqrt(alike @ (flat - alike @ flat) ** 2)
     varies = (np.abs(target + 1.0) > 0.1) | (deviation > 0.1)
+    key = jax.device_put(key, HOST)
+    with jax.default_device(HOST):
+        values = functionals(images.reshape(-1, *truth.shape), judge)
+        wanted = functionals(truth[None], judge)
+        ties = np.asarray(jax.random.uniform(key, (len(values),)))
+        misses = {name: np.asarray(crps(flat, target, w)) for name, w in pooled.items()}
+    label = wanted[0] if label is None else label
     row = {}
     for name, weights in pooled.items():
-        low, high = quantiles(draws, weights, (0.05, 0.95))
+        low, high = quantiles(flat, weights, (0.05, 0.95))
         covered = (target >= low - 1e-3) & (target <= high + 1e-3)
         row["coverage_" + name] = float(covered[varies].mean())
-        row["crps_" + name] = float(jnp.mean(crps(draws, target, jnp.asarray(weights))[varies]))
-    flat = images.reshape(-1, *images.shape[2:])
-    values = functionals(flat, judge)
-    wanted = functionals(np.asarray(truth)[None], judge)
-    ties = np.asarray(jax.random.uniform(key, (len(values),)))
-    label = wanted[0] if label is None else label
-    for name, weights in pooled.items():
+        row["crps_" + name] = float(misses[name][varies].mean())
         below = (values < wanted) @ weights + ties * ((values == wanted) @ weights)
         row["ranks_" + name] = [float(rank) for rank in below]
         row["class_" + name] = float(weights @ (values[0] == label))
     weighted = posterior.weighted
     row["evidence_sd"] = float(np.std(posterior.log_evidence, ddof=1)) if weighted else None
-    row["founders"] = float(posterior.num_founders[:, -1].mean()) if weighted else None
+    founders = posterior.num_founders[:, -1]
+    row["founders"] = float(founders.sum()) if weighted else None
     return row
+
+
+def observed(key, operator, image):
+    """A simulated observation."""
+    noise = jax.random.normal(jax.random.fold_in(key, 1), operator.out_shape)
+    return operator(image) + NOISE * noise
 
 
 def problems(options, prior, truth: str, method: Method) -> tuple[np.ndarray, list]:
@@ -130,11 +159,13 @@ def problems(options, prior, truth: str, method: Method) -> tuple[np.ndarray, li
 
 def run(options) -> dict[str, list[dict]]:
     """Rows by "truth | task | method"."""
-    prior, judge = load_prior("mnist"), classifier.load()
+    prior = load_prior("mnist")
+    with jax.default_device(HOST):
+        judge = classifier.load()
     file = options.output / "results.json"
     records = json.loads(file.read_text()) if file.exists() else {}
-    for truth, task, name in (
-        (a, b, c) for a in options.truths for b in options.tasks for c in options.methods
+    for task, name, truth in (
+        (a, b, c) for a in options.tasks for b in options.methods for c in options.truths
     ):
         method = METHODS[name]._replace(**options.size)
         operator = tasks(prior.event_shape)[task]
@@ -151,13 +182,16 @@ def run(options) -> dict[str, list[dict]]:
             progress_bar=False,
         )  # fmt: skip
         start = time.perf_counter()
-        for index in range(len(rows), options.problems):
-            key = jax.random.fold_in(jax.random.key(2), index)
-            image = jnp.asarray(images[index])
-            noise = jax.random.normal(jax.random.fold_in(key, 1), operator.out_shape)
-            posterior = smc.run(key, prior, operator, y=operator(image) + NOISE * noise)
-            rank_key = jax.random.fold_in(key, 2)
-            rows.append(scores(posterior, image, hidden, judge, labels[index], rank_key))
+        while len(rows) < options.problems:
+            group = range(len(rows), min(len(rows) + options.side_by_side, options.problems))
+            keys = [jax.random.fold_in(jax.random.key(2), index) for index in group]
+            y = jnp.stack(
+                [observed(key, operator, images[i]) for key, i in zip(keys, group, strict=True)]
+            )
+            posteriors = smc.run_batch(keys[0], dict(y=y), prior, operator)
+            for i, key, posterior in zip(group, keys, posteriors, strict=True):
+                ties = jax.random.fold_in(key, 2)
+                rows.append(scores(posterior, images[i], hidden, judge, labels[i], ties))
             file.write_text(json.dumps(records, indent=1) + "\n")
         names = "coverage_alike", "crps_alike"
         means = {key: round(float(np.mean([row[key] for row in rows])), 3) for key in names}
@@ -186,9 +220,8 @@ def write(records: dict, options, arguments: str) -> None:
         "data in [-1, 1]. Where x* is a draw of the prior's own chain a right posterior covers",
         "90 %, and p is not small. Means over the problems, +- standard error, with the chains",
         "pooled alike, and in the column *by evidence* by their evidence. Class: probability of",
-        "the true class. sd: of the log evidence over the chains, median, nat. Founders: of each.",
-        "Network: evaluations per problem, thousands; Twisted and PiGDM take a VJP with each,",
-        "TwistedPath with half of them.", "",
+        "the true class. sd: of the log evidence over the chains, median, nat. Founders: of all",
+        "chains. Network: evaluations + vector-Jacobian products per problem, thousands.", "",
     ]  # fmt: skip
     for truth in TRUTHS:
         for task in TASKS:
@@ -212,6 +245,7 @@ def _line(name: str, rows: list[dict]) -> str:
     method = METHODS[name]
     size = f"{method.particles} x {method.chains} x {method.steps}"
     network = method.particles * method.chains * method.steps / 1000.0
+    cost = f"{network:.1f} + {network * method.products:.1f}"
     evidence, founders = "", ""
     if method.weighted:
         evidence = f"{np.median([row['evidence_sd'] for row in rows]):.1f}"
@@ -222,7 +256,7 @@ def _line(name: str, rows: list[dict]) -> str:
         for pooling in ("alike", "evidence")
     )  # fmt: skip
     others = ", ".join(by_evidence) if method.weighted else ""
-    cells = [name, size, str(len(rows)), *alike, others, evidence, founders, f"{network:.1f}"]
+    cells = [name, size, str(len(rows)), *alike, others, evidence, founders, cost]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -231,6 +265,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a tiny size")
     parser.add_argument("--problems", type=int, default=100)
+    parser.add_argument("--side-by-side", type=int, default=1, help="problems in one program")
     parser.add_argument("--truths", nargs="*", default=TRUTHS, choices=TRUTHS)
     parser.add_argument("--tasks", nargs="*", default=TASKS, choices=TASKS)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))

@@ -198,8 +198,9 @@ Proposal = Annotated[
     str,
     typer.Option(
         help="auto chooses from the problem's structure and says why; or a sampler's name:"
-        " bootstrap, replacement, smcdiff, repaint, dps, pigdm, twisted, moment-matched,"
-        " krylov-moment-matched, lanczos-moment-matched, mcgdiff, fps, ddrm, daps or rejuvenated.",
+        " bootstrap, replacement, smcdiff, repaint, dps, pigdm, twisted, twisted-path,"
+        " moment-matched, krylov-moment-matched, lanczos-moment-matched, mcgdiff, fps, ddrm, daps"
+        " or rejuvenated.",
         rich_help_panel=_SAMPLER,
     ),
 ]
@@ -212,14 +213,21 @@ Unweighted = Annotated[
     ),
 ]
 Particles = Annotated[
-    int,
-    typer.Option("--particles", "-n", help="Particles per chain.", rich_help_panel=_SAMPLER),
+    int | None,
+    typer.Option(
+        "--particles",
+        "-n",
+        help="Particles per chain; else 4 for twisted-path, and 64 for the others.",
+        rich_help_panel=_SAMPLER,
+    ),
 ]
 Steps = Annotated[int, typer.Option(help="Reverse diffusion steps.", rich_help_panel=_SAMPLER)]
 Chains = Annotated[
-    int,
+    int | None,
     typer.Option(
-        help="Independent runs; their spread is the Monte-Carlo error.", rich_help_panel=_SAMPLER
+        help="Independent runs; their spread is the Monte-Carlo error. Else 4, and 64 for"
+        " twisted-path where --particles is left out, too.",
+        rich_help_panel=_SAMPLER,
     ),
 ]
 BatchSize = Annotated[

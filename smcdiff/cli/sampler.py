@@ -7,11 +7,19 @@ import re
 
 import numpyro
 import numpyro.distributions as dist
+from jaxtyping import Array
 
 from smcdiff import proposals
 from smcdiff.base._progress import Progress
 from smcdiff.errors import InputError, did_you_mean
+from smcdiff.operators import LinearOperator
+from smcdiff.priors import Prior
+from smcdiff.problem import read
+from smcdiff.proposals import choose
 from smcdiff.sampler.smc import SMC
+
+_CHAINS = 4
+"""Enough to see whether they agree."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,24 +29,38 @@ class Sampler:
     Attributes:
         proposal: an object of `smcdiff.proposals`; None chooses from the problem's structure.
         unweighted: switch the weights off.
-        particles: particles per chain.
+        particles: particles per chain; None leaves it to `sized`.
         steps: reverse diffusion steps.
-        chains: independent runs.
+        chains: independent runs; None leaves it to `sized`.
         batch_size: particles in the network at once; None is all of them.
     """
 
     proposal: proposals.Proposal | None
     unweighted: bool
-    particles: int
+    particles: int | None
     steps: int
-    chains: int
+    chains: int | None
     batch_size: int | None
+
+    def sized(self, prior: Prior, operator: LinearOperator, noise: float, y: Array) -> Sampler:
+        """With the particles and chains that suit the proposal, where they were left out.
+
+        Where only the particles were named there are 4 chains.
+        """
+        particles, chains = self.particles, _CHAINS
+        if particles is None:
+            proposal = self.proposal or choose(read(_model, (prior, operator, noise), {"y": y}))[0]
+            particles, chains = proposal.usual_size
+        if self.chains is not None:
+            chains = self.chains
+        return dataclasses.replace(self, particles=particles, chains=chains)
 
     def smc(self, progress: Progress) -> SMC:
         """The sampler, which calls ``progress`` between two pieces of a run.
 
         Its model takes a prior, an operator and the noise's standard deviation.
         """
+        assert self.particles is not None and self.chains is not None, "call sized first"
         return SMC(
             _model, self.proposal, num_particles=self.particles, num_steps=self.steps,
             num_chains=self.chains, weighted=not self.unweighted, batch_size=self.batch_size,

@@ -50,9 +50,9 @@ def solve(
     prior: options.Prior = "mnist",
     proposal: options.Proposal = "auto",
     unweighted: options.Unweighted = False,
-    particles: options.Particles = 64,
+    particles: options.Particles = None,
     steps: options.Steps = 60,
-    chains: options.Chains = 4,
+    chains: options.Chains = None,
     batch_size: options.BatchSize = None,
     seed: options.Seed = 0,
     output: options.Output = None,
@@ -111,9 +111,11 @@ def solve(
     arguments = (distribution, measured.operator, noise)
     if catalogue:
         items = Observations(measured, source)
+        sampler = sampler.sized(*arguments, jnp.asarray(items[0]))
         solve_catalogue(sampler, key_run, arguments, items, folder, share, items_per_batch)
         return
     y, clean = source.observe(measured, prior, key_noise)
+    sampler = sampler.sized(*arguments, jnp.asarray(y))
     resume = {} if checkpoint is None else {"checkpoint": checkpoint}
 
     def run(progress):

@@ -45,8 +45,10 @@ class Proposal(Module):
         follows_path: whether x_s is held to a path of the observed entries, so that p_s psi_s is
             not the law of the particles.
         masks_only: whether only single entries of x may be observed.
+        usual_size: particles per chain and chains, where nobody names them (the command line).
     """
 
+    usual_size: ClassVar[tuple[int, int]] = (64, 4)
     follows_path: ClassVar[bool] = False
     masks_only: ClassVar[bool] = False
 
