@@ -26,6 +26,7 @@ from smcdiff import (
     static,
 )
 from smcdiff.diffusion.schedules import Cosine, Karras, UniformLogSNR
+from tests.proposals.models import isotropic
 from tests.sampler.models import MATRIX, NOISE, PRIOR, Y, model, run, sampler
 
 
@@ -40,6 +41,26 @@ def test_posterior_against_the_exact_one():
     error = (posterior.mean()["x"] - draws.mean(0)) / draws.std(0)
     assert np.all(np.abs(error) < 5 * np.sqrt(2 / 4000))
     np.testing.assert_allclose(posterior.std()["x"], draws.std(0), rtol=0.08)
+
+
+def test_standard_error_of_the_log_evidence():
+    """128 runs side by side: their spread is known to 6 %, and that of their mean from it."""
+    posterior = run(sampler(proposals.Twisted(), num_particles=256, num_steps=20, num_chains=128))
+    errors, spread = posterior.log_evidence_se, posterior.log_evidence.std(ddof=1)
+    assert 1 / 1.5 < errors.mean() / spread < 1.5
+    truth = exact.linear_gaussian_posterior(PRIOR, MATRIX, Y, NOISE).log_evidence
+    pooled_error = posterior.pooled_log_evidence_se
+    assert pooled_error == pytest.approx(spread / 128**0.5, rel=0.1)
+    assert abs(posterior.pooled_log_evidence - truth) < 4 * pooled_error
+
+
+def test_founders_along_a_path_do_not_tell_the_error():
+    """The evidence of a chain that is held to a path of its own depends on that path."""
+    learned, _ = isotropic(jnp.zeros(3), 1.0)
+    along = run(sampler(proposals.FPS(), num_chains=2), prior=learned)
+    assert np.all(np.isnan(along.log_evidence_se)) and np.all(np.isfinite(along.log_evidence))
+    ideal = run(sampler(proposals.FPS(), num_chains=2))  # with the exact kernel of the mixture
+    assert np.all(ideal.log_evidence_se < 0.5)
 
 
 def test_shapes_and_attributes():
