@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from smcdiff._version import __version__
 from smcdiff.base._callbacks import own_exceptions
-from smcdiff.base._progress import Progress, progress_of
+from smcdiff.base._progress import Progress, begin, progress_of
 from smcdiff.diffusion.kernels import AnalyticDPM, Kernel
 from smcdiff.errors import InputError
 from smcdiff.problem import Problem, ReverseModel, read
@@ -113,6 +113,7 @@ class Sampler:
         prepared = chains.prepare(own[:, 0], proposal, model, model_axes)
         particles = self.settings.filter(model.levels, num_items)
         with progress_of(self.progress) as progress:
+            begin(progress)
             # Without progress there is no cause to stop between steps.
             called = _in_reverse_steps(progress) if self.progress else None
             result = run_in_segments(
