@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+CALLBACK_FAILED = "error calling callback: Traceback"
+"""In JAX's error about a host callback that raised; a traceback follows, and what was raised."""
+
 
 class InputError(ValueError):
     """Input that cannot be used, found before long work starts.
@@ -26,8 +29,10 @@ class DegeneracyWarning(UserWarning):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, after its type."""
+    """The first line of an error's message, after its type; of a host callback, what it raised."""
     lines = str(error).strip().splitlines()
+    if CALLBACK_FAILED in "".join(lines[:1]):
+        return lines[-1]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 

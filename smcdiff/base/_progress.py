@@ -2,7 +2,8 @@
 
 A `ProgressBar` belongs to one run. It is a context around it, and the callable that the run calls
 on the host between two pieces of its work: ``bar(t, num_steps, info)``. Any other callable of these
-arguments may stand in its place; one that raises ends the run there, as `progress_of` says.
+arguments may stand in its place; one that raises ends the run there, as `progress_of` says. Before,
+once all is checked, `begin` is told.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ Progress = Callable[[int, int, dict[str, Any]], None]
 _NOTES = {"ess": "ESS {:.0f}", "loss": "loss {:.4f}"}
 _PAUSE = 0.1
 """Seconds between two changes of the bar: reading a number of ``info`` waits for the device."""
+_SILENCE = 30.0
+"""Seconds without a line, at most by much, where there is no bar and a tenth takes longer."""
 
 
 @contextmanager
@@ -42,6 +45,11 @@ def progress_of(choice: bool | Progress, description: str = "Sampling") -> Itera
         yield choice or _silent
 
 
+def begin(progress: Progress) -> None:
+    """Tells a bar that all is checked and the work begins; other callables have no ``begin``."""
+    getattr(progress, "begin", lambda: None)()
+
+
 def _silent(t: int, num_steps: int, info: dict[str, Any]) -> None:
     """Shows nothing."""
 
@@ -50,9 +58,10 @@ class ProgressBar:
     """The progress of one run.
 
     On a terminal a bar with elapsed and remaining time (rich, imported on entry), which goes again
-    at the end, however the run ends; elsewhere a line at about every tenth of the run, so that a
-    log stays short. Calls outside the context, late or out of order are harmless, and so is a
-    terminal that has gone, or a standard error that was closed.
+    at the end, however the run ends; elsewhere a line when the work begins, and one at about every
+    tenth of it, or every half minute if that takes longer, so that a log stays short. Calls outside
+    the context, late or out of order are harmless, and so is a terminal that has gone, or a
+    standard error that was closed.
 
     Args:
         description: what the bar says is being done.
@@ -70,12 +79,20 @@ class ProgressBar:
         """Starts the bar."""
         self._stream = sys.stderr if self.file is None else self.file
         self._latest, self._tenth, self._drawn = -1, -1, -_PAUSE
+        self._begun, self._first = False, (0, 0.0)
         self._start = time.perf_counter()
         if self._stream is not None and self._stream.isatty():
             self._bar = _bar(self._stream)
             self._bar.add_task(f"{self.description} (compiling)", total=None, note="")
             self._bar.start()
         return self
+
+    def begin(self) -> None:
+        """Says in a log that the work begins, whose first step may wait for a compiler."""
+        if self._start is not None and self._bar is None and not self._begun:
+            self._begun = True
+            with suppress(OSError):
+                self._print(f"{self.description}: begins, and compiles first")
 
     def __exit__(self, *exception: Any) -> None:
         """Takes the bar down."""
@@ -96,8 +113,10 @@ class ProgressBar:
         start, bar = self._start, self._bar
         if start is None or self._stream is None or t <= self._latest:
             return
-        self._latest = t
         elapsed = time.perf_counter() - start
+        if self._latest < 0:
+            self._first = t, elapsed
+        self._latest = t
         with suppress(OSError):
             if bar is None:
                 self._print_line(t, num_steps, elapsed, info)
@@ -111,12 +130,18 @@ class ProgressBar:
     def _print_line(self, t: int, num_steps: int, elapsed: float, info: dict[str, Any]) -> None:
         """A line when another tenth is done."""
         tenth = 10 * t // max(num_steps, 1)
-        if tenth <= self._tenth and t < num_steps:
+        if tenth <= self._tenth and t < num_steps and elapsed - self._drawn < _SILENCE:
             return
-        self._tenth = tenth
-        left = f", {elapsed * (num_steps - t) / t:.1f} s left" if t else ""
+        self._tenth, self._drawn = tenth, elapsed
+        first, before = self._first  # whose time may be that of compilation
+        pace = (elapsed - before) / (t - first) if t > first else None
+        left = "" if pace is None else f", {pace * (num_steps - t):.1f} s left"
         line = f"{self.description}: {t}/{num_steps} steps, {elapsed:.1f} s{left}, {_note(info)}"
-        print(line.rstrip(", "), file=self._stream, flush=True)
+        self._print(line.rstrip(", "))
+
+    def _print(self, line: str) -> None:
+        if self._stream is not None:
+            print(line, file=self._stream, flush=True)
 
 
 def _note(info: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import typer
 from jaxtyping import PRNGKeyArray
 
 from smcdiff.base._files import made_folder
-from smcdiff.base._progress import Progress, ProgressBar
+from smcdiff.base._progress import Progress, ProgressBar, begin
 from smcdiff.cli.images import note_alpha, read_array
 from smcdiff.cli.interrupt import interruptible
 from smcdiff.cli.observation import Source
@@ -128,7 +128,7 @@ def solve_catalogue(
     options |= {} if items_per_batch is None else {"items_per_batch": items_per_batch}
 
     def run(progress):
-        smc = sampler.smc(_by_items(progress, output, len(items)))
+        smc = sampler.smc(_ByItems(progress, output, len(items)))
         smc.run_batch(key, {"y": items}, *arguments, **options)
 
     with made_folder(output, REMEDY):
@@ -142,7 +142,7 @@ def _count_results(folder: Path) -> int:
     return sum(1 for _ in folder.glob(_PATTERN))
 
 
-def _by_items(progress: Progress, folder: Path, total: int) -> Progress:
+class _ByItems:
     """A callable for the runs of all batches, which shows how many items have their file.
 
     Args:
@@ -150,12 +150,18 @@ def _by_items(progress: Progress, folder: Path, total: int) -> Progress:
         folder: of the results.
         total: items of the catalogue.
     """
-    looked, done = -math.inf, 0
 
-    def show(t: int, num_steps: int, info: dict[str, Any]) -> None:
-        nonlocal looked, done
-        if time.monotonic() - looked >= _PAUSE:
-            looked, done = time.monotonic(), _count_results(folder)
-        progress(done, total, {})
+    def __init__(self, progress: Progress, folder: Path, total: int):
+        """See the class."""
+        self._progress, self._folder, self._total = progress, folder, total
+        self._looked, self._done = -math.inf, 0
 
-    return show
+    def begin(self) -> None:
+        """As that of ``progress``."""
+        begin(self._progress)
+
+    def __call__(self, t: int, num_steps: int, info: dict[str, Any]) -> None:
+        """Shows the number of files."""
+        if time.monotonic() - self._looked >= _PAUSE:
+            self._looked, self._done = time.monotonic(), _count_results(self._folder)
+        self._progress(self._done, self._total, {})

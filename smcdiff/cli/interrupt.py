@@ -15,6 +15,23 @@ _GRACE = 2.0
 T = TypeVar("T")
 
 
+class _Stoppable:
+    """A bar that raises ``KeyboardInterrupt`` once it is stopped."""
+
+    def __init__(self, bar: ProgressBar):
+        self._bar, self.stopped = bar, threading.Event()
+
+    def begin(self) -> None:
+        """As the bar's."""
+        self._bar.begin()
+
+    def __call__(self, t: int, num_steps: int, info: dict[str, Any]) -> None:
+        """As the bar, or ends the work."""
+        if self.stopped.is_set():
+            raise KeyboardInterrupt
+        self._bar(t, num_steps, info)
+
+
 def interruptible(work: Callable[[Progress], T], bar: ProgressBar) -> T:
     """What ``work(progress)`` returns; Ctrl-C ends it where it calls ``progress`` next.
 
@@ -30,12 +47,7 @@ def interruptible(work: Callable[[Progress], T], bar: ProgressBar) -> T:
             only the end of the process ends it, see `smcdiff.cli.app.main`.
     """
     future: Future[T] = Future()
-    stopped = threading.Event()
-
-    def progress(t: int, num_steps: int, info: dict[str, Any]) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        bar(t, num_steps, info)
+    progress = _Stoppable(bar)
 
     def run() -> None:
         try:
@@ -49,6 +61,6 @@ def interruptible(work: Callable[[Progress], T], bar: ProgressBar) -> T:
             thread.start()
             return future.result()
         except KeyboardInterrupt:
-            stopped.set()
+            progress.stopped.set()
             thread.join(_GRACE)
             raise

@@ -13,8 +13,9 @@ from smcdiff.base._files import write_whole
 from smcdiff.cli.problems import Measurement
 from smcdiff.diagnostics.metrics import psnr
 from smcdiff.results._diagnosis import diagnose
+from smcdiff.results._evidence import evidence_in_words
 from smcdiff.results.plots import plot_solution
-from smcdiff.results.posterior import Posterior, log_mean_evidence
+from smcdiff.results.posterior import Posterior
 
 
 def draw(
@@ -32,21 +33,12 @@ def draw(
     Returns:
         The file.
     """
-    title = f"{measured.name}: log evidence {_evidence(posterior)}"
+    title = f"{measured.name}: log evidence {evidence_in_words(posterior)}"
     figure = plot_solution(posterior, measured.picture(y), clean, title=title)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=130)
     write_whole(file, picture.getvalue())
     return file
-
-
-def _evidence(posterior: Posterior) -> str:
-    if not posterior.weighted:
-        return "none, weights off"
-    spread = ""
-    if posterior.log_evidence.size > 1:
-        spread = f" (spread over chains {posterior.log_evidence.std(ddof=1):.2f})"
-    return f"{log_mean_evidence(posterior.log_evidence):.2f}{spread}"
 
 
 def summarise(
@@ -65,7 +57,7 @@ def summarise(
 
     rows: dict[str, Any] = {
         "proposal": f"{posterior.attrs['proposal']}: {posterior.attrs['proposal_reason']}",
-        "log evidence": _evidence(posterior),
+        "log evidence": evidence_in_words(posterior),
         "ESS at the end": ", ".join(f"{v:.1f}" for v in posterior.ess[:, -1])
         + f" of {posterior.log_weights.shape[1]}",
     }

@@ -49,6 +49,7 @@ def particle_groups(particles: WeightedParticles) -> dict[str, xarray.Dataset]:
         "num_founders": (STEP, p.num_founders),
         "log_snr": (("step",), p.log_snr),
         "log_evidence": (("chain",), p.log_evidence),
+        "log_evidence_se": (("chain",), p.log_evidence_se),
     }
     if p.ancestors is not None:
         smc["ancestors"] = (("chain", "step", "particle"), p.ancestors)

@@ -9,14 +9,14 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 
 from smcdiff.errors import DegeneracyWarning
 from smcdiff.results import _weighted as averages
 from smcdiff.results._arviz import pareto_shape
+from smcdiff.results._evidence import evidence_in_words
 from smcdiff.results._particles import WeightedParticles
-from smcdiff.smc.genealogy import evidence_variance
+from smcdiff.smc.genealogy import FEW_FOUNDERS
 
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
@@ -25,8 +25,6 @@ _LOW_ESS = 0.1
 """Fraction of the particles: below it nine of ten are wasted, and resampling copies few."""
 _COLLAPSE = 0.2
 """What the last step leaves of the ESS: a twist that knows the likelihood leaves nearly all."""
-_FEW_FOUNDERS = 10
-"""Averages over ten independent histories have an error of a third of the posterior's spread."""
 _HEAVY = 0.2
 """Weight of one particle: no average of that chain rests on more than 25 (1 / 0.2^2) draws."""
 _SPREAD = 0.5
@@ -37,8 +35,6 @@ _BAD_K = 0.7
 # Thresholds of the warning, where numbers are no longer worth reading; a good run is far from them.
 _COLLAPSED_ESS = 5.0
 """Particles: fewer leave an average's error at half the spread, and modes to chance."""
-_CHAINS_APART = 2.0
-"""Nat, the standard deviation: the better of two chains counts 17 times the other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +50,9 @@ class Diagnosis:
         pareto_k: largest k-hat of any chain, by ArviZ; NaN where it cannot be told.
         pooled_ess: ESS of the weights of all chains, pooled by their evidence, in particles.
         evidence_spread: standard deviation of log Z_hat over the chains, nat; NaN for one chain.
-        evidence_error: standard error of one chain's log Z_hat from its founders, nat, the largest
-            of the chains'; NaN where too few founders are left to tell. Resampling that is not
-            multinomial adds less noise than it assumes (`smcdiff.smc.evidence_variance`).
+        evidence_error: standard error of the pooled log evidence, nat, from four chains or more, or
+            from the founders of fewer; NaN where it cannot be told.
+        evidence: the pooled log evidence with its standard error, in words.
         findings: what is wrong, and what to try; empty where nothing is.
     """
 
@@ -69,17 +65,14 @@ class Diagnosis:
     pooled_ess: float
     evidence_spread: float
     evidence_error: float
+    evidence: str
     findings: tuple[str, ...]
 
     def __str__(self) -> str:
         """The report."""
-        spread, error, pareto_k = (
+        spread, pareto_k = (
             "unknown" if np.isnan(value) else f"{value:.2f}{unit}"
-            for value, unit in (
-                (self.evidence_spread, " nat"),
-                (self.evidence_error, " nat"),
-                (self.pareto_k, ""),
-            )
+            for value, unit in ((self.evidence_spread, " nat"), (self.pareto_k, ""))
         )
         numbers = (
             f"filter ESS: smallest {self.min_ess:.1%} of the particles (step {self.min_ess_step}),"
@@ -87,8 +80,7 @@ class Diagnosis:
             " their evidence\n"
             f"surviving founders: {self.founders}; largest weight: {self.largest_weight:.3f};"
             f" Pareto k-hat: {pareto_k}\n"
-            f"standard deviation of the log evidence: {spread} between chains, {error} from the"
-            " founders of one\n"
+            f"log evidence: {self.evidence}; standard deviation between chains: {spread}\n"
         )
         verdict = [f"- {finding}" for finding in self.findings] or ["- no sign of degeneracy"]
         note = (
@@ -123,7 +115,8 @@ def diagnose(posterior: WeightedParticles) -> Diagnosis:
         "pareto_k": float(np.fmax.reduce(shapes)),  # of those that are known
         "pooled_ess": averages.effective_number(posterior.pooled_weights.ravel()),
         "evidence_spread": _evidence_spread(posterior),
-        "evidence_error": _evidence_error(posterior),
+        "evidence_error": posterior.pooled_log_evidence_se,
+        "evidence": evidence_in_words(posterior),
     }
     if not posterior.weighted:
         finding = (
@@ -139,15 +132,6 @@ def _evidence_spread(posterior: WeightedParticles) -> float:
     if not posterior.weighted or posterior.log_evidence.size < 2:
         return float("nan")
     return float(np.std(posterior.log_evidence, ddof=1))
-
-
-def _evidence_error(posterior: WeightedParticles) -> float:
-    """See `Diagnosis`."""
-    if not posterior.weighted or posterior.num_founders[:, -1].min() < _FEW_FOUNDERS:
-        return float("nan")
-    record = (posterior.log_weights, posterior.founders, posterior.resampled)
-    variances = np.asarray(evidence_variance(*map(jnp.asarray, record)))
-    return float(np.sqrt(variances.max())) if variances.min() >= 0.0 else float("nan")
 
 
 def _effective_chains(posterior: WeightedParticles) -> float:
@@ -172,7 +156,7 @@ def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> It
             " sharper than the last twist; try more steps, a grid that ends at lower noise, or"
             " check that the noise of the observation is not understated"
         )
-    if numbers["founders"] < min(_FEW_FOUNDERS, particles / 2):
+    if numbers["founders"] < min(FEW_FOUNDERS, particles / 2):
         # Moves of particles that are held to a path would leave it.
         moves = "" if posterior.chains_alike else ", and proposals.Rejuvenated to move copies apart"
         yield (
@@ -231,14 +215,14 @@ def warn_if_degenerate(posterior: WeightedParticles) -> None:
             f"The effective sample size fell to {worst:.1f} of {particles} particles at step"
             f" {step} of {posterior.ess.shape[1] - 1}, so that averages rest on very few of them."
         )
-    if _evidence_spread(posterior) > _CHAINS_APART and not posterior.chains_alike:
+    if _evidence_spread(posterior) > averages.CHAINS_APART and not posterior.chains_alike:
         reasons.append(
             f"The chains' log evidences lie {np.ptp(posterior.log_evidence):.1f} nat apart, so that"
             " pooled results are those of the chain of largest evidence, right or wrong."
         )
-    many_chains = posterior.chains_alike and len(posterior.num_founders) >= _FEW_FOUNDERS
+    many_chains = posterior.chains_alike and len(posterior.num_founders) >= FEW_FOUNDERS
     is_single = posterior.num_founders[:, -1].min() == 1
-    if particles >= _FEW_FOUNDERS and is_single and not many_chains:
+    if particles >= FEW_FOUNDERS and is_single and not many_chains:
         reasons.append(
             "All particles of a chain descend from one of the first step, so that what is decided"
             " at high noise was decided once, whatever the effective sample size."

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from smcdiff.base._files import check_file, write_whole
 from smcdiff.errors import InputError
 from smcdiff.results._datatree import particle_groups
@@ -118,6 +120,7 @@ def _fields(tree: Any) -> dict[str, Any]:
         "samples": values("sites", particles),
         "log_weights": particles["log_weight"].values,
         "log_evidence": smc["log_evidence"].values,
+        "log_evidence_se": _errors(smc),
         "ess": smc["ess"].values,
         "founders": particles["founder"].values,
         "num_founders": smc["num_founders"].values,
@@ -131,3 +134,10 @@ def _fields(tree: Any) -> dict[str, Any]:
         "ancestors": smc["ancestors"].values if "ancestors" in smc else None,
         "attrs": json.loads(tree.attrs["run"]),
     }
+
+
+def _errors(smc: Any) -> np.ndarray:
+    """The standard errors of the log evidence, which older files do not have."""
+    if "log_evidence_se" in smc:
+        return smc["log_evidence_se"].values
+    return np.full_like(smc["log_evidence"].values, np.nan)

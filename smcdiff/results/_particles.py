@@ -35,6 +35,9 @@ class WeightedParticles:
         log_weights: (C, N), normalised in each chain.
         log_evidence: (C,) log Z_hat; NaN where weights were off. Where y is observed without noise
             it is a log density on the range of the operator, that of y if its rows are independent.
+        log_evidence_se: (C,) standard error of each, told from the founders; NaN where they cannot
+            tell: fewer than 10 are left, a chain's evidence is that of a path of its own, or
+            weights were off. See `smcdiff.smc.evidence_variance`.
         ess: (C, K + 1) effective sample size after each weighting.
         founders: (C, N) the particle of step 0 from which each descends.
         num_founders: (C, K + 1) number of distinct founders.
@@ -53,6 +56,7 @@ class WeightedParticles:
     samples: dict[str, Shaped[np.ndarray, "c n ..."]]
     log_weights: Float[np.ndarray, "c n"]
     log_evidence: Float[np.ndarray, " c"]
+    log_evidence_se: Float[np.ndarray, " c"]
     ess: Float[np.ndarray, "c steps"]
     founders: Int[np.ndarray, "c n"]
     num_founders: Int[np.ndarray, "c steps"]
@@ -91,6 +95,19 @@ class WeightedParticles:
             log_weights = log_weights + self.log_evidence[:, None]
         weights = np.exp(log_weights - log_weights.max())
         return weights / weights.sum()
+
+    @property
+    def pooled_log_evidence(self) -> float:
+        """Log of the mean of the chains' Z_hat, which is unbiased; NaN where weights were off."""
+        return averages.log_mean_evidence(self.log_evidence)
+
+    @property
+    def pooled_log_evidence_se(self) -> float:
+        """Standard error of `pooled_log_evidence`: from the chains' spread where there are four.
+
+        With fewer it is that of their founders; NaN where neither can tell.
+        """
+        return averages.log_mean_evidence_se(self.log_evidence, self.log_evidence_se)
 
     @property
     def pooled_founders(self) -> Int[np.ndarray, " cn"]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from smcdiff.errors import InputError
 from smcdiff.results import _weighted as averages
+from smcdiff.results._evidence import evidence_in_words
 from smcdiff.results._particles import WeightedParticles
 
 MOST_ROWS = 16
@@ -96,10 +97,7 @@ def rests_on(particles: WeightedParticles) -> str:
     )
     if not particles.weighted:
         return f"{text}\nweights were off: these are not draws from the posterior"
-    text += f"\nlog evidence {averages.log_mean_evidence(particles.log_evidence):.2f}"
-    if chains > 1:
-        text += f", standard deviation {np.std(particles.log_evidence, ddof=1):.2f} between chains"
-    return text
+    return f"{text}\nlog evidence {evidence_in_words(particles)}"
 
 
 def print_table(particles: WeightedParticles, prob: float | int = 0.9) -> None:

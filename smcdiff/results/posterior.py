@@ -103,7 +103,7 @@ class Posterior(WeightedParticles):
         pointwise, of each draw) and ``observed_data``; of the particles with their weights,
         ``weighted_posterior`` (chain, particle; with ``log_weight``, ``founder`` and
         ``log_likelihood``), ``weighted_log_likelihood`` and ``smc`` (chain, step; the filter's
-        record, and ``log_evidence`` per chain).
+        record, and ``log_evidence`` per chain with its standard error).
 
         Chains count equally in the groups of draws, as ArviZ wants them, while `mean`, `std` and
         `resample` pool them by their evidence: the two differ where the evidences do. R-hat and ESS

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from smcdiff._version import __version__
+from smcdiff.diffusion.kernels import Exact
 from smcdiff.errors import SamplingError
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals import Proposal
@@ -74,6 +75,7 @@ def to_posterior(
         samples={problem.site: samples, **_on_host(outcome.computed)},
         log_weights=np.asarray(result.log_weights),
         log_evidence=np.asarray(result.log_evidence),
+        log_evidence_se=_evidence_error(result, model, made.proposal),
         founders=np.asarray(result.founders),
         ancestors=ancestors,
         log_snr=np.asarray(model.levels.log_snr),
@@ -84,6 +86,19 @@ def to_posterior(
         attrs=_attributes(model, settings, made),
         **{name: np.asarray(values)[:, 1:] for name, values in steps.items()},
     )
+
+
+def _evidence_error(
+    result: FilterResult, model: ReverseModel, proposal: Proposal
+) -> Float[np.ndarray, " c"]:
+    """Standard error of each chain's log evidence.
+
+    Founders see what happens along a chain's path, and not how far its evidence depends on that
+    path, as it does unless the kernel is the reverse of the forward process.
+    """
+    error = np.asarray(result.log_evidence_se)
+    by_path = proposal.follows_path and not isinstance(model.kernel, Exact)
+    return np.full_like(error, np.nan) if by_path else error
 
 
 def _on_host(arrays: dict[str, Array]) -> dict[str, np.ndarray]:

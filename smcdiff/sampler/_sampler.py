@@ -11,7 +11,8 @@ import jax
 from jaxtyping import Array, Key
 
 from smcdiff._version import __version__
-from smcdiff.base._progress import Progress, progress_of
+from smcdiff.base._callbacks import own_exceptions
+from smcdiff.base._progress import Progress, begin, progress_of
 from smcdiff.diffusion.kernels import AnalyticDPM, Kernel
 from smcdiff.errors import InputError
 from smcdiff.problem import Problem, ReverseModel, read
@@ -93,10 +94,26 @@ class Sampler:
         Returns:
             The outcome, with num_items x num_chains chains.
         """
+        with own_exceptions():
+            # Else a run without progress would be timed to where it was handed to the device.
+            return jax.block_until_ready(
+                self._sample(keys, model, model_axes, proposal, num_items, checkpoint)
+            )
+
+    def _sample(
+        self,
+        keys: Key[Array, " *items"],
+        model: ReverseModel,
+        model_axes: chains.Axes,
+        proposal: Proposal,
+        num_items: int,
+        checkpoint: Checkpoint | None,
+    ) -> Outcome:
         own = _keys_of_chains(keys.reshape(num_items), self.settings.num_chains)
         prepared = chains.prepare(own[:, 0], proposal, model, model_axes)
         particles = self.settings.filter(model.levels, num_items)
         with progress_of(self.progress) as progress:
+            begin(progress)
             # Without progress there is no cause to stop between steps.
             called = _in_reverse_steps(progress) if self.progress else None
             result = run_in_segments(
@@ -108,8 +125,7 @@ class Sampler:
         if batch_size is not None:
             batch_size = max(1, batch_size // len(own))
         described = chains.describe(result.particles, model, model_axes, batch_size)
-        # Else a run without progress would be timed to where it was handed to the device.
-        return jax.block_until_ready(Outcome(result, *described))
+        return Outcome(result, *described)
 
     def checkpoint(self, given: Any, model: ReverseModel, proposal: Proposal) -> Checkpoint | None:
         """Where the state is kept, with the identity of the run."""

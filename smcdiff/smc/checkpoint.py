@@ -107,7 +107,7 @@ class Writer:
         self._path, self._identity = path, identity
         self._checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
         self._every, self._pause, self._last = every, every, time.perf_counter()
-        self.found = self._newest = _agreed(_newest(path))
+        self.found = self.newest = _agreed(_newest(path))
 
     def read(self, arrays: PyTree) -> tuple[PyTree, list[np.ndarray]]:
         """The checkpoint that was found.
@@ -157,10 +157,10 @@ class Writer:
             identity=ocp.args.JsonSave(described),  # pyright: ignore[reportCallIssue]
         )
         self._checkpointer.save(self._path / str(step), args=items)
-        if self._newest >= 0 and jax.process_index() == 0:
-            old = self._path / str(self._newest)
+        if self.newest >= 0 and jax.process_index() == 0:
+            old = self._path / str(self.newest)
             shutil.rmtree(old.rename(f"{old}{_UNFINISHED}"))
-        self._newest = step
+        self.newest = step
         self._last = time.perf_counter()
         if self._every:
             self._pause = max(self._every, (self._last - start) * (1 / SHARE - 1))

@@ -48,7 +48,7 @@ from smcdiff.smc._chains import Chains, leaf_axes
 from smcdiff.smc._rows import move_rows
 from smcdiff.smc._weights import Weights, reweigh
 from smcdiff.smc.feynman_kac import FeynmanKac
-from smcdiff.smc.genealogy import count_founders
+from smcdiff.smc.genealogy import count_founders, evidence_variance, log_apart
 from smcdiff.smc.state import (
     FilterResult,
     FilterState,
@@ -218,10 +218,14 @@ class ParticleFilter(Module):
     def result(self, state: FilterState, record: Record) -> FilterResult:
         """The result of a run whose state and record are these."""
         log_evidence, history = state.log_evidence + state.compensation, by_chain(record)
+        variance = evidence_variance(state.log_weights, state.founders, state.drawn_together)
+        if not self.weighted:
+            log_evidence = variance = jnp.full_like(log_evidence, jnp.nan)
         result = FilterResult(
             particles=state.particles,
             log_weights=state.log_weights,
-            log_evidence=log_evidence if self.weighted else jnp.full_like(log_evidence, jnp.nan),
+            log_evidence=log_evidence,
+            log_evidence_se=jnp.sqrt(variance),
             founders=state.founders,
             ess=history.ess,
             log_evidence_increments=history.log_evidence_increment,
@@ -282,6 +286,7 @@ class ParticleFilter(Module):
             ess=jnp.full(shape, n, dtype),
             log_evidence=jnp.zeros(shape, dtype),
             compensation=jnp.zeros(shape, dtype),
+            drawn_together=jnp.zeros(shape, dtype),
             failed_step=jnp.full(shape, -1, jnp.int32),
         )
         state, increment = self._weigh(chains, state, log_potentials)
@@ -370,10 +375,13 @@ class ParticleFilter(Module):
             ancestors = jnp.where(low[..., None], ancestors, in_place)
             equal = jnp.where(low[..., None], equal, log_weights)
         founders = chains.over(lambda founders, a: founders[a])(state.founders, ancestors)
+        apart = chains.over(log_apart)
+        together = apart(log_weights, state.founders) - apart(equal, founders)
         state = state._replace(
             particles=move_rows(self.mesh, chains, state.particles, ancestors),
             log_weights=equal,
             founders=founders,
+            drawn_together=state.drawn_together + together,
             num_founders=chains.over(partial(count_founders, is_sorted=True))(founders),
         )
         return state, ancestors

@@ -45,7 +45,7 @@ def particle_filter(
     Without ``collect``, ``progress`` and ``checkpoint`` it may be called under jit, vmap and grad.
     With them it is a loop on the host over segments of the compiled run, see
     `smcdiff.smc.segments`: an exception that they raise ends the run and leaves the last
-    checkpoint.
+    checkpoint, which is of that very step if ``progress`` raised it.
 
     Args:
         key: random key; the same key gives the same random numbers whatever ``batch_size``,

@@ -25,6 +25,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from smcdiff.base._callbacks import own_exceptions
 from smcdiff.errors import InputError
 from smcdiff.smc import _keys as keys
 from smcdiff.smc._chains import Chains, leaf_axes
@@ -64,6 +65,7 @@ def is_made_of_arrays(model: Any) -> bool:
     return all(isinstance(leaf, kinds) for leaf in jax.tree.leaves(model))
 
 
+@own_exceptions()
 def run_in_segments(
     settings: ParticleFilter,
     key: keys.ChainKeys,
@@ -190,12 +192,25 @@ class _Between:
         if writer is not None and step != writer.found and writer.is_due():
             writer.write(step, (state, record), self._stacked())
         if self._hooks.progress is not None:
-            state = readable(state._replace(particles=None))
-            log_evidence = state.log_evidence + state.compensation
-            shown = {"ess": state.ess, "num_founders": state.num_founders}
+            seen = readable(state._replace(particles=None))
+            log_evidence = seen.log_evidence + seen.compensation
+            shown = {"ess": seen.ess, "num_founders": seen.num_founders}
             shown = {**shown, "log_evidence": log_evidence}
             shown = jax.tree.map(np.asarray, self._settings.public(shown))
-            self._hooks.progress(step, self._num_steps, shown)
+            self._report(self._hooks.progress, step, shown, (state, record))
+
+    def _report(
+        self, progress: Progress, step: int, shown: dict[str, Any], held: tuple[FilterState, Record]
+    ) -> None:
+        """Calls ``progress``; where that ends the run, its state is written before."""
+        try:
+            progress(step, self._num_steps, shown)
+        except BaseException:
+            writer = self._writer
+            # Alone: other processes, which would have to join in writing, know of no exception.
+            if writer is not None and step != writer.newest and jax.process_count() == 1:
+                writer.write(step, held, self._stacked())
+            raise
 
     def result(self, state: FilterState, record: Record) -> FilterResult:
         """What the run returns, readable in each process."""

@@ -28,6 +28,8 @@ class FilterState(NamedTuple):
         ess: (C,) effective sample size.
         log_evidence: (C,) the sum of log mean weights, without its compensation.
         compensation: (C,) what rounding took from that sum: the log evidence is the sum of both.
+        drawn_together: (C,) how far resampling by itself has brought founders together; see
+            `smcdiff.smc.genealogy`.
         failed_step: (C,) the first step after which no positive weight was left or a weight was NaN
             or infinite; -1 where there is none.
     """
@@ -41,6 +43,7 @@ class FilterState(NamedTuple):
     ess: Float[Array, "*c"]
     log_evidence: Float[Array, "*c"]
     compensation: Float[Array, "*c"]
+    drawn_together: Float[Array, "*c"]
     failed_step: Int[Array, "*c"]
 
 
@@ -74,6 +77,8 @@ class FilterResult(NamedTuple):
         particles: leaves of shape (C, N, ...).
         log_weights: (C, N), normalised; NaN in a chain that failed.
         log_evidence: (C,); -inf or NaN in a chain that failed, NaN where ``weighted`` is False.
+        log_evidence_se: (C,) standard error of each chain's log evidence, told from its founders
+            (`evidence_variance`); NaN where they cannot tell.
         founders: (C, N) index of each particle's ancestor at step 0.
         ess: (C, T + 1).
         log_evidence_increments: (C, T + 1).
@@ -88,6 +93,7 @@ class FilterResult(NamedTuple):
     particles: PyTree
     log_weights: Float[Array, "*c n"]
     log_evidence: Float[Array, "*c"]
+    log_evidence_se: Float[Array, "*c"]
     founders: Int[Array, "*c n"]
     ess: Float[Array, "*c t"]
     log_evidence_increments: Float[Array, "*c t"]

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from smcdiff.base._files import write_whole
-from smcdiff.base._progress import Progress, progress_of
+from smcdiff.base._progress import Progress, begin, progress_of
 from smcdiff.errors import InputError, first_line
 from smcdiff.training.config import TrainConfig
 
@@ -136,6 +136,7 @@ def minimise(
     step, key = _make_step(config, loss), jax.random.key(config.seed)
     start = time.perf_counter() - float(state.seconds)
     with progress_of(progress_bar, "Training") as progress:
+        begin(progress)
         for index in range(int(state.step), config.steps):
             state, value = step(state, loss.batch(index), key)
             progress(index + 1, config.steps, {"loss": value})

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from smcdiff.base._progress import ProgressBar, progress_of
+from smcdiff.base._progress import ProgressBar, begin, progress_of
 
 
 class Terminal(io.StringIO):
@@ -36,6 +36,45 @@ def test_a_line_every_tenth_without_a_terminal():
     assert lines[10].startswith("Filtering: 200/200 steps") and lines[10].endswith("ESS 12")
     progress(201, 200, {"ess": 1.0})  # outside the context: nothing
     assert len(stream.getvalue().splitlines()) == 11
+
+
+def test_a_log_says_at_once_that_a_run_began():
+    """Before the first step, which may wait for a compiler by the minute."""
+    stream = io.StringIO()
+    with ProgressBar("Filtering", stream) as progress:
+        assert stream.getvalue() == ""  # nothing is checked yet, and an error is one line
+        for _ in range(2):
+            begin(progress)
+        assert stream.getvalue() == "Filtering: begins, and compiles first\n"
+    begin(lambda t, num_steps, info: None)
+    with ProgressBar("Filtering", terminal := Terminal()) as progress:
+        begin(progress)
+    assert "begins" not in terminal.getvalue()
+
+
+def test_time_left_is_without_that_of_compilation(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    stream = io.StringIO()
+    with ProgressBar("Filtering", stream) as progress:
+        for t, seconds in ((0, 100.0), (5, 105.0)):
+            now[0] = seconds
+            progress(t, 10, {})
+    first, second = stream.getvalue().splitlines()
+    assert first == "Filtering: 0/10 steps, 100.0 s"
+    assert second == "Filtering: 5/10 steps, 105.0 s, 5.0 s left"
+
+
+def test_a_long_run_without_a_terminal_is_not_silent(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    stream = io.StringIO()
+    with ProgressBar("Filtering", stream) as progress:
+        for t in range(10):  # none of which is a tenth of the run
+            progress(t, 1000, {})
+            now[0] += 20.0
+    steps = [line.split()[1] for line in stream.getvalue().splitlines()]
+    assert steps == ["0/1000", "2/1000", "4/1000", "6/1000", "8/1000"]
 
 
 def test_bar_on_a_terminal(monkeypatch):

@@ -1,14 +1,19 @@
 """Ctrl-C: exit code 130, at the next step of the work or after a short grace, and nothing left."""
 
+import importlib
 import os
+import pathlib
 import signal
+import subprocess
+import sys
 import threading
 import time
+import tomllib
 
 import numpy as np
 import pytest
 
-from smcdiff import SMC
+from smcdiff import SMC, __version__
 from smcdiff.base._progress import ProgressBar
 from smcdiff.cli import sampler
 from smcdiff.cli.interrupt import interruptible
@@ -56,6 +61,48 @@ def test_results_and_errors_of_the_work_come_through(capsys):
     assert "2/2 steps" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):
         interruptible(lambda progress: 1 / 0, ProgressBar())
+
+
+_SLOW = """
+import sys, time
+print("importing", flush=True)
+try:
+    time.sleep(30)
+except BaseException:  # as a package that tries imports may do
+    time.sleep(30)
+"""
+_COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
+from smcdiff_command import main
+main()
+"""
+
+
+def test_ctrl_c_while_the_package_is_imported(tmp_path):
+    (tmp_path / "smcdiff").mkdir()
+    (tmp_path / "smcdiff" / "__init__.py").write_text(_SLOW)
+    root = pathlib.Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _COMMAND], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}, cwd=tmp_path,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130 and err == "smcdiff: interrupted\n"
+
+
+def test_the_command_that_is_installed(smcdiff, capsys, monkeypatch):
+    """Ctrl-C is Python's again once the package is there."""
+    scripts = tomllib.loads((pathlib.Path(__file__).parents[2] / "pyproject.toml").read_text())
+    module, function = scripts["project"]["scripts"]["smcdiff"].split(":")
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(sys, "argv", ["smcdiff", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        getattr(importlib.import_module(module), function)()
+    assert not ended.value.code and capsys.readouterr().out.strip() == __version__
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_compiled_code_is_left_behind(smcdiff, monkeypatch, tmp_path, ctrl_c):

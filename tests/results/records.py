@@ -19,6 +19,7 @@ def record(log_weights=None, **fields):
         "samples": {"x": np.zeros((chains, particles, 3))},
         "log_weights": log_weights,
         "log_evidence": np.linspace(-1.0, -1.1, chains),
+        "log_evidence_se": np.full(chains, 0.07),
         "ess": np.full((chains, 4), 0.9 * particles),
         "founders": np.tile(np.arange(particles), (chains, 1)),
         "num_founders": np.full((chains, 4), particles),

@@ -77,16 +77,37 @@ def test_weights_off_is_the_only_finding():
     assert len(diagnosis.findings) == 1 and "weights were off" in str(diagnosis)
 
 
-def test_evidence_error_without_resampling_is_that_of_a_mean():
-    log_weights = 0.5 * np.random.default_rng(0).standard_normal((1, 100))
-    weights = np.exp(log_weights[0])
-    found = diagnose(record(log_weights))
-    expected = weights.std(ddof=1) / weights.mean() / 100**0.5
-    assert found.evidence_error == pytest.approx(expected, rel=1e-3)
-    assert f"unknown between chains, {expected:.2f} nat from the founders" in str(found)
-    few = record(num_founders=np.full((2, 4), 3))
-    assert np.isnan(diagnose(few).evidence_error)
-    assert "unknown from the founders" in str(diagnose(few))
+def test_error_of_the_log_evidence():
+    apart = np.array([-1.0, -1.2, -0.9, -1.1])
+    four = record(np.zeros((4, 100)), log_evidence=apart)
+    found = diagnose(four)
+    assert found.evidence_error == pytest.approx(np.std(apart, ddof=1) / 2, rel=0.02)
+    assert f"log evidence: -1.04 +- {found.evidence_error:.2f};" in str(found)
+    two = record(log_evidence=np.zeros(2), log_evidence_se=np.array([0.3, 0.4]))
+    assert diagnose(two).evidence_error == pytest.approx(0.25)
+    assert diagnose(two).evidence.endswith("+- 0.25")
+    large = record(np.zeros((1, 100)), log_evidence_se=np.array([0.9]))
+    assert diagnose(large).evidence.endswith("+- 0.90 or more")
+
+
+UNTOLD = {
+    "12.5 nat apart": {"log_evidence": np.array([0.0, 1.0, 2.0, -10.5])},
+    "2 founders are left; try 4 chains": {"num_founders": np.full((1, 4), 2)},
+    "1 founder is left": {"num_founders": np.full((1, 4), 1)},
+    "founders of one chain do not tell it; try 4 chains": {},
+}
+
+
+@pytest.mark.parametrize("message", UNTOLD)
+def test_error_that_cannot_be_told(message):
+    """Of four chains their founders do not matter; of fewer they do."""
+    fields = UNTOLD[message]
+    chains = len(fields.get("log_evidence", [0.0]))
+    untold = record(np.zeros((chains, 100)), log_evidence_se=np.full(chains, np.nan), **fields)
+    found = diagnose(untold)
+    assert np.isnan(found.evidence_error)
+    assert "its error cannot be told: " in found.evidence and message in found.evidence
+    assert found.evidence in str(found)
 
 
 SILENT = {

@@ -45,6 +45,13 @@ def test_saved_and_loaded_is_the_same(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.nc", "1.nc"]
 
 
+def test_older_files_have_no_standard_error(tmp_path):
+    file = importance().save(tmp_path / "posterior.nc")
+    with h5py.File(file, "a") as opened:
+        del opened["smc/log_evidence_se"]
+    assert np.isnan(Posterior.load(file).log_evidence_se).tolist() == [True, True]
+
+
 def test_values_that_netcdf_has_no_type_for(tmp_path):
     short = np.arange(200.0).reshape(2, 100).astype(ml_dtypes.bfloat16)
     file = record(samples={"x": short}).save(tmp_path / "posterior.nc")

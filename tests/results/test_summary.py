@@ -60,7 +60,7 @@ def test_table_has_a_row_per_entry(capsys):
     assert float(lines[2][1]) == pytest.approx(posterior.mean()["x"][0], rel=1e-3)
     text = " ".join(word for line in lines[5:] for word in line)
     assert "effective particles of 2 x 1000, of" in text
-    assert "log evidence -2.8" in text and "between chains" in text  # -2.86 exactly
+    assert "log evidence -2.8" in text and "+- 0.05" in text  # -2.86 exactly
 
 
 def test_image_is_shown_by_three_of_its_entries(capsys):

@@ -79,3 +79,15 @@ def test_effective_draws_of_a_constant_are_unknown():
     values = np.stack([np.ones(50), np.arange(50.0)], axis=1)
     found = weighted.effective_draws(values, np.full(50, 1 / 50), np.arange(50))
     assert np.isnan(found[0]) and found[1] == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize("chains", [4, 16])
+@pytest.mark.parametrize("deviation", [0.1, 1.0])
+def test_error_of_the_mean_evidence(chains, deviation):
+    """Against the spread over 2,000 sets of chains with normal log evidences."""
+    drawn = deviation * np.random.default_rng(0).standard_normal((2000, chains))
+    none = np.full(chains, np.nan)
+    errors = [weighted.log_mean_evidence_se(row, none) for row in drawn]
+    actual = np.std([weighted.log_mean_evidence(row) for row in drawn])
+    assert 0.85 < np.nanmean(errors) / actual < 1.15
+    assert np.isnan(weighted.log_mean_evidence_se(30 * drawn[0] / deviation, none))

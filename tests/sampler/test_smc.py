@@ -1,6 +1,7 @@
 """`SMC`: right answers end to end, one compilation, and clear errors."""
 
 import inspect
+import os
 import threading
 from functools import partial
 
@@ -26,6 +27,8 @@ from smcdiff import (
     static,
 )
 from smcdiff.diffusion.schedules import Cosine, Karras, UniformLogSNR
+from smcdiff.smc import Checkpoint
+from tests.proposals.models import isotropic
 from tests.sampler.models import MATRIX, NOISE, PRIOR, Y, model, run, sampler
 
 
@@ -40,6 +43,26 @@ def test_posterior_against_the_exact_one():
     error = (posterior.mean()["x"] - draws.mean(0)) / draws.std(0)
     assert np.all(np.abs(error) < 5 * np.sqrt(2 / 4000))
     np.testing.assert_allclose(posterior.std()["x"], draws.std(0), rtol=0.08)
+
+
+def test_standard_error_of_the_log_evidence():
+    """128 runs side by side: their spread is known to 6 %, and that of their mean from it."""
+    posterior = run(sampler(proposals.Twisted(), num_particles=256, num_steps=20, num_chains=128))
+    errors, spread = posterior.log_evidence_se, posterior.log_evidence.std(ddof=1)
+    assert 1 / 1.5 < errors.mean() / spread < 1.5
+    truth = exact.linear_gaussian_posterior(PRIOR, MATRIX, Y, NOISE).log_evidence
+    pooled_error = posterior.pooled_log_evidence_se
+    assert pooled_error == pytest.approx(spread / 128**0.5, rel=0.1)
+    assert abs(posterior.pooled_log_evidence - truth) < 4 * pooled_error
+
+
+def test_founders_along_a_path_do_not_tell_the_error():
+    """The evidence of a chain that is held to a path of its own depends on that path."""
+    learned, _ = isotropic(jnp.zeros(3), 1.0)
+    along = run(sampler(proposals.FPS(), num_chains=2), prior=learned)
+    assert np.all(np.isnan(along.log_evidence_se)) and np.all(np.isfinite(along.log_evidence))
+    ideal = run(sampler(proposals.FPS(), num_chains=2))  # with the exact kernel of the mixture
+    assert np.all(ideal.log_evidence_se < 0.5)
 
 
 def test_shapes_and_attributes():
@@ -170,6 +193,52 @@ def test_a_denoiser_outside_jax():
         run(sampler(proposals.Twisted()), prior=prior)
     posterior = run(sampler(proposals.Bootstrap(), num_particles=16, num_steps=3), prior=prior)
     assert np.isfinite(posterior.samples["x"]).all()
+
+
+class OutOfPaper(Exception):
+    """What a user's own code may raise."""
+
+
+@pytest.mark.parametrize("progress", [False, lambda *_: None])
+def test_what_a_denoiser_outside_jax_raises_comes_out(progress, tmp_path, monkeypatch):
+    """And not JAX's error; with a checkpoint the run goes on once the cause has gone."""
+    monkeypatch.setattr("smcdiff.smc.segments.SECONDS", 0.0)
+
+    def host(x, t):
+        if os.environ.get("PAPER") == "out" and np.all(t < 0.6):
+            raise OutOfPaper("tray 2")
+        return np.asarray(0.5 * x)
+
+    def denoiser(x, t):
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.pure_callback(host, shape, x, t, vmap_method="expand_dims")
+
+    prior = priors.DiffusionPrior(denoiser, Cosine(), (3,))
+    smc = SMC(model, proposals.Bootstrap(), num_particles=16, num_steps=8, progress_bar=progress)
+    arguments = (jax.random.key(0), prior, operators.Dense(MATRIX), 2.0)
+    whole = smc.run(*arguments, y=Y)
+    folder = Checkpoint(tmp_path / "run", every=0.0)
+    monkeypatch.setenv("PAPER", "out")
+    with pytest.raises(OutOfPaper, match="tray 2"):
+        smc.run(*arguments, y=Y, checkpoint=folder)
+    reached = max(int(entry.name) for entry in (tmp_path / "run").iterdir())
+    assert 1 <= reached < 8
+    monkeypatch.delenv("PAPER")
+    again = smc.run(*arguments, y=Y, checkpoint=folder)
+    np.testing.assert_array_equal(again.samples["x"], whole.samples["x"])
+
+
+def test_what_a_likelihood_outside_jax_raises_is_named():
+    def host(x):
+        raise OutOfPaper("tray 2")
+
+    def printed(y=None):
+        x = numpyro.sample("x", PRIOR)
+        mean = jax.pure_callback(host, x, x, vmap_method="expand_dims")
+        numpyro.sample("y", dist.Normal(mean, 1.0).to_event(), obs=y)
+
+    with pytest.raises(InputError, match=r"fails on these arguments \(OutOfPaper: tray 2\)"):
+        SMC(printed, num_particles=16, num_steps=8).run(jax.random.key(0), y=jnp.zeros(3))
 
 
 def test_an_image_shaped_analytic_prior():

@@ -56,6 +56,16 @@ def assert_same_bits(one, two):
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
+@pytest.mark.parametrize("collect", [None, lambda state, info: info.t])
+def test_a_run_that_progress_ends_keeps_its_last_step(collect, tmp_path):
+    """However long it is until the next checkpoint is due."""
+    checkpoint = Checkpoint(tmp_path / "run", every=1e6)
+    with pytest.raises(Stop):
+        filtered(checkpoint, stop=7, collect=collect)
+    assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["7"]
+    assert_same_bits(filtered(checkpoint, collect=collect), filtered(None, collect=collect))
+
+
 @pytest.mark.parametrize("collect", [None, lambda state, info: {"t": info.t, "x": state.particles}])
 @pytest.mark.parametrize("num_chains", [None, 2])
 def test_a_stopped_run_goes_on_to_the_same_bits(collect, num_chains, tmp_path):
