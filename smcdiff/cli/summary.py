@@ -12,9 +12,9 @@ import numpy as np
 from smcdiff.base._files import write_whole
 from smcdiff.cli.problems import Measurement
 from smcdiff.diagnostics.metrics import psnr
+from smcdiff.results import plots
 from smcdiff.results._diagnosis import diagnose
 from smcdiff.results._evidence import evidence_in_words
-from smcdiff.results.plots import plot_solution
 from smcdiff.results.posterior import Posterior
 
 
@@ -34,11 +34,20 @@ def draw(
         The file.
     """
     title = f"{measured.name}: log evidence {evidence_in_words(posterior)}"
-    figure = plot_solution(posterior, measured.picture(y), clean, title=title)
+    figure = plots.plot_solution(posterior, measured.picture(y), clean, title=title)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=130)
     write_whole(file, picture.getvalue())
     return file
+
+
+def _ess(posterior: Posterior) -> str:
+    """At the end: of each chain, or of many the smallest and the largest."""
+    chains, particles = posterior.log_weights.shape
+    last = posterior.ess[:, -1]
+    if chains <= plots.FEW_CHAINS:
+        return ", ".join(f"{value:.1f}" for value in last) + f" of {particles}"
+    return f"{last.min():.1f} to {last.max():.1f} of {particles}, in {chains} chains"
 
 
 def summarise(
@@ -58,8 +67,7 @@ def summarise(
     rows: dict[str, Any] = {
         "proposal": f"{posterior.attrs['proposal']}: {posterior.attrs['proposal_reason']}",
         "log evidence": evidence_in_words(posterior),
-        "ESS at the end": ", ".join(f"{v:.1f}" for v in posterior.ess[:, -1])
-        + f" of {posterior.log_weights.shape[1]}",
+        "ESS at the end": _ess(posterior),
     }
     if clean is not None:
         rows["PSNR of the mean"] = (

@@ -45,10 +45,14 @@ class Diagnosis:
         min_ess: smallest ESS of any chain and step, as a fraction of the particles.
         min_ess_step: where it happened.
         final_ess: ESS of the returned particles, smallest over the chains.
-        founders: surviving founders, smallest over the chains.
-        largest_weight: largest normalised weight of any chain.
+        founders: surviving founders, smallest over the chains; those of all chains together where
+            chains count alike (`smcdiff.Posterior.chains_alike`).
+        largest_weight: largest normalised weight of any chain; of all of them together where they
+            count alike.
         pareto_k: largest k-hat of any chain, by ArviZ; NaN where it cannot be told.
-        pooled_ess: ESS of the weights of all chains, pooled by their evidence, in particles.
+        pooled_ess: ESS of the weights of all chains, pooled by their evidence or alike, in
+            particles.
+        chains_alike: whether chains count alike.
         evidence_spread: standard deviation of log Z_hat over the chains, nat; NaN for one chain.
         evidence_error: standard error of the pooled log evidence, nat, from four chains or more, or
             from the founders of fewer; NaN where it cannot be told.
@@ -63,6 +67,7 @@ class Diagnosis:
     largest_weight: float
     pareto_k: float
     pooled_ess: float
+    chains_alike: bool
     evidence_spread: float
     evidence_error: float
     evidence: str
@@ -76,8 +81,8 @@ class Diagnosis:
         )
         numbers = (
             f"filter ESS: smallest {self.min_ess:.1%} of the particles (step {self.min_ess_step}),"
-            f" {self.final_ess:.1f} at the end; {self.pooled_ess:.1f} of all chains, pooled by"
-            " their evidence\n"
+            f" {self.final_ess:.1f} at the end; {self.pooled_ess:.1f} of all chains,"
+            f" {'which count alike' if self.chains_alike else 'pooled by their evidence'}\n"
             f"surviving founders: {self.founders}; largest weight: {self.largest_weight:.3f};"
             f" Pareto k-hat: {pareto_k}\n"
             f"log evidence: {self.evidence}; standard deviation between chains: {spread}\n"
@@ -106,14 +111,18 @@ def diagnose(posterior: WeightedParticles) -> Diagnosis:
     relative = posterior.ess / particles
     chain, step = np.unravel_index(np.argmin(relative), relative.shape)
     shapes = [pareto_shape(row) for row in posterior.log_weights]
+    # Chains that count alike need not be good one by one: they are parts of one sample.
+    alike, founders = posterior.chains_alike, posterior.num_founders[:, -1]
+    weights = posterior.pooled_weights if alike else np.exp(posterior.log_weights)
     numbers = {
         "min_ess": float(relative[chain, step]),
         "min_ess_step": int(step),
         "final_ess": float(posterior.ess[:, -1].min()),
-        "founders": int(posterior.num_founders[:, -1].min()),
-        "largest_weight": float(np.exp(posterior.log_weights.max())),
+        "founders": int(founders.sum() if alike else founders.min()),
+        "largest_weight": float(weights.max()),
         "pareto_k": float(np.fmax.reduce(shapes)),  # of those that are known
         "pooled_ess": averages.effective_number(posterior.pooled_weights.ravel()),
+        "chains_alike": alike,
         "evidence_spread": _evidence_spread(posterior),
         "evidence_error": posterior.pooled_log_evidence_se,
         "evidence": evidence_in_words(posterior),
@@ -156,17 +165,19 @@ def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> It
             " sharper than the last twist; try more steps, a grid that ends at lower noise, or"
             " check that the noise of the observation is not understated"
         )
-    if numbers["founders"] < min(FEW_FOUNDERS, particles / 2):
+    together = posterior.log_weights.size if posterior.chains_alike else particles
+    if numbers["founders"] < min(FEW_FOUNDERS, together / 2):
         # Moves of particles that are held to a path would leave it.
         moves = "" if posterior.chains_alike else ", and proposals.Rejuvenated to move copies apart"
         yield (
             f"few founders survive ({numbers['founders']}): the draws share their early history, so"
             f" modes decided at high noise may be missing; try more particles or chains{moves}"
         )
-    if numbers["largest_weight"] > max(_HEAVY, 2 / particles):
+    if numbers["largest_weight"] > max(_HEAVY, 2 / together):
+        whose = "the weight" if posterior.chains_alike else "a chain's weight"
         yield (
-            f"one particle carries {numbers['largest_weight']:.0%} of a chain's weight; averages"
-            " rest on few particles: try more of them"
+            f"one particle carries {numbers['largest_weight']:.0%} of {whose}; averages rest on few"
+            " particles: try more of them"
         )
     if numbers["pareto_k"] > _BAD_K:
         yield (

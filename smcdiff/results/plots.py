@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NUM_DRAWS = 6
 """Draws shown by `plot_solution`."""
+FEW_CHAINS = 8
+"""Up to here each chain is shown by itself."""
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
@@ -93,13 +95,20 @@ def show_image(axis: Axes, image: np.ndarray, title: str = "", **options: Any) -
 
 
 def plot_ess(axis: Axes, posterior: WeightedParticles) -> None:
-    """The ESS of each chain over the reverse steps, as a fraction of the particles."""
-    particles = posterior.log_weights.shape[1]
-    for row in posterior.ess:
-        axis.plot(row / particles, color="#4c72b0", alpha=0.7, linewidth=1)
+    """The ESS over the reverse steps, as a fraction of the particles: of each chain, or of many."""
+    chains, particles = posterior.log_weights.shape
+    share, colour = posterior.ess / particles, "#4c72b0"
+    if chains <= FEW_CHAINS:
+        title = "ESS / particles, one line per chain"
+        axis.plot(share.T, color=colour, alpha=0.7, linewidth=1)
+    else:
+        title = f"ESS / particles: mean, 90 % of {chains} chains"
+        axis.plot(share.mean(0), color=colour, linewidth=1)
+        low, high = np.quantile(share, (0.05, 0.95), axis=0)
+        axis.fill_between(np.arange(len(low)), low, high, color=colour, alpha=0.25, linewidth=0)
     axis.set_ylim(0, 1.05)
     axis.set_xlabel("reverse step", fontsize=8)
-    axis.set_title("ESS / particles, one line per chain", fontsize=9)
+    axis.set_title(title, fontsize=9)
     axis.tick_params(labelsize=7)
 
 

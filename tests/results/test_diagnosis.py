@@ -62,6 +62,20 @@ def test_moves_are_not_advised_to_what_is_held_to_a_path():
     assert "Rejuvenated" in diagnose(record(num_founders=few)).findings[0]
 
 
+def test_chains_that_count_alike_are_judged_together():
+    """64 chains of 4, each of which has one founder and one weight: 64 of both in all."""
+    log_weights = np.where(np.arange(4) == 0, 0.0, -50.0) * np.ones((64, 1))
+    fields = {"num_founders": np.ones((64, 4), int), "ess": np.ones((64, 4))}
+    alike = diagnose(record(log_weights, chains_alike=True, log_evidence=np.zeros(64), **fields))
+    assert alike.founders == 64 and alike.largest_weight == pytest.approx(1 / 64)
+    assert alike.findings == () and "64.0 of all chains, which count alike" in str(alike)
+    few = {name: value[:3] for name, value in fields.items()}
+    three = diagnose(record(log_weights[:3], chains_alike=True, log_evidence=np.zeros(3), **few))
+    assert three.founders == 3
+    assert any("few founders survive (3)" in finding for finding in three.findings)
+    assert any("33% of the weight" in finding for finding in three.findings)
+
+
 def test_shape_that_is_unknown_in_one_chain_is_that_of_the_other():
     """One weight that is all of a chain leaves no tail to fit."""
     log_weights = -1.2 * np.log(np.random.default_rng(0).uniform(size=(2, 1000)))

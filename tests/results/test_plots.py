@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from smcdiff import InputError
@@ -39,6 +40,19 @@ def test_summary_has_all_panels(shape, tmp_path):
         assert wanted in titles
     assert "ESS / particles, one line per chain" in titles
     figure.savefig(tmp_path / "solution.png")
+
+
+def test_many_chains_are_shown_as_one_band():
+    figure = Figure()
+    axis = figure.subplots()
+    ess = np.tile(np.linspace(1.0, 4.0, 21)[:, None], (1, 4))
+    plots.plot_ess(axis, record(np.zeros((21, 4)), ess=ess))
+    (line,) = axis.lines
+    np.testing.assert_allclose(line.get_ydata(), 2.5 / 4)
+    (band,) = axis.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([heights.min(), heights.max()], [1.15 / 4, 3.85 / 4])
+    assert axis.get_title() == "ESS / particles: mean, 90 % of 21 chains"
 
 
 def test_events_that_are_no_images():
