@@ -19,6 +19,8 @@ from smcdiff.problem import Problem, read
 
 _LEARNED = 5.0
 """Log-SNR of a network's score; see `default_log_snr`."""
+_FEWEST = 5.0
+"""Effective draws, 1 / sum w^2, below which neither U nor its error can be told."""
 
 
 class SteinDiscrepancy(NamedTuple):
@@ -30,7 +32,8 @@ class SteinDiscrepancy(NamedTuple):
         v_statistic: sum_ij w_i w_j u(x_i, x_j), the squared discrepancy of the draws themselves. It
             is positive for exact draws too, about the mean of u(x, x) over n.
         u_statistic: the same without i = j, an unbiased estimate of the squared discrepancy of what
-            independent draws come from: 0 within its error for exact ones.
+            independent draws come from: 0 within its error for exact ones. NaN where the
+            weights leave fewer than five effective draws.
         standard_error: of ``u_statistic``, as if the draws were independent.
         scale: c of the kernel, in data units; give it to the next call to compare two sets.
     """
@@ -63,8 +66,8 @@ def score_stein_discrepancy(
     is 0 for draws of the posterior and positive for others (Liu, Lee and Jordan 2016; Qiu et al.
     2026, arXiv 2602.04189, algorithm 1 and appendix A). Three things to know of it:
 
-    - **A lost mode is not seen** where modes are well apart: the score near the mode that is left
-      does not know of the other. Draws that pass are right within the modes that they visit.
+    - **A lost mode is not seen** where modes are apart: the score near the mode that is left does
+      not know of the other. Draws that pass are right within the modes that they visit.
     - It compares sets of draws on one problem. Its size depends on the dimension, on the kernel's
       scale and on how sharp the posterior is.
     - Particles that share an ancestor or are copies are not independent: both statistics are then
@@ -74,7 +77,8 @@ def score_stein_discrepancy(
     Args:
         key: random key of the perturbations.
         samples: (n, *event), in the units of the prior. The work is O(n^2 d), the memory O(n^2).
-        model: a NumPyro model with a density: not one that observes without noise.
+        model: a NumPyro model whose log likelihood has a gradient: not one that observes without
+            noise, nor one with jumps in x (rounded values, signs), of which the score says nothing.
         *args: arguments of the model, the observed values among them.
         weights: (n,), not negative, summing to 1; None is equal ones.
         log_snr: level of the prior's score, which is that of p_0 blurred by noise of variance
@@ -100,7 +104,7 @@ def score_stein_discrepancy(
     values = _checked_samples(samples, problem)
     weighed = _checked_weights(weights, len(values))
     if num_pairs < 0:
-        raise InputError(f"num_pairs is {num_pairs}; it must be 0 or more")
+        raise InputError(f"num_pairs is {num_pairs}; it must be at least 0")
     level = _level(problem.prior, log_snr)
     keys = jax.random.split(key, len(values))
     points = jnp.asarray(samples, jnp.result_type(float))
@@ -187,8 +191,6 @@ def _checked_weights(weights: Array | np.ndarray | None, count: int) -> Float[np
             f"weights sum to {total:.6g}, the smallest is {values.min():.3g}; give weights that"
             " are not negative and sum to 1, the exponential of normalised log weights"
         )
-    if np.max(values) >= total * (1.0 - 1e-6):
-        raise InputError("weights: one draw has all the weight, and two are needed")
     return values / total
 
 
@@ -258,6 +260,9 @@ def _statistics(
     first as it is estimated holds twice. For draws of the posterior there is no other.
     """
     v_statistic = float(weights @ table @ weights)
+    score_ksd = math.sqrt(max(v_statistic, 0.0) / size)
+    if float(weights @ weights) * _FEWEST > 1.0 + 1e-9:
+        return SteinDiscrepancy(score_ksd, v_statistic, math.nan, math.nan, scale)
     apart = table.copy()
     np.fill_diagonal(apart, 0.0)
     u_statistic = float(weights @ apart @ weights) / (1.0 - float(weights @ weights))
@@ -265,5 +270,4 @@ def _statistics(
     pairs = 2.0 * float(weights**2 @ apart**2 @ weights**2)
     single = 4.0 * float(weights**2 @ (rows - u_statistic) ** 2)
     error = math.sqrt(max(single - pairs, pairs))
-    score_ksd = math.sqrt(max(v_statistic, 0.0) / size)
     return SteinDiscrepancy(score_ksd, v_statistic, u_statistic, error, scale)

@@ -46,8 +46,8 @@ def _by_hand(samples, scores, weights, scale):
 
 
 def test_sums_by_hand():
-    draws = 1.5 * POSTERIORS["mixture"].sample(KEY, (6,)) + 0.3
-    weights = np.array([0.3, 0.05, 0.1, 0.0, 0.35, 0.2])
+    draws = 1.5 * POSTERIORS["mixture"].sample(KEY, (8,)) + 0.3
+    weights = np.array([0.2, 0.05, 0.1, 0.0, 0.15, 0.2, 0.2, 0.1])
     scores = jax.vmap(jax.grad(POSTERIORS["mixture"].log_prob))(draws)
     v_statistic, u_statistic = _by_hand(draws, scores, weights, 0.7)
     # At a level at which the prior's blur is far below its variances.
@@ -134,6 +134,8 @@ def test_weights_make_good_what_they_can():
     copies = _judge(twice, MIXTURE, scale=1.0, num_pairs=0)
     same = _judge(draws[:50], MIXTURE, weights=heavy, scale=1.0, num_pairs=0)
     np.testing.assert_allclose(copies.v_statistic, same.v_statistic, rtol=1e-5)
+    collapsed = _judge(draws[:50], MIXTURE, weights=np.eye(50)[0], scale=1.0)
+    assert collapsed.v_statistic > 0.0 and np.isnan(collapsed.u_statistic)
 
 
 def test_a_denoiser_is_judged_like_the_prior_that_it_stands_for():
@@ -181,8 +183,7 @@ def test_messages(unchecked):
         (dict(weights=jnp.ones(7) / 7), r"weights has shape \(7,\); there are 8 draws"),
         (dict(weights=jnp.ones(8)), "weights sum to 8"),
         (dict(weights=-jnp.ones(8) / 8), "the smallest is -0.125"),
-        (dict(weights=jnp.eye(8)[0]), "one draw has all the weight"),
-        (dict(num_pairs=-1), "num_pairs is -1; it must be 0 or more"),
+        (dict(num_pairs=-1), "num_pairs is -1; it must be at least 0"),
         (dict(log_snr=-50.0), "log_snr is -50.0, which the prior's schedule does not reach"),
         (dict(log_snr=np.inf), "log_snr is inf"),
         (dict(scale=0.0), "scale is 0.0; it must be positive"),
