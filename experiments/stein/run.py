@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 DDIM = kernels.DDIM()
 MOST = 500
 PER_RUN = 16  # particles of each of N runs: MCG-Diff's in the paper's table 7
-LOST, NARROW = "exact draws, weaker mode lost", "exact draws, 0.7 times as wide"
+LOST, NARROW = "exact draws, second mode lost", "exact draws, 0.7 times as wide"
 
 
 class Method(NamedTuple):
@@ -150,7 +150,7 @@ def run(cell, noise: float, names, num_problems: int, steps: int) -> dict[str, d
 
 COLUMNS = (
     "method", "RMSE", "published", "KSD, exact score", "published", "KSD, at noise 0.3",
-    "published", "U / its error", "weaker mode", "sliced W1 / floor",
+    "published", "U / its error", "second mode", "sliced W1 / floor",
 )  # fmt: skip
 
 
@@ -219,7 +219,7 @@ run" count by their weights in all columns (N particles of one run); "N runs" ta
 each of N runs of {PER_RUN} particles. DDNM, DiffPIR, PnPDM and RED-Diff are the paper's alone.
 
 U / its error: the U-statistic over its standard error; independent draws of the posterior have
-0 +- 1; empty where the weights leave fewer than five effective draws. Weaker mode: the posterior
+0 +- 1; empty where the weights leave fewer than five effective draws. Second mode: the posterior
 probability of the component at (3, 3); that of "exact draws" is right. Sliced W1 / floor: distance
 to N exact draws, over that of as many other exact draws.
 """

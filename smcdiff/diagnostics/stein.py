@@ -64,10 +64,12 @@ def score_stein_discrepancy(
         u(x, y) = s(x).s(y) k + s(x).grad_y k + s(y).grad_x k + tr grad_x grad_y k
 
     is 0 for draws of the posterior and positive for others (Liu, Lee and Jordan 2016; Qiu et al.
-    2026, arXiv 2602.04189, algorithm 1 and appendix A). Three things to know of it:
+    2026, arXiv 2602.04189, algorithm 1 and appendix A). Four things to know of it
+    (`experiments/stein`):
 
-    - **A lost mode is not seen** where modes are apart: the score near the mode that is left does
-      not know of the other. Draws that pass are right within the modes that they visit.
+    - **A lost mode is not seen** where modes are apart, be it by 4 standard deviations: the score
+      near the mode that is left does not know of the other.
+    - Directions in which the posterior is sharp have large scores, and drown the others.
     - It compares sets of draws on one problem. Its size depends on the dimension, on the kernel's
       scale and on how sharp the posterior is.
     - Particles that share an ancestor or are copies are not independent: both statistics are then
