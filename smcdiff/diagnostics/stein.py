@@ -88,8 +88,8 @@ def score_stein_discrepancy(
             high, and the score of a network, which multiplies its error by exp(log_snr), says
             little. None: see `default_log_snr`.
         num_pairs: the prior's score is averaged over as many pairs of points, the draw plus and
-            minus noise of that level, since a network has only seen noisy points (of the digits
-            prior its own draws read 20 standard errors off without). 0 takes the draw itself: half
+            minus noise of that level, since a network has only seen noisy points (without, the own
+            draws of the digits prior read 22 standard errors off). 0 takes the draw itself: half
             the cost, for a prior in closed form.
         scale: c of the kernel, in data units. None is the median distance of two draws. (Qiu et
             al. take 1 / (1 + median singular value of a linear observation).)
@@ -134,11 +134,10 @@ def default_log_snr(prior: Prior) -> float:
 
     Of a denoiser in closed form it is the last noisy level of the schedule; with the schedule that
     `priors.Gaussian` and `GaussianMixture` choose, the blur is then 1/400 of the smallest variance.
-    Of any other it is 5, a noise of 0.08 in data of unit size. Measured on 96 draws each of the
-    digits prior, without data: its own draws are 2.5 standard errors from zero, halves of two
-    digits added 15, digits of nine tenths the size 68, and noise of 0.1 on a digit 4. At 2.4, the
-    level of Qiu et al., that noise is not seen; at 8 it is by 7, but the network's own draws are 4
-    off.
+    Of any other it is 5, a noise of 0.08 in data of unit size, as measured on 96 draws of the digits
+    prior without data (`experiments/stein`): there its own draws are 2 standard errors from zero,
+    halves of two digits added 16, digits of nine tenths the size 67, and noise of 0.1 on a digit 4.
+    At 2.4, the level of Qiu et al., the own draws are farther off than the noisy ones.
 
     Args:
         prior: of the model.
