@@ -134,8 +134,8 @@ def default_log_snr(prior: Prior) -> float:
 
     Of a denoiser in closed form it is the last noisy level of the schedule; with the schedule that
     `priors.Gaussian` and `GaussianMixture` choose, the blur is then 1/400 of the smallest variance.
-    Of any other it is 5, a noise of 0.08 in data of unit size, as measured on 96 draws of the digits
-    prior without data (`experiments/stein`): there its own draws are 2 standard errors from zero,
+    Of any other it is 5, a noise of 0.08 in data of unit size, as measured on 96 draws of the
+    digits prior without data (`experiments/stein`): its own draws are 2 standard errors from zero,
     halves of two digits added 16, digits of nine tenths the size 67, and noise of 0.1 on a digit 4.
     At 2.4, the level of Qiu et al., the own draws are farther off than the noisy ones.
 
