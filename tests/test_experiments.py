@@ -20,6 +20,7 @@ SLOW = [
         "cost",
         "devices",
         "large_images",
+        "stein",
     )
 ]
 
