@@ -22,7 +22,7 @@ class SamplingError(RuntimeError):
 
 
 class DegeneracyWarning(UserWarning):
-    """A run ended well, but so few particles carry its weight that its numbers mean little.
+    """A run ended well, but its numbers mean little: few particles carry its weight, for example.
 
     The message says what happened and what to try.
     """

@@ -205,10 +205,10 @@ class AnalyticPrior(Prior):
         """Variance of x_0 given x_t per coordinate, as if the prior were an isotropic Gaussian."""
         return self._remaining(jnp.mean(self.variance), level)
 
-    @partial(jax.jit, static_argnames="count")
-    def probe_points(self, count: int) -> Float[Array, " count *event"]:
-        """Random points about the prior's mean."""
-        return self.mean[None] + super().probe_points(count)
+    @property
+    def centre(self) -> Float[Array, "*event"]:
+        """The mean."""
+        return self.mean
 
     @property
     def mean(self) -> Float[Array, "*event"]:

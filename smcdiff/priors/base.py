@@ -203,6 +203,28 @@ class Prior(dist.Distribution):
         """
         raise InputError(f"this {type(self).__name__} takes no condition")
 
+    @property
+    def centre(self) -> Float[Array, "*event"]:
+        """Where the data lie, roughly: the origin, about which a learned prior's must lie."""
+        return jnp.zeros(self.event_shape)
+
+    def widths(self, x: Float[Array, "*event"]) -> Float[Array, ""]:
+        """Root mean square over the entries of the distance of x from the centre.
+
+        In standard deviations of the data, averaged over the entries: draws of the prior lie at 1.
+        """
+        return jnp.sqrt(jnp.mean((x - self.centre) ** 2) / self._variance_on_average)
+
+    @partial(jax.jit, static_argnames="count")
+    def typical_points(self, count: int) -> Float[Array, " count *event"]:
+        """Random points as far from the centre as the data; always the same ones."""
+        noise = jax.random.normal(jax.random.key(1), (count, *self.event_shape))
+        return self.centre[None] + jnp.sqrt(self._variance_on_average) * noise
+
+    @property
+    def _variance_on_average(self) -> Float[Array, ""]:
+        return self.average_spread(self.schedule.noisiest)
+
     @partial(jax.jit, static_argnames="count")
     def probe_points(self, count: int) -> Float[Array, " count *event"]:
         """Random points at the location and scale of the prior; always the same ones.
@@ -210,7 +232,8 @@ class Prior(dist.Distribution):
         Without running the reverse process. Linearity and gradients of likelihoods are tried there.
         """
         scale = jnp.sqrt(self.spread(self.schedule.noisiest))
-        return scale * jax.random.normal(jax.random.key(1), (count, *self.event_shape))
+        points = scale * jax.random.normal(jax.random.key(1), (count, *self.event_shape))
+        return self.centre[None] + points
 
     def rough_draws(self, key: PRNGKeyArray, count: int) -> Float[Array, " count *event"]:
         """Draws of x_0 that cost no reverse process: one network evaluation for all.

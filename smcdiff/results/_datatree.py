@@ -53,8 +53,10 @@ def particle_groups(particles: WeightedParticles) -> dict[str, xarray.Dataset]:
     }
     if p.ancestors is not None:
         smc["ancestors"] = (("chain", "step", "particle"), p.ancestors)
+    widths = {} if p.prior_widths is None else {"prior_widths": (PARTICLE, p.prior_widths)}
     groups = {
         "weighted_posterior": {
+            **widths,
             **_site_variables(p.samples, PARTICLE),
             "log_weight": (PARTICLE, p.log_weights),
             "founder": (PARTICLE, p.founders),

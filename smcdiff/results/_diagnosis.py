@@ -32,6 +32,18 @@ _SPREAD = 0.5
 _BAD_K = 0.7
 """Above it, averages converge too slowly to be of use (Vehtari et al. 2024, of k-hat)."""
 
+_FAR = 10.0
+"""Prior widths: draws of a prior lie at 1, and at most at a few where x has few dimensions."""
+
+# DPS with a step of 10 and a denoiser that grows as x^3 ended at infinity; with 300 and a linear
+# one, 118 prior widths away. Each of these brought the first to 2 at most; a smaller scale did so
+# with the second, a threshold brought it to 25. More steps changed nothing.
+CALMER = (
+    "try a smaller scale of the guidance, a threshold of the prior (smcdiff.thresholding), or a"
+    " proposal whose step knows the noise, PiGDM() or MomentMatched()"
+)
+"""What helps where guidance drives particles away from the prior."""
+
 # Thresholds of the warning, where numbers are no longer worth reading; a good run is far from them.
 _COLLAPSED_ESS = 5.0
 """Particles: fewer leave an average's error at half the spread, and modes to chance."""
@@ -127,13 +139,30 @@ def diagnose(posterior: WeightedParticles) -> Diagnosis:
         "evidence_error": posterior.pooled_log_evidence_se,
         "evidence": evidence_in_words(posterior),
     }
-    if not posterior.weighted:
-        finding = (
+    far = _far_away(posterior)
+    findings = [] if far is None else [far]
+    if posterior.weighted:
+        findings += _findings(posterior, numbers, particles)
+    else:
+        findings.append(
             "weights were off: the draws are those of a heuristic sampler, not of the posterior,"
             " and there is no evidence; run with weighted=True to see how far off they are"
         )
-        return Diagnosis(**numbers, findings=(finding,))
-    return Diagnosis(**numbers, findings=tuple(_findings(posterior, numbers, particles)))
+    return Diagnosis(**numbers, findings=tuple(findings))
+
+
+def _far_away(posterior: WeightedParticles) -> str | None:
+    """Says that particles lie where the prior has none; None where they do not."""
+    if posterior.prior_widths is None:
+        return None
+    square = np.sum(posterior.pooled_weights * posterior.prior_widths.astype(np.float64) ** 2)
+    if not square > _FAR**2:
+        return None
+    site = next(iter(posterior.samples))
+    return (
+        f"the particles of site '{site}' lie {np.sqrt(square):.3g} prior widths from the prior's"
+        f" centre, draws of it at 1: the data are in other units, or guidance is unstable; {CALMER}"
+    )
 
 
 def _evidence_spread(posterior: WeightedParticles) -> float:
@@ -214,10 +243,20 @@ def warn_if_degenerate(posterior: WeightedParticles) -> None:
         DegeneracyWarning: the ESS of a chain fell below 5 particles, or below a quarter of fewer
             than 20; or the log evidence of the chains has a standard deviation above 2 nat, where
             they are pooled by it; or one founder is left of 10 particles or more, unless as many
-            chains count alike.
+            chains count alike; or, with weights off too, particles lie above 10 prior widths away.
     """
-    if not posterior.weighted:
-        return
+    far = _far_away(posterior)
+    reasons = [] if far is None else [f"{far[0].upper()}{far[1:]}."]
+    reasons += _degenerate(posterior) if posterior.weighted else []
+    if reasons:
+        # The line named is the user's, which called the package, however deep in it this is.
+        files = [entry.filename for entry in reversed(traceback.extract_stack())]
+        outermost = max(i for i, file in enumerate(files) if file.startswith(_PACKAGE))
+        warnings.warn(" ".join(reasons), DegeneracyWarning, stacklevel=outermost + 2)
+
+
+def _degenerate(posterior: WeightedParticles) -> list[str]:
+    """Why the weights are not worth reading, and what to try; nothing where they are."""
     particles, reasons = posterior.log_weights.shape[1], []
     chain, step = np.unravel_index(np.argmin(posterior.ess), posterior.ess.shape)
     worst = float(posterior.ess[chain, step])
@@ -243,7 +282,4 @@ def warn_if_degenerate(posterior: WeightedParticles) -> None:
             "Try more particles, more steps, or a proposal that knows more of the observation;"
             " posterior.diagnose() says more."
         )
-        # The line named is the user's, which called the package, however deep in it this is.
-        files = [entry.filename for entry in reversed(traceback.extract_stack())]
-        outermost = max(i for i, file in enumerate(files) if file.startswith(_PACKAGE))
-        warnings.warn(" ".join(reasons), DegeneracyWarning, stacklevel=outermost + 2)
+    return reasons

@@ -132,6 +132,7 @@ def _fields(tree: Any) -> dict[str, Any]:
         "weighted": bool(tree.attrs["weighted"]),
         "chains_alike": bool(tree.attrs.get("chains_alike", 0)),  # older files have none
         "ancestors": smc["ancestors"].values if "ancestors" in smc else None,
+        "prior_widths": particles["prior_widths"].values if "prior_widths" in particles else None,
         "attrs": json.loads(tree.attrs["run"]),
     }
 

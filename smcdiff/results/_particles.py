@@ -50,6 +50,9 @@ class WeightedParticles:
         weighted: whether weights were on.
         chains_alike: whether the chains count alike, and not by their evidence.
         ancestors: (C, K + 1, N) parents of each step, or None.
+        prior_widths: (C, N) root mean square over the entries of the diffusion site of its
+            distance from the prior's centre, in standard deviations of the prior; None where it is
+            not known.
         attrs: how the run was made.
     """
 
@@ -68,6 +71,7 @@ class WeightedParticles:
     weighted: bool
     chains_alike: bool = False
     ancestors: Int[np.ndarray, "c steps n"] | None = None
+    prior_widths: Float[np.ndarray, "c n"] | None = None
     attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -159,7 +159,7 @@ def first_of(model: ReverseModel, model_axes: Axes) -> ReverseModel:
 @partial(jax.jit, static_argnames=("model_axes", "batch_size"))
 def describe(
     x: Float[Array, "c n d"], model: ReverseModel, model_axes: Axes, batch_size: int | None
-) -> tuple[dict[str, Array], dict[str, Array]]:
+) -> tuple[dict[str, Array], dict[str, Array], Float[Array, "c n"]]:
     """What else the model says of the last particles of all chains.
 
     Args:
@@ -169,14 +169,18 @@ def describe(
         batch_size: particles at once, per chain; None is all of them.
 
     Returns:
-        Deterministic sites, name -> (C, N, *shape), and the log likelihood of observed sites, name
-        -> (C, N, *batch shape).
+        Deterministic sites, name -> (C, N, *shape), the log likelihood of observed sites, name ->
+        (C, N, *batch shape), and how many prior widths each lies from the prior's centre.
     """
     leaves, structure = jax.tree.flatten(model)
 
     def chain(x: Float[Array, "n d"], leaves: list[Array]) -> Any:
         problem = jax.tree.unflatten(structure, leaves).problem
         events = x.reshape(len(x), *problem.event_shape)
-        return jax.lax.map(problem.describe, events, batch_size=batch_size or len(x))
+
+        def describe(event: Float[Array, "*event"]) -> Any:
+            return *problem.describe(event), problem.prior.widths(event)
+
+        return jax.lax.map(describe, events, batch_size=batch_size or len(x))
 
     return jax.vmap(chain, in_axes=(0, list(model_axes)))(x, leaves)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from smcdiff._version import __version__
 from smcdiff.diffusion.kernels import Exact
 from smcdiff.errors import SamplingError
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals import Proposal
+from smcdiff.results._diagnosis import CALMER
 from smcdiff.results.posterior import Posterior
 from smcdiff.sampler._settings import Settings
 from smcdiff.smc import FilterResult
@@ -25,11 +28,13 @@ class Outcome(NamedTuple):
         result: of the filter of `SteeredDiffusion`; particles are flat events.
         computed: deterministic sites of the model, name -> (C, N, *shape).
         log_likelihood: observed sites, name -> (C, N, *batch shape).
+        prior_widths: how far the particles lie from the prior's centre; see `Prior.widths`.
     """
 
     result: FilterResult
     computed: dict[str, Array]
     log_likelihood: dict[str, Array]
+    prior_widths: Float[Array, "c n"]
 
 
 class Provenance(NamedTuple):
@@ -55,13 +60,13 @@ def to_posterior(
         SamplingError: a chain that failed, or samples that are not finite.
     """
     problem, result = model.problem, outcome.result
-    _check_finished(np.asarray(result.failed_step), model)
+    _check_finished(result, model)
     chains, particles = result.log_weights.shape
     samples = np.asarray(result.particles).reshape(chains, particles, *problem.event_shape)
     if not np.all(np.isfinite(samples)):
         raise SamplingError(
-            f"site '{problem.site}': samples are not finite although their weights are;"
-            " the denoiser returned NaN or infinity"
+            f"site '{problem.site}': samples are not finite although their weights are:"
+            f" {_blamed(model, range(model.num_steps)) or f'guidance is unstable; {CALMER}'}"
         )
     # The filter's first step makes blank particles, and is none of the diffusion's.
     steps = {
@@ -75,6 +80,7 @@ def to_posterior(
         samples={problem.site: samples, **_on_host(outcome.computed)},
         log_weights=np.asarray(result.log_weights),
         log_evidence=np.asarray(result.log_evidence),
+        prior_widths=np.asarray(outcome.prior_widths),
         log_evidence_se=_evidence_error(result, model, made.proposal),
         founders=np.asarray(result.founders),
         ancestors=ancestors,
@@ -128,16 +134,74 @@ def brief(part: Any) -> str:
     return text if len(text) <= 300 else f"{type(part).__name__}(...)"
 
 
-def _check_finished(failed_step: Int[np.ndarray, " c"], model: ReverseModel) -> None:
-    """Raises ``SamplingError`` where a chain failed, and names the step."""
-    if np.all(failed_step < 0):
+def _check_finished(result: FilterResult, model: ReverseModel) -> None:
+    """Raises ``SamplingError`` where a chain failed; names the step, and what is to blame."""
+    failed = np.asarray(result.failed_step)
+    if np.all(failed < 0):
         return
-    step = max(int(failed_step[failed_step >= 0].min()) - 1, 0)  # of the diffusion
-    sigma = float(model.level(step).sigma)
+    first = np.argmin(np.where(failed < 0, np.iinfo(failed.dtype).max, failed))
+    increment = float(result.log_evidence_increments[first, failed[first]])
+    step = max(int(failed[first]) - 1, 0)  # of the diffusion
+    name = f"site '{model.problem.site}'"
+    where = f"{name}: at step {step} of {model.num_steps} (noise level {_noise(model, step)})"
+    # A step draws by the level that it leaves, and weighs by the one that it reaches.
+    blamed = _blamed(model, (step - 1, step))
+    if blamed is not None:
+        raise SamplingError(f"{where} {blamed}; more particles do not help")
+    if not np.all(np.isfinite(result.particles[first])):
+        raise SamplingError(
+            f"{where} particles had gone to infinity: guidance is unstable; {CALMER}"
+        )
+    if not np.isneginf(increment):
+        raise SamplingError(
+            f"{where} a weight was NaN or infinite: denoiser, likelihood or a gradient of theirs is"
+            ' so for some x, as jax.config.update("jax_debug_nans", True) shows; where guidance has'
+            f" driven x away, {CALMER}"
+        )
     raise SamplingError(
-        f"site '{model.problem.site}': at step {step} of {model.num_steps} (noise level sigma ="
-        f" {sigma:.3g}) no particle of {int(np.sum(failed_step >= 0))} of"
-        f" {failed_step.size} chains had a finite weight, or one had NaN; the observation is"
-        " far outside the prior, the noise too small, or the likelihood or the denoiser NaN for"
-        " some x: try more particles, a larger noise, or another proposal"
+        f"{where} no particle of {int(np.sum(failed >= 0))} of {failed.size} chains had a positive"
+        " weight; the observation is far outside the prior, or the noise too small: try more"
+        " particles, a larger noise, or another proposal"
     )
+
+
+def _noise(model: ReverseModel, step: int) -> str:
+    return f"sigma = {float(model.level(step).sigma):.3g}"
+
+
+def _blamed(model: ReverseModel, indices: Iterable[int]) -> str | None:
+    """Which part of a model is NaN, of its levels at some, at points of the prior's scale.
+
+    Args:
+        model: the reverse model.
+        indices: of levels; those that are none, and the clean one, are passed over.
+
+    Returns:
+        What it returned and where to look; None if it is neither the denoiser nor the likelihood.
+    """
+    for index in indices:
+        if 0 <= index < model.num_steps and not bool(_denoiser_is_finite(model, index)):
+            time = float(model.level(index).time)
+            return (
+                f"the denoiser returned NaN or infinity (at {_noise(model, index)}): look at"
+                f" prior.denoise(x, {time:.4g})"
+            )
+    if not bool(_likelihood_is_a_number(model)):
+        return "the likelihood is NaN: look at the model's log density"
+    return None
+
+
+@jax.jit
+def _denoiser_is_finite(model: ReverseModel, index: Int[Array, ""] | int) -> Bool[Array, ""]:
+    """Whether the denoised means of noised points are finite."""
+    level, points = model.level(index), model.problem.prior.typical_points(8)
+    noise = jax.random.normal(jax.random.key(2), points.shape)
+    noised = (level.alpha * points + level.sigma * noise).reshape(8, model.size)
+    return jnp.all(jnp.isfinite(jax.vmap(lambda x: model.denoise(x, level))(noised)))
+
+
+@jax.jit
+def _likelihood_is_a_number(model: ReverseModel) -> Bool[Array, ""]:
+    """Whether no log likelihood is NaN; it may be infinite."""
+    points = model.problem.prior.typical_points(8)
+    return ~jnp.any(jnp.isnan(jax.vmap(model.problem.log_likelihood)(points)))

@@ -35,6 +35,7 @@ CASES = {
     "one particle carries": one_weight,
     "Pareto k-hat": heavy_tail,
     "differs between chains by 3.5 nat": lambda: record(log_evidence=np.array([-1.0, -6.0])),
+    "site 'x' lie 15 prior widths": lambda: record(prior_widths=np.full((2, 100), 15.0)),
     "so that chains count alike": lambda: record(
         log_evidence=np.array([-1.0, -6.0]), chains_alike=True
     ),
@@ -129,6 +130,10 @@ SILENT = {
     "importance sampling": importance,
     "a tenth of the particles": lambda: with_ess(0, 1, 10.0),
     "six particles": lambda: with_ess(0, 1, 6.0),
+    "particles eight prior widths away": lambda: record(prior_widths=np.full((2, 100), 8.0)),
+    "one of a hundred far away": lambda: record(
+        prior_widths=np.where(np.arange(100) == 7, 50.0, 1.0) * np.ones((2, 1))
+    ),
     "chains 2 nat apart": lambda: record(log_evidence=np.array([-1.0, -3.0])),
     "one chain": lambda: record(np.zeros((1, 100))),
     "weights off": lambda: record(weighted=False, log_evidence=np.full(2, np.nan)),
@@ -171,13 +176,15 @@ def test_bad_run_ends_with_one_warning():
         (with_ess(0, 3, 4.0), "fell to 4.0 of 100"),
         (record(np.zeros((1, 8)), ess=np.full((1, 4), 1.5)), "fell to 1.5 of 8"),
         (record(log_evidence=np.array([-1.0, -4.0])), "3.0 nat apart"),
+        (record(prior_widths=np.full((2, 100), 120.0)), "lie 120 prior widths"),
+        (record(prior_widths=np.full((2, 100), 1e30), weighted=False), "lie 1e.30 prior widths"),
         (record(num_founders=np.array([[100, 50, 9, 5], [90, 7, 2, 1]])), "descend from one"),
     ],
 )
 def test_each_reason_by_itself(posterior, message):
     with pytest.warns(DegeneracyWarning, match=message) as caught:
         warn_if_degenerate(posterior)
-    words = ("fell to", "nat apart", "descend from one")
+    words = ("fell to", "nat apart", "descend from one", "prior widths")
     reasons = [word in str(caught[0].message) for word in words]
     assert sum(reasons) == 1
 

@@ -64,7 +64,7 @@ def test_weights_off(tmp_path):
 
 
 def test_chains_that_count_alike(tmp_path):
-    posterior = record(chains_alike=True)
+    posterior = record(chains_alike=True, prior_widths=np.ones((2, 100), np.float32))
     assert_same(posterior, Posterior.load(posterior.save(tmp_path / "posterior.nc")))
 
 
