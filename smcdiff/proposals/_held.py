@@ -18,11 +18,9 @@ from jaxtyping import Array, Bool, Float
 from smcdiff.base._gaussian import LOG_2PI
 from smcdiff.base.module import Module
 from smcdiff.diffusion.laws import Mixture, PinnedAlong, PinnedCoordinates, PinnedDirections, pinned
-from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals.base import Proposal
-from smcdiff.twists import Evaluation
 from smcdiff.twists._singular import SingularSystem, require_singular
 
 _LEAST_SIGNAL = 2.0
@@ -67,12 +65,10 @@ class Held(Module):
         """A law of x given what is held of it; values that are not held are ignored."""
         return pinned(law, self.system.directions, self.which, values)
 
-    def log_weak(self, x: Float[Array, " d"], spread: Float[Array, ""]) -> Float[Array, ""]:
-        """Log density of what is not held, for x_0 in N(x, spread I), and the constant."""
-        weak = ~self.which
-        variances = 1.0 + spread * self.system.values**2
-        terms = self.system.misfit(x) ** 2 / variances + jnp.log(variances)
-        return self.system.log_constant - 0.5 * jnp.sum(jnp.where(weak, terms, 0.0))
+    def log_weak(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """Log density of what is not held given x_0 = x, and the constant."""
+        misfit = jnp.where(self.which, 0.0, self.system.misfit(x))
+        return self.system.log_constant - 0.5 * jnp.sum(misfit**2)
 
 
 class Holding(Proposal):
@@ -91,15 +87,6 @@ class Holding(Proposal):
             require_entries(model, name)
         else:
             require_singular(model, name)
-
-    def weigh_rest(
-        self, model: ReverseModel, held: Held, x: Float[Array, " d"], t: Level
-    ) -> Evaluation:
-        """The twist of the directions that are not held; one network evaluation."""
-        if not model.weighted or model.problem.is_noise_free:
-            return Evaluation(jnp.zeros((), x.dtype), model.denoise_for_kernel(x, t))
-        denoised = model.denoise(x, t)
-        return Evaluation(held.log_weak(denoised, model.problem.prior.spread(t)), denoised)
 
 
 def require_entries(model: ReverseModel, name: str) -> None:
