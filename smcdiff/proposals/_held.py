@@ -1,11 +1,12 @@
 """Holding particles to what was observed of them, direction by direction.
 
 In the singular coordinates of the operator (for a mask, its entries) y observes V' x with noise of
-standard deviation 1 / s. A sampler that holds V' x draws a clean value once, y / s less a draw of
-that noise, and puts the particle where the forward process takes it. Where the signal is weak such
-a draw lies far outside the prior; those directions are not held but enter by a twist. An exact
-observation has no noise to draw, and with weights off nothing else would know of the rest: then all
-directions that are seen are held, as published.
+standard deviation 1 / s. `Replacement` overwrites V' x at every level, by y / s less a draw of that
+noise, put where the forward process takes it; `SharedPath` draws where it is at all levels at once.
+Where the signal is weak a draw of the noise lies far outside the prior; with weights on those
+directions are not overwritten but weighed. An exact observation has no noise to draw, and with
+weights off nothing else would know of the rest: then all directions that are seen are held, as
+published.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from smcdiff.proposals.base import Proposal
 from smcdiff.twists._singular import SingularSystem, require_singular
 
 _LEAST_SIGNAL = 2.0
-"""Of a direction that is held, over its noise; of 1, 2 and 3 the best for `FPS` on a blur."""
+"""Of a direction that is overwritten, over its noise."""
 
 
 class Held(Module):
@@ -40,7 +41,7 @@ class Held(Module):
 
     @classmethod
     def of(cls, model: ReverseModel) -> Held:
-        """Decides which directions are held; once per run."""
+        """Decides which directions are overwritten; once per run."""
         system = SingularSystem.of(model)
         if model.problem.is_noise_free or not model.weighted:
             return cls(system, system.seen)
@@ -72,7 +73,7 @@ class Held(Module):
 
 
 class Holding(Proposal):
-    """What the samplers that hold particles share: the twist is of what is not held."""
+    """What the samplers that hold particles share."""
 
     follows_path: ClassVar[bool] = True
 
