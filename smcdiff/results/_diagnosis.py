@@ -268,8 +268,8 @@ def warn_if_degenerate(posterior: WeightedParticles) -> None:
     long = _long_steps(posterior)
     if len(long):
         reasons.append(
-            f"At {len(long)} of {posterior.ess.shape[1] - 1} steps one step cut the effective sample"
-            " size to less than a third: the steps are too long for weights."
+            f"At {len(long)} of {posterior.ess.shape[1] - 1} steps one step cut the effective"
+            " sample size to less than a third: the steps are too long for weights."
         )
     if _evidence_spread(posterior) > _CHAINS_APART and not posterior.chains_alike:
         reasons.append(
