@@ -3,6 +3,9 @@
     python experiments/tds_toys/run.py            # about 10 minutes on two cores
     python experiments/tds_toys/run.py --smoke    # what the tests run
 
+What was measured is kept in results.json: a run of some of the --likelihoods and --methods replaces
+their rows and leaves the others.
+
 Two priors (a Gaussian, a mixture of three) and three likelihoods at y = 0: of the norm, N(y; |x|,
 0.5^2); inpainting of the first coordinate; inpainting of either coordinate, who knows which (a
 mixture of the two). The paper's inpainting is noise-free; here the noise is 0.1, as weights need a
@@ -15,6 +18,7 @@ quadrature; the slope of its logarithm against that of the number of particles s
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import jax
@@ -90,7 +94,9 @@ def exact_mean(prior, likelihood, y: float) -> np.ndarray:
 
 def run(options, sizes, chains, steps):
     """RMSE of the posterior mean for each prior, likelihood, method and number of particles."""
-    rows = []
+    file = options.output / "results.json"
+    rows = [tuple(row) for row in json.loads(file.read_text())] if file.exists() else []
+    places = [list(PRIORS), list(LIKELIHOODS), list(METHODS)]
     for prior_name, prior in PRIORS.items():
         for likelihood_name in options.likelihoods:
             likelihood = LIKELIHOODS[likelihood_name]
@@ -107,8 +113,11 @@ def run(options, sizes, chains, steps):
                     means = np.einsum("cn,cnd->cd", weights, posterior.samples["x"])
                     errors.append(float(np.sqrt(np.mean(np.sum((means - truth) ** 2, axis=1)))))
                 slope = float(np.polyfit(np.log(sizes), np.log(errors), 1)[0])
-                rows.append((prior_name, likelihood_name, name, errors, slope))
+                mine = (prior_name, likelihood_name, name)
+                rows = [row for row in rows if row[:3] != mine] + [(*mine, errors, slope)]
                 print(*rows[-1], flush=True)
+    rows.sort(key=lambda row: [names.index(n) for names, n in zip(places, row[:3], strict=True)])
+    file.write_text(json.dumps(rows, indent=1) + "\n")
     return rows
 
 
@@ -126,7 +135,6 @@ def write(rows, sizes, chains, steps, output: Path, arguments: str) -> None:
         values = " | ".join(f"{error:.4f}" for error in errors)
         lines.append(f"| {prior} | {likelihood} | {name} | {values} | {slope:.2f} |")
     lines += ["", "![results](results.png)", ""]
-    output.mkdir(parents=True, exist_ok=True)
     (output / "results.md").write_text("\n".join(lines))
     from matplotlib.figure import Figure
 
@@ -161,6 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.smoke:
         sizes, chains, steps = [4, 8], 2, 4
         options.likelihoods, options.methods = ["inpainting"], ["Twisted"]
+    options.output.mkdir(parents=True, exist_ok=True)
     rows = run(options, sizes, chains, steps)
     write(rows, sizes, chains, steps, options.output, "--smoke" if options.smoke else "")
 

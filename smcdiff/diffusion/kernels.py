@@ -17,7 +17,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.base.module import Module, static
 from smcdiff.diffusion.denoising_error import DenoisingError
@@ -57,6 +57,12 @@ def forward(s: Level, t: Level) -> tuple[Array, Array]:
     shrink = t.alpha / s.alpha
     # sigma_t^2 (1 - SNR_t / SNR_s), never negative.
     return shrink, t.sigma * jnp.sqrt(-jnp.expm1(jnp.minimum(t.log_snr - s.log_snr, 0.0)))
+
+
+def renoise(key: PRNGKeyArray, x: Float[Array, " d"], s: Level, t: Level) -> Float[Array, " d"]:
+    """A draw of the forward process from level s up to level t."""
+    shrink, scale = forward(s, t)
+    return shrink * x + scale * jax.random.normal(key, x.shape, x.dtype)
 
 
 @runtime_checkable

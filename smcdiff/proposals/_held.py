@@ -1,11 +1,12 @@
 """Holding particles to what was observed of them, direction by direction.
 
 In the singular coordinates of the operator (for a mask, its entries) y observes V' x with noise of
-standard deviation 1 / s. A sampler that holds V' x draws a clean value once, y / s less a draw of
-that noise, and puts the particle where the forward process takes it. Where the signal is weak such
-a draw lies far outside the prior; those directions are not held but enter by a twist. An exact
-observation has no noise to draw, and with weights off nothing else would know of the rest: then all
-directions that are seen are held, as published.
+standard deviation 1 / s. `Replacement` overwrites V' x at every level, by y / s less a draw of that
+noise, put where the forward process takes it; `SharedPath` draws where it is at all levels at once.
+Where the signal is weak a draw of the noise lies far outside the prior; with weights on those
+directions are not overwritten but weighed. An exact observation has no noise to draw, and with
+weights off nothing else would know of the rest: then all directions that are seen are held, as
+published.
 """
 
 from __future__ import annotations
@@ -18,15 +19,13 @@ from jaxtyping import Array, Bool, Float
 from smcdiff.base._gaussian import LOG_2PI
 from smcdiff.base.module import Module
 from smcdiff.diffusion.laws import Mixture, PinnedAlong, PinnedCoordinates, PinnedDirections, pinned
-from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals.base import Proposal
-from smcdiff.twists import Evaluation
 from smcdiff.twists._singular import SingularSystem, require_singular
 
 _LEAST_SIGNAL = 2.0
-"""Of a direction that is held, over its noise; of 1, 2 and 3 the best for `FPS` on a blur."""
+"""Of a direction that is overwritten, over its noise."""
 
 
 class Held(Module):
@@ -42,7 +41,7 @@ class Held(Module):
 
     @classmethod
     def of(cls, model: ReverseModel) -> Held:
-        """Decides which directions are held; once per run."""
+        """Decides which directions are overwritten; once per run."""
         system = SingularSystem.of(model)
         if model.problem.is_noise_free or not model.weighted:
             return cls(system, system.seen)
@@ -67,16 +66,14 @@ class Held(Module):
         """A law of x given what is held of it; values that are not held are ignored."""
         return pinned(law, self.system.directions, self.which, values)
 
-    def log_weak(self, x: Float[Array, " d"], spread: Float[Array, ""]) -> Float[Array, ""]:
-        """Log density of what is not held, for x_0 in N(x, spread I), and the constant."""
-        weak = ~self.which
-        variances = 1.0 + spread * self.system.values**2
-        terms = self.system.misfit(x) ** 2 / variances + jnp.log(variances)
-        return self.system.log_constant - 0.5 * jnp.sum(jnp.where(weak, terms, 0.0))
+    def log_weak(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """Log density of what is not held given x_0 = x, and the constant."""
+        misfit = jnp.where(self.which, 0.0, self.system.misfit(x))
+        return self.system.log_constant - 0.5 * jnp.sum(misfit**2)
 
 
 class Holding(Proposal):
-    """What the samplers that hold particles share: the twist is of what is not held."""
+    """What the samplers that hold particles share."""
 
     follows_path: ClassVar[bool] = True
 
@@ -91,15 +88,6 @@ class Holding(Proposal):
             require_entries(model, name)
         else:
             require_singular(model, name)
-
-    def weigh_rest(
-        self, model: ReverseModel, held: Held, x: Float[Array, " d"], t: Level
-    ) -> Evaluation:
-        """The twist of the directions that are not held; one network evaluation."""
-        if not model.weighted or model.problem.is_noise_free:
-            return Evaluation(jnp.zeros((), x.dtype), model.denoise_for_kernel(x, t))
-        denoised = model.denoise(x, t)
-        return Evaluation(held.log_weak(denoised, model.problem.prior.spread(t)), denoised)
 
 
 def require_entries(model: ReverseModel, name: str) -> None:

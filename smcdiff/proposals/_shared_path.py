@@ -130,6 +130,22 @@ class SharedPath(Module):
         target = jnp.where(passed, target, self.values[s.index])
         return Along.of(self, transition, pinned | passed, gains, target, variances)
 
+    def renoise(
+        self, key: PRNGKeyArray, x: Float[Array, " d"], s: Level, t: Level
+    ) -> Float[Array, " d"]:
+        """A draw of x_t given x_s and the path, by the forward process from s up to t."""
+        key_noise, key_misfit = jax.random.split(key)
+        noisy, directions = kernels.renoise(key_noise, x, s, t), self.held.system.directions
+        # Between x_s and y, where the path begins above t: moved by the gain times its own misfit.
+        above = self.held.which & (self.own.log_snr < t.log_snr)
+        own = jax.tree.map(lambda field: jnp.where(above, field, 1.0), self.own)
+        (_, scale), (up, spread) = kernels.forward(s, t), kernels.forward(t, own)
+        total = jnp.where(above, (up * scale) ** 2 + spread**2, 1.0)
+        misfit = own.alpha * self.held.system.data - up * directions(noisy)
+        misfit = misfit - spread * jax.random.normal(key_misfit, misfit.shape, x.dtype)
+        moved = jnp.where(above, up * scale**2 / total * misfit, 0.0)
+        return self.put_on(noisy + directions.adjoint(moved), t)
+
 
 def _forward(
     below: Level, own: Level, from_below: Bool[Array, " r"], level: Level

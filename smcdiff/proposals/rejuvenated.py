@@ -12,13 +12,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.base import _cpu as cpu
 from smcdiff.base.module import static
+from smcdiff.diffusion import kernels
 from smcdiff.diffusion.laws import Law
 from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals.base import Draw, Proposal
 from smcdiff.proposals.bootstrap import Bootstrap
-from smcdiff.proposals.repaint import renoise
 from smcdiff.twists import Evaluation
 
 
@@ -148,7 +148,7 @@ class Rejuvenated(Proposal):
         key_up, key_down, key_accept = jax.random.split(key, 3)
         t = model.level(s.index - self.jump)
         # Both evaluations may factorise: on a CPU not at the same time.
-        noisy = renoise(key_up, cpu.after(place.x, place.log_twist), s, t)
+        noisy = kernels.renoise(key_up, cpu.after(place.x, place.log_twist), s, t)
         law = self._law_down(model, prepared, noisy, t, s)
         candidate = self.place(model, prepared, law.sample(key_down), s)
         gain = candidate.log_twist + law.log_ratio(candidate.x)

@@ -14,16 +14,11 @@ from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals._held import Holding
+from smcdiff.proposals._shared_path import SharedPath
 from smcdiff.proposals.base import Draw
-from smcdiff.proposals.paths import Path, SMCDiff, along_path
+from smcdiff.proposals.paths import SMCDiff
 from smcdiff.proposals.replacement import Replacement
 from smcdiff.twists import Evaluation
-
-
-def renoise(key: PRNGKeyArray, x: Float[Array, " d"], s: Level, t: Level) -> Float[Array, " d"]:
-    """A draw of the forward process from level s up to level t."""
-    shrink, scale = kernels.forward(s, t)
-    return shrink * x + scale * jax.random.normal(key, x.shape, x.dtype)
 
 
 class RePaint(Holding):
@@ -56,6 +51,10 @@ class RePaint(Holding):
         for name in ("repeats", "jump"):
             if getattr(self, name) < 1:
                 raise InputError(f"RePaint: {name} is {getattr(self, name)}; it must be at least 1")
+
+    def counts_chains_alike(self, model: ReverseModel) -> bool:
+        """As `SMCDiff` with weights on."""
+        return self._base(model).counts_chains_alike(model)
 
     @staticmethod
     def _base(model: ReverseModel) -> Replacement | SMCDiff:
@@ -119,7 +118,7 @@ class RePaint(Holding):
         """Up ``jump`` levels from s and down again, step by step, with fresh known parts."""
         base, keys = self._base(model), jax.random.split(key, self.jump + 1)
         top = s.index - self.jump
-        x = renoise(keys[0], x, s, model.level(top))
+        x = kernels.renoise(keys[0], x, s, model.level(top))
 
         def down(x, inputs):
             key, back = inputs
@@ -133,15 +132,14 @@ class RePaint(Holding):
         self,
         key: PRNGKeyArray,
         model: ReverseModel,
-        prepared: Path,
+        prepared: SharedPath,
         x: Float[Array, " d"],
         s: Level,
     ) -> Float[Array, " d"]:
-        """Up by the forward process, down in one step, with the known part on its path."""
+        """Up by the forward process and down in one step, both given the path."""
         key_up, key_down = jax.random.split(key)
-        t, directions = model.level(s.index - self.jump), prepared.system.directions
-        noisy = renoise(key_up, x, s, t)
-        off_path = along_path(model, prepared, x, s, t) - directions(noisy)
-        noisy = noisy + directions.adjoint(jnp.where(prepared.which, off_path, 0.0))
+        t = model.level(s.index - self.jump)
+        noisy = prepared.renoise(key_up, x, s, t)
         down = model.transition(noisy, model.denoise_for_kernel(noisy, t), t, s)
-        return prepared.pin(down, directions(x)).sample(key_down)
+        along = prepared.condition_step(down, noisy, t, s)
+        return prepared.put_on(along.law.sample(key_down), s)

@@ -6,17 +6,15 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from smcdiff.base.module import static
-from smcdiff.diffusion import kernels
 from smcdiff.diffusion.schedules import Grid, Level
 from smcdiff.errors import InputError
 from smcdiff.priors import Prior
 from smcdiff.problem import ReverseModel
-from smcdiff.proposals._held import Holding
 from smcdiff.proposals._shared_path import Along, SharedPath
-from smcdiff.proposals.base import Draw
+from smcdiff.proposals.paths import OnPath
 from smcdiff.twists import Evaluation
 
 
@@ -27,7 +25,7 @@ class _Slope(NamedTuple):
     room: Float[Array, ""]
 
 
-class TwistedPath(Holding):
+class TwistedPath(OnPath):
     """`Twisted` along a forward path of the observation, which the particles of a chain share.
 
     y is noised to the levels of the grid, once per chain, and every particle is held to this path
@@ -43,14 +41,8 @@ class TwistedPath(Holding):
     particles have the same noise where they are observed, the twist has little to compare, and the
     weights vary far less than those of `Twisted`.
 
-    Within a chain the filter targets the posterior given the path, and the evidence of a chain is
-    p(path) / q(path given y), whose mean over paths is the evidence. For an ideal reverse kernel it
-    is the same for every path. For a learned one it differs from path to path, by how far the
-    kernel is from the reverse of the forward process: with the shipped digits by some nat. To count
-    chains by it would be right for the law of the learned chain, with very many of them; with few
-    it leaves the one whose path the network happens to like. So chains count alike
-    (``posterior.chains_alike``), as they would for an ideal kernel. Below its level u a direction
-    takes x_u for y, which is the declared likelihood as far as the kernel is ideal there.
+    Within a chain the filter targets the posterior given the path, and chains count alike; see
+    `paths.OnPath`.
 
     Cost: one network evaluation per particle and step, and one vector-Jacobian product at the
     levels where particles are steered. With `kernels.Exact`, whose laws are not isotropic
@@ -76,20 +68,6 @@ class TwistedPath(Holding):
         error = prior.denoising_error
         return super().default_grid(prior) if error is None else error.focus()
 
-    def counts_chains_alike(self, model: ReverseModel) -> bool:
-        """True unless the kernel is ideal: how likely it finds a path says nothing of the draws."""
-        return not isinstance(model.kernel, kernels.Exact)
-
-    def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> SharedPath:
-        """The singular system, and one path."""
-        return SharedPath.draw(key, model)
-
-    def start(self, key: PRNGKeyArray, model: ReverseModel, prepared: SharedPath) -> Draw:
-        """x_T on the path, weighed by the terminal density."""
-        along = prepared.condition(model.problem.prior.terminal(), model.first)
-        x = prepared.put_on(along.law.sample(key), model.first)
-        return Draw(x, along.log_density - prepared.log_volume)
-
     def evaluate(
         self, model: ReverseModel, prepared: SharedPath, x: Float[Array, " d"], t: Level
     ) -> Evaluation:
@@ -113,50 +91,24 @@ class TwistedPath(Holding):
         open_share = prior.average_spread(t) / prior.average_spread(model.first)
         return jax.lax.cond(open_share > self.until, twisted, plain)
 
-    def propose(
-        self,
-        key: PRNGKeyArray,
-        model: ReverseModel,
-        prepared: SharedPath,
-        x: Float[Array, " d"],
-        evaluation: Evaluation,
-        t: Level,
-        s: Level,
-    ) -> Draw:
-        """The path's next point, the rest from the reverse kernel, steered."""
-        transition = model.transition(x, evaluation.denoised, t, s)
-        free = model.has_no_density(s)
-        along = prepared.condition_step(transition, x, t, s)
-        on_path = prepared.put_on(along.law.sample(key), s)
-        drawn = jnp.where(free, transition.sample(key), on_path)
-        shift, log_ratio = jnp.zeros_like(x), jnp.zeros((), x.dtype)
-        if transition.isotropic and evaluation.detail is not None:
-            shift, log_ratio = _steer(along, evaluation.detail, drawn, prepared)
-        log_weight = along.log_density - prepared.log_forward[t.index] + log_ratio
-        moved = jnp.where(free, drawn, drawn + shift)
-        return Draw(moved, jnp.where(free, 0.0, log_weight))
+    def steer(
+        self, path: SharedPath, along: Along, evaluation: Evaluation, drawn: Float[Array, " d"]
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """The shift of an isotropic draw along the twist's gradient, and its log ratio.
 
-    def final(
-        self, model: ReverseModel, prepared: SharedPath, x: Float[Array, " d"]
-    ) -> Float[Array, ""]:
-        """The likelihood of what is never on the path; the rest was weighed along it."""
-        return prepared.held.log_weak(x, jnp.zeros((), x.dtype))
-
-
-def _steer(
-    along: Along, slope: _Slope, drawn: Float[Array, " d"], path: SharedPath
-) -> tuple[Float[Array, " d"], Float[Array, ""]]:
-    """The shift of an isotropic draw along a twist's gradient, and its log ratio.
-
-    It is no longer than Polyak's step (see `laws.Tilted`), and changes nothing of which the path
-    tells.
-    """
-    directions, base = path.held.system.directions, along.law.base
-    known = jnp.where(along.used, directions(slope.gradient), 0.0)
-    gradient = slope.gradient - directions.adjoint(known)
-    gain = base.mean_variance * jnp.sum(gradient**2)
-    step = jnp.where(gain > slope.room, slope.room / jnp.where(gain > 0.0, gain, 1.0), 1.0)
-    gradient = step * gradient
-    # Of N(mean, v) at draw + v g over N(mean + v g, v) there; where p is a Dirac nothing moves.
-    log_ratio = -gradient @ (drawn - base.mean) - 0.5 * base.mean_variance * jnp.sum(gradient**2)
-    return base.mean_variance * gradient, log_ratio
+        It is no longer than Polyak's step (see `laws.Tilted`), and changes nothing of which the
+        path tells.
+        """
+        slope, base = evaluation.detail, along.law.base
+        if slope is None or not base.isotropic:
+            return super().steer(path, along, evaluation, drawn)
+        directions = path.held.system.directions
+        known = jnp.where(along.used, directions(slope.gradient), 0.0)
+        gradient = slope.gradient - directions.adjoint(known)
+        gain = base.mean_variance * jnp.sum(gradient**2)
+        step = jnp.where(gain > slope.room, slope.room / jnp.where(gain > 0.0, gain, 1.0), 1.0)
+        gradient = step * gradient
+        # Of N(mean, v) at draw + v g over N(mean + v g, v) there; where p is a Dirac nothing moves.
+        log_ratio = -gradient @ (drawn - base.mean)
+        log_ratio = log_ratio - 0.5 * base.mean_variance * jnp.sum(gradient**2)
+        return base.mean_variance * gradient, log_ratio

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from smcdiff.errors import DegeneracyWarning
 from smcdiff.results import _weighted as averages
@@ -25,6 +26,11 @@ _LOW_ESS = 0.1
 """Fraction of the particles: below it nine of ten are wasted, and resampling copies few."""
 _COLLAPSE = 0.2
 """What the last step leaves of the ESS: a twist that knows the likelihood leaves nearly all."""
+_LONG_STEP = 1.0 / 3.0
+"""What a step leaves of the ESS where its log weights have a variance of about one."""
+_LONG_STEPS = 0.1
+"""Share of such steps, and at least three. `Twisted` with the shipped digits has 10 of 25 uniform
+ones, and one of 60 that are focused; analytic priors have none, but with DDRM on fine grids."""
 _HEAVY = 0.2
 """Weight of one particle: no average of that chain rests on more than 25 (1 / 0.2^2) draws."""
 _SPREAD = 0.5
@@ -177,6 +183,24 @@ def _effective_chains(posterior: WeightedParticles) -> float:
     return averages.effective_number(np.sum(posterior.pooled_weights, axis=1))
 
 
+def _kept(posterior: WeightedParticles) -> Float[np.ndarray, "c steps"]:
+    """What each step but the first leaves of the ESS that it began with."""
+    particles = posterior.log_weights.shape[1]
+    before = np.where(posterior.resampled[:, 1:], particles, posterior.ess[:, :-1])
+    return posterior.ess[:, 1:] / before
+
+
+def _long_steps(posterior: WeightedParticles) -> Int[np.ndarray, " long"]:
+    """The steps that are too long for weights, in the chain that has most; none if few are.
+
+    The last is not among them: its weights are those of the likelihood.
+    """
+    long = _kept(posterior)[:, :-1] < _LONG_STEP
+    steps = 1 + np.flatnonzero(long[np.argmax(long.sum(axis=1))])
+    few = len(steps) < max(3, _LONG_STEPS * long.shape[1])
+    return steps[:0] if few else steps
+
+
 def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> Iterator[str]:
     step = numbers["min_ess_step"]
     if numbers["min_ess"] < _LOW_ESS:
@@ -186,11 +210,20 @@ def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> It
             " steps, more particles, or another proposal: one that knows more of the observation"
             " (docs: which proposal when), or where x has few dimensions Bootstrap"
         )
-    before = np.where(posterior.resampled[:, -1], particles, posterior.ess[:, -2])
-    last = posterior.ess[:, -1] / before
-    if last.min() < _COLLAPSE:
+    long = _long_steps(posterior)
+    if len(long):
+        low, high = posterior.log_snr[long[0] - 1], posterior.log_snr[long[-1]]
         yield (
-            f"the last step cut the ESS to {last.min():.1%} of what it was: the likelihood is"
+            f"at {len(long)} of {len(posterior.log_snr) - 1} steps, between log-SNR {low:.1f} and"
+            f" {high:.1f}, one step cut the ESS to less than a third: the steps are too long for"
+            f" weights; try more of them there (grid=schedules.Focused({low:.1f}, {high:.1f})), or"
+            " fewer if the proposal draws afresh at every level (DDRM, DAPS)."
+            " smcdiff.diagnostics.weights tells whether it is the proposal's doing or the twist's"
+        )
+    last = _kept(posterior)[:, -1].min()
+    if last < _COLLAPSE:
+        yield (
+            f"the last step cut the ESS to {last:.1%} of what it was: the likelihood is"
             " sharper than the last twist; try more steps, a grid that ends at lower noise, or"
             " check that the noise of the observation is not understated"
         )
@@ -241,9 +274,10 @@ def warn_if_degenerate(posterior: WeightedParticles) -> None:
 
     Warns:
         DegeneracyWarning: the ESS of a chain fell below 5 particles, or below a quarter of fewer
-            than 20; or the log evidence of the chains has a standard deviation above 2 nat, where
-            they are pooled by it; or one founder is left of 10 particles or more, unless as many
-            chains count alike; or, with weights off too, particles lie above 10 prior widths away.
+            than 20; or a tenth of the steps, and three at least, each cut it to less than a third;
+            or the log evidence of the chains has a standard deviation above 2 nat, where they are
+            pooled by it; or one founder is left of 10 particles or more, unless as many chains
+            count alike; or, with weights off too, particles lie above 10 prior widths away.
     """
     far = _far_away(posterior)
     reasons = [] if far is None else [f"{far[0].upper()}{far[1:]}."]
@@ -264,6 +298,12 @@ def _degenerate(posterior: WeightedParticles) -> list[str]:
         reasons.append(
             f"The effective sample size fell to {worst:.1f} of {particles} particles at step"
             f" {step} of {posterior.ess.shape[1] - 1}, so that averages rest on very few of them."
+        )
+    long = _long_steps(posterior)
+    if len(long):
+        reasons.append(
+            f"At {len(long)} of {posterior.ess.shape[1] - 1} steps one step cut the effective"
+            " sample size to less than a third: the steps are too long for weights."
         )
     if _evidence_spread(posterior) > averages.CHAINS_APART and not posterior.chains_alike:
         reasons.append(

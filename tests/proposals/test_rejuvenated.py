@@ -60,27 +60,35 @@ def test_rejuvenation_leaves_p_psi_as_it_is(base, kernel, invariant):
     assert change < 4.5 if invariant else change > 10.0
 
 
+# Where the entries are y: below both levels of the jump, between them, and above both.
+@pytest.mark.parametrize("own", [(6, 3), (3, 1), (1, 6)])
 @pytest.mark.parametrize(("kernel", "invariant"), [(kernels.Exact(), True), COARSE])
-def test_repaint_leaves_the_law_given_the_path_as_it_is(kernel, invariant):
-    """p_s of the unknown entries given y_s: x_s from p_s with its known entries as they come."""
+def test_repaint_leaves_the_law_given_the_path_as_it_is(kernel, invariant, own):
+    """x_s from p_s, and the path from x_s upwards by the forward process: their joint law stays."""
     model, x = _setting(MASK, kernel)
     proposal = proposals.RePaint(jump=JUMP)
     path = proposal.prepare(jax.random.key(1), model)
-    s, t = model.level(STEP), model.level(STEP - JUMP)
-    shrink = t.alpha / s.alpha
-    scale = jnp.sqrt(t.sigma**2 - (shrink * s.sigma) ** 2)
+    levels = jax.tree.map(lambda field: field[jnp.array(own)], model.levels)
+    path = dataclasses.replace(path, own=levels)
+    system = path.held.system
 
     @jax.jit
     @jax.vmap
     def move(key, x):
         key_path, key_move = jax.random.split(key)
-        above = scale * jax.random.normal(key_path, path.noise.shape[1:])
-        noise = path.noise.at[STEP].set(0.0).at[STEP - JUMP].set(above)
-        own = dataclasses.replace(path, noise=noise)
-        return proposal.gibbs(key_move, model, own, x, s)
+        seen = path.values.at[STEP].set(system.directions(x))
+        for step in range(STEP - 1, -1, -1):
+            key_step, below = jax.random.fold_in(key_path, step), model.level(step + 1)
+            noisier = kernels.renoise(key_step, seen[step + 1], below, model.level(step))
+            seen = seen.at[step].set(noisier)
+        observed = system.values * seen[jnp.array(own), jnp.arange(2)] / path.own.alpha
+        held = dataclasses.replace(path.held, system=dataclasses.replace(system, observed=observed))
+        mine = dataclasses.replace(path, held=held, values=seen)
+        return proposal.gibbs(key_move, model, mine, x, model.level(STEP))
 
     moved = move(jax.random.split(jax.random.key(2), COUNT), x)
-    held = np.asarray(path.system.directions.adjoint(path.which.astype(float)) != 0.0)
+    held = system.directions.adjoint((jnp.array(own) >= STEP).astype(float)) != 0.0
     np.testing.assert_allclose(moved[:, held], x[:, held], rtol=1e-4, atol=1e-4)
+    assert np.all(np.mean(np.asarray(moved != x), axis=0)[~np.asarray(held)] > 0.9)
     change = _change(x, moved, np.full(COUNT, 1.0 / COUNT))
     assert change < 4.5 if invariant else change > 10.0

@@ -1,5 +1,7 @@
 """`TwistedPath`: exact where the kernel is, and consistent over paths where it is not."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from smcdiff.sampler._steered_diffusion import SteeredDiffusion
 from smcdiff.smc import particle_filter
 from tests.proposals.models import (
     DENSE,
+    MASK,
     MIXTURE,
     NOISE,
     Y,
@@ -114,6 +117,17 @@ def test_mean_over_paths_is_the_evidence_of_the_chain_itself():
     standard_error = ratio.std() / len(ratio) ** 0.5
     assert standard_error < 0.03
     assert abs(ratio.mean() - 1.0) < 3 * standard_error
+
+
+@pytest.mark.parametrize(
+    "proposal",
+    [proposals.TwistedPath(), proposals.SMCDiff(), proposals.FPS(), proposals.RePaint()],
+    ids=lambda proposal: type(proposal).__name__,
+)
+def test_chains_that_have_paths_of_their_own_count_alike_unless_the_kernel_is_ideal(proposal):
+    ideal = reverse_model(MIXTURE, MASK, NOISE, 8)
+    assert not proposal.counts_chains_alike(ideal)
+    assert proposal.counts_chains_alike(dataclasses.replace(ideal, kernel=kernels.DDIM()))
 
 
 def test_until_is_a_share():

@@ -18,6 +18,17 @@ def with_ess(chain, step, value, **fields):
     return record(ess=ess, **fields)
 
 
+def with_steps(*kept, **fields):
+    """Four chains of which one begins every step with 100 particles and keeps these shares."""
+    ess = np.full((4, len(kept) + 1), 90.0)
+    ess[2, 1:] = 100.0 * np.array(kept)
+    log_snr = np.append(np.linspace(-8.0, 4.0, len(kept)), np.inf)
+    return record(
+        np.zeros((4, 100)), ess=ess, log_snr=log_snr, resampled=np.ones(ess.shape, bool),
+        num_founders=np.full(ess.shape, 50), log_evidence_increments=np.zeros(ess.shape), **fields,
+    )  # fmt: skip
+
+
 def one_weight():
     log_weights = np.zeros((2, 100))
     log_weights[0, 3] = 4.0
@@ -30,6 +41,8 @@ def heavy_tail():
 
 CASES = {
     "ESS fell to 5.0% at step 2 (log-SNR 3.0)": lambda: with_ess(1, 2, 5.0),
+    # From level 1 of -8, -5, -2, 1 and 4, where the first of them begins, to level 4.
+    "at 3 of 5 steps, between log-SNR -5.0 and 4.0": lambda: with_steps(0.5, 0.3, 0.3, 0.3, 0.5),
     "last step cut the ESS": lambda: with_ess(0, 3, 12.0),
     "founders survive": lambda: record(num_founders=np.full((2, 4), 3)),
     "one particle carries": one_weight,
@@ -47,6 +60,11 @@ def test_healthy_run_has_no_findings(particles):
     diagnosis = diagnose(record(np.zeros((2, particles))))
     assert diagnosis.findings == ()
     assert "no sign of degeneracy" in str(diagnosis)
+
+
+def test_two_long_steps_or_a_last_one_are_no_finding():
+    assert diagnose(with_steps(0.3, 0.3, 0.9, 0.9, 0.3)).findings == ()
+    assert diagnose(with_steps(*[0.3] * 3, *[0.9] * 40)).findings == ()
 
 
 @pytest.mark.parametrize("message", CASES)
@@ -129,6 +147,7 @@ SILENT = {
     "healthy": record,
     "importance sampling": importance,
     "a tenth of the particles": lambda: with_ess(0, 1, 10.0),
+    "two long steps": lambda: with_steps(0.3, 0.3, 0.9, 0.9, 0.3),
     "six particles": lambda: with_ess(0, 1, 6.0),
     "particles eight prior widths away": lambda: record(prior_widths=np.full((2, 100), 8.0)),
     "one of a hundred far away": lambda: record(
@@ -178,13 +197,14 @@ def test_bad_run_ends_with_one_warning():
         (record(log_evidence=np.array([-1.0, -4.0])), "3.0 nat apart"),
         (record(prior_widths=np.full((2, 100), 120.0)), "lie 120 prior widths"),
         (record(prior_widths=np.full((2, 100), 1e30), weighted=False), "lie 1e.30 prior widths"),
+        (with_steps(0.9, 0.3, 0.3, 0.3, 0.9), "At 3 of 5 steps one step cut"),
         (record(num_founders=np.array([[100, 50, 9, 5], [90, 7, 2, 1]])), "descend from one"),
     ],
 )
 def test_each_reason_by_itself(posterior, message):
     with pytest.warns(DegeneracyWarning, match=message) as caught:
         warn_if_degenerate(posterior)
-    words = ("fell to", "nat apart", "descend from one", "prior widths")
+    words = ("fell to", "nat apart", "descend from one", "prior widths", "too long for weights")
     reasons = [word in str(caught[0].message) for word in words]
     assert sum(reasons) == 1
 
