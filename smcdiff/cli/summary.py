@@ -15,6 +15,7 @@ from smcdiff.diagnostics.metrics import psnr
 from smcdiff.results import plots
 from smcdiff.results._diagnosis import diagnose
 from smcdiff.results._evidence import evidence_in_words
+from smcdiff.results._particles import of_chains
 from smcdiff.results.posterior import Posterior
 
 
@@ -41,15 +42,6 @@ def draw(
     return file
 
 
-def _ess(posterior: Posterior) -> str:
-    """At the end: of each chain, or of many the smallest and the largest."""
-    chains, particles = posterior.log_weights.shape
-    last = posterior.ess[:, -1]
-    if chains <= plots.FEW_CHAINS:
-        return ", ".join(f"{value:.1f}" for value in last) + f" of {particles}"
-    return f"{last.min():.1f} to {last.max():.1f} of {particles}, in {chains} chains"
-
-
 def summarise(
     posterior: Posterior, clean: np.ndarray | None, seconds: float, files: list[Path]
 ) -> None:
@@ -64,10 +56,11 @@ def summarise(
     from rich.console import Console
     from rich.table import Table
 
+    particles = posterior.log_weights.shape[1]
     rows: dict[str, Any] = {
         "proposal": f"{posterior.attrs['proposal']}: {posterior.attrs['proposal_reason']}",
         "log evidence": evidence_in_words(posterior),
-        "ESS at the end": _ess(posterior),
+        "ESS at the end": f"{of_chains(posterior.ess[:, -1], 1)} of {particles}",
     }
     if clean is not None:
         rows["PSNR of the mean"] = (

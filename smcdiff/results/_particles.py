@@ -23,6 +23,16 @@ from smcdiff.errors import InputError
 from smcdiff.results import _weighted as averages
 from smcdiff.smc.resampling import systematic
 
+SHOWN_CHAINS = 8
+"""Up to here each chain is shown by itself."""
+
+
+def of_chains(values: Float[np.ndarray, " c"], precision: int) -> str:
+    """A number of each chain, or of many the smallest and the largest."""
+    if len(values) <= SHOWN_CHAINS:
+        return np.array2string(values, precision=precision)
+    return f"{values.min():.{precision}f} to {values.max():.{precision}f}"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WeightedParticles:
@@ -78,10 +88,10 @@ class WeightedParticles:
         """One line: sites, sizes, evidence, ESS."""
         chains, particles = self.log_weights.shape
         sites = {name: value.shape[2:] for name, value in self.samples.items()}
-        evidence = np.array2string(self.log_evidence, precision=2)
         return (
             f"{type(self).__name__}(sites={sites}, {chains} chains x {particles} particles,"
-            f" log_evidence={evidence}, final ESS={np.array2string(self.ess[:, -1], precision=1)})"
+            f" log_evidence={of_chains(self.log_evidence, 2)},"
+            f" final ESS={of_chains(self.ess[:, -1], 1)})"
         )
 
     @property

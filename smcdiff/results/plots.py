@@ -17,7 +17,7 @@ from jaxtyping import Float
 from smcdiff.base._files import write_whole
 from smcdiff.base._pixels import to_bytes
 from smcdiff.errors import InputError
-from smcdiff.results._particles import WeightedParticles
+from smcdiff.results._particles import SHOWN_CHAINS, WeightedParticles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 NUM_DRAWS = 6
 """Draws shown by `plot_solution`."""
-FEW_CHAINS = 8
-"""Up to here each chain is shown by itself."""
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
@@ -98,7 +96,7 @@ def plot_ess(axis: Axes, posterior: WeightedParticles) -> None:
     """The ESS over the reverse steps, as a fraction of the particles: of each chain, or of many."""
     chains, particles = posterior.log_weights.shape
     share, colour = posterior.ess / particles, "#4c72b0"
-    if chains <= FEW_CHAINS:
+    if chains <= SHOWN_CHAINS:
         title = "ESS / particles, one line per chain"
         axis.plot(share.T, color=colour, alpha=0.7, linewidth=1)
     else:

@@ -94,3 +94,5 @@ def test_indexing_says_what_to_take(posterior):
 def test_repr_is_one_line():
     assert repr(record()).startswith("Posterior(sites={'x': (3,)}, 2 chains x 100 particles")
     assert "\n" not in repr(record())
+    many = repr(record(np.zeros((30, 100))))
+    assert "log_evidence=-1.10 to -1.00, final ESS=90.0 to 90.0" in many
