@@ -11,7 +11,6 @@ from smcdiff.cli.sampler import Sampler
     ("proposal", "particles", "chains", "expected"),
     [
         (None, None, None, (4, 64)),  # chosen: TwistedPath, for half an image and a learned prior
-        (proposals.TwistedPath(), None, None, (4, 64)),
         (proposals.Twisted(), None, None, (64, 4)),
         (None, 16, None, (16, 4)),
         (None, None, 2, (4, 2)),
