@@ -18,14 +18,14 @@ def with_ess(chain, step, value, **fields):
     return record(ess=ess, **fields)
 
 
-def with_steps(*kept, **fields):
-    """Four chains of which one begins every step with 100 particles and keeps these shares."""
-    ess = np.full((4, len(kept) + 1), 90.0)
-    ess[2, 1:] = 100.0 * np.array(kept)
+def with_steps(*kept, particles=100):
+    """Four chains of which one begins every step with all particles and keeps these shares."""
+    ess = np.full((4, len(kept) + 1), 0.9 * particles)
+    ess[2, 1:] = particles * np.array(kept)
     log_snr = np.append(np.linspace(-8.0, 4.0, len(kept)), np.inf)
     return record(
-        np.zeros((4, 100)), ess=ess, log_snr=log_snr, resampled=np.ones(ess.shape, bool),
-        num_founders=np.full(ess.shape, 50), log_evidence_increments=np.zeros(ess.shape), **fields,
+        np.zeros((4, particles)), ess=ess, log_snr=log_snr, resampled=np.ones(ess.shape, bool),
+        num_founders=np.full(ess.shape, 50), log_evidence_increments=np.zeros(ess.shape),
     )  # fmt: skip
 
 
@@ -62,9 +62,10 @@ def test_healthy_run_has_no_findings(particles):
     assert "no sign of degeneracy" in str(diagnosis)
 
 
-def test_two_long_steps_or_a_last_one_are_no_finding():
+def test_few_long_steps_or_a_last_one_or_many_particles_are_no_finding():
     assert diagnose(with_steps(0.3, 0.3, 0.9, 0.9, 0.3)).findings == ()
     assert diagnose(with_steps(*[0.3] * 3, *[0.9] * 40)).findings == ()
+    assert diagnose(with_steps(0.5, 0.3, 0.3, 0.3, 0.5, particles=1000)).findings == ()
 
 
 @pytest.mark.parametrize("message", CASES)
