@@ -194,15 +194,17 @@ def _long_steps(posterior: WeightedParticles) -> Int[np.ndarray, " long"]:
     """The steps that are too long for weights, in the chain that has most; none if few are.
 
     The last is not among them: its weights are those of the likelihood. Nor are they too long where
-    the particles are so many that all these steps together leave five.
+    the particles are so many that all these steps together leave five. Fewer than ten particles
+    do not tell.
     """
+    particles = posterior.log_weights.shape[1]
     kept = _kept(posterior)[:, :-1]
     long = kept < _LONG_STEP
     chain = np.argmax(long.sum(axis=1))
     steps = 1 + np.flatnonzero(long[chain])
     few = len(steps) < max(3, _LONG_STEPS * long.shape[1])
-    left = posterior.log_weights.shape[1] * np.prod(kept[chain, long[chain]])
-    return steps[:0] if few or left >= _COLLAPSED_ESS else steps
+    left = particles * np.prod(kept[chain, long[chain]])
+    return steps[:0] if few or left >= _COLLAPSED_ESS or particles < FEW_FOUNDERS else steps
 
 
 def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> Iterator[str]:
@@ -278,11 +280,11 @@ def warn_if_degenerate(posterior: WeightedParticles) -> None:
 
     Warns:
         DegeneracyWarning: the ESS of a chain fell below 5 particles, or below a quarter of fewer
-            than 20; or a tenth of the steps, and three at least, each cut it to less than a third and
-            all of them together to less than 5; or the log evidence of the chains has a standard
-            deviation above 2 nat, where they are pooled by it; or one founder is left of 10
-            particles or more, unless as many chains count alike; or, with weights off too,
-            particles lie above 10 prior widths away.
+            than 20; or a tenth of the steps, and three at least, each cut it to less than a third
+            and all of them together to less than 5 of 10 particles or more; or the log evidence of
+            the chains has a standard deviation above 2 nat, where they are pooled by it; or one
+            founder is left of 10 particles or more, unless as many chains count alike; or, with
+            weights off too, particles lie above 10 prior widths away.
     """
     far = _far_away(posterior)
     reasons = [] if far is None else [f"{far[0].upper()}{far[1:]}."]

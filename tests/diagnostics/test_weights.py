@@ -93,6 +93,7 @@ def test_a_proposal_that_knows_all_has_neither():
     np.testing.assert_allclose(found.proposal, 0.0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_shorter_steps_are_of_use_to_the_proposal_alone():
     """What a twist misses of a mixture does not depend on the steps; the linearisation does."""
 

@@ -148,6 +148,9 @@ SILENT = {
     "healthy": record,
     "importance sampling": importance,
     "a tenth of the particles": lambda: with_ess(0, 1, 10.0),
+    "four particles, of which one leads at three steps": lambda: with_steps(
+        0.3, 0.3, 0.3, 0.9, 0.9, particles=4
+    ),
     "two long steps": lambda: with_steps(0.3, 0.3, 0.9, 0.9, 0.3),
     "six particles": lambda: with_ess(0, 1, 6.0),
     "particles eight prior widths away": lambda: record(prior_widths=np.full((2, 100), 8.0)),
