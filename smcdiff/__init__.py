@@ -4,6 +4,7 @@ Write a NumPyro model in which one site has a distribution of `smcdiff.priors` (
 `smcdiff.load_prior`), give it to `smcdiff.SMC`, and take the weighted posterior to ArviZ.
 """
 
+from smcdiff import diagnostics as diagnostics
 from smcdiff import exact as exact
 from smcdiff import operators as operators
 from smcdiff import priors as priors

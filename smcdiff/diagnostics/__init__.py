@@ -1,1 +1,6 @@
-"""Diagnostics of weighted posteriors, and the metrics of the experiments."""
+"""Diagnostics of twists, weights and draws, and the metrics of the experiments."""
+
+from smcdiff.diagnostics import contrast as contrast
+from smcdiff.diagnostics import metrics as metrics
+from smcdiff.diagnostics import stein as stein
+from smcdiff.diagnostics import weights as weights

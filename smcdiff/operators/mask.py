@@ -49,7 +49,10 @@ class Mask(LinearOperator):
     def __init__(self, indices: ArrayLike | Sequence[int], event: tuple[int, ...]):
         set_fields(self, indices=as_indices(indices), event=tuple(event))
         if self.indices.ndim != 1:
-            raise InputError(f"Mask: the indices have shape {self.indices.shape}; give (d_y,)")
+            raise InputError(
+                f"Mask: the indices have shape {self.indices.shape}; give (d_y,), or"
+                " a mask of True and False to Mask.of"
+            )
         if is_known(self.indices):
             check_distinct("Mask", self.indices, math.prod(self.event))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -79,10 +80,7 @@ class SharedPath(Module):
             t: the level.
             spread: variance of x_0 given x_t, per coordinate.
         """
-        system, on_path = self.held.system, self.on_path(t)
-        precision = jnp.where(system.seen, system.values**2, 0.0) / jnp.maximum(
-            system.noise, _PINNED
-        )
+        system, on_path, precision = self.held.system, self.on_path(t), self._precision
         # Precisions of independent observations add: y has that of its path, and the rest.
         path_precision = jnp.where(on_path, jnp.exp(t.log_snr), 0.0)
         passed = self.held.which & ~on_path
@@ -129,6 +127,40 @@ class SharedPath(Module):
         target = self.own.alpha * system.data - from_noisier
         target = jnp.where(passed, target, self.values[s.index])
         return Along.of(self, transition, pinned | passed, gains, target, variances)
+
+    def land(
+        self,
+        key: PRNGKeyArray,
+        sample: Callable[[PRNGKeyArray], Float[Array, " d"]],
+        t: Level,
+        spread: Float[Array, ""],
+    ) -> Float[Array, " d"]:
+        """A draw of x_0 where the kernel's last step is a Dirac.
+
+        That leaves out the spread of x_0 given x_t. Where y is as noisy as the last level it is all
+        that y leaves open, and where y is less noisy x_0 has to be nearer to y than x_t is: in
+        these directions x_0 is drawn from N(x, spread) given what y tells beyond the path at t.
+
+        Args:
+            key: random key.
+            sample: draws x by the kernel.
+            t: the last noisy level.
+            spread: variance of x_0 given x_t, per coordinate.
+        """
+        key_kernel, key_spread = jax.random.split(key)
+        x, directions = sample(key_kernel), self.held.system.directions
+        left = jnp.maximum(self._precision - jnp.exp(t.log_snr), 0.0)
+        variance = spread / (1.0 + left * spread)
+        noise = jax.random.normal(key_spread, left.shape, x.dtype)
+        moved = left * variance * (self.held.system.data - directions(x)) + variance**0.5 * noise
+        return x + directions.adjoint(jnp.where(self.held.which, moved, 0.0))
+
+    @property
+    def _precision(self) -> Float[Array, " r"]:
+        """Of y as an observation of V' x_0."""
+        system = self.held.system
+        seen = jnp.where(system.seen, system.values**2, 0.0)
+        return seen / jnp.maximum(system.noise, _PINNED)
 
     def renoise(
         self, key: PRNGKeyArray, x: Float[Array, " d"], s: Level, t: Level

@@ -68,7 +68,8 @@ class OnPath(Holding):
         free = model.has_no_density(s)
         along = prepared.condition_step(transition, x, t, s)
         on_path = prepared.put_on(along.law.sample(key), s)
-        drawn = jnp.where(free, transition.sample(key), on_path)
+        clean = prepared.land(key, transition.sample, t, model.problem.prior.spread(t))
+        drawn = jnp.where(free, clean, on_path)
         shift, log_ratio = self.steer(prepared, along, evaluation, drawn)
         log_weight = along.log_density - prepared.log_forward[t.index] + log_ratio
         moved = jnp.where(free, drawn, drawn + shift)
@@ -148,6 +149,11 @@ class FPS(OnPath):
             return super().propose(key, model, prepared, x, evaluation, t, s)
         law = prepared.condition(model.transition(x, evaluation.denoised, t, s), s)
         return Draw(law.sample(key), jnp.zeros(()))
+
+    def final(self, model: ReverseModel, prepared: Any, x: Float[Array, " d"]) -> Float[Array, ""]:
+        """As the others; the published draw is not weighed."""
+        is_published = isinstance(prepared, PublishedPath)
+        return jnp.zeros((), x.dtype) if is_published else super().final(model, prepared, x)
 
 
 class PublishedPath(Module):

@@ -106,7 +106,7 @@ class Posterior(WeightedParticles):
         record, and ``log_evidence`` per chain with its standard error).
 
         Chains count equally in the groups of draws, as ArviZ wants them, while `mean`, `std` and
-        `resample` pool them by their evidence: the two differ where the evidences do. R-hat and ESS
+        `resample` pool them as `pooled_weights` says: by their evidence, or alike. R-hat and ESS
         of the resampled draws measure neither mixing nor Monte-Carlo error: look at ``smc`` and at
         `diagnose`.
 

@@ -150,7 +150,8 @@ def _check_finished(result: FilterResult, model: ReverseModel) -> None:
         raise SamplingError(f"{where} {blamed}; more particles do not help")
     if not np.all(np.isfinite(result.particles[first])):
         raise SamplingError(
-            f"{where} particles had gone to infinity: guidance is unstable; {CALMER}"
+            f"{where} particles had gone to infinity: the denoiser returns NaN or infinity for some"
+            f" x, or guidance is unstable; {CALMER}"
         )
     if not np.isneginf(increment):
         raise SamplingError(

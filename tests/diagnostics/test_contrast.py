@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from smcdiff import priors, twists
+from smcdiff import priors, proposals, twists
 from smcdiff.diagnostics.contrast import contrastive_score
 from smcdiff.errors import InputError
 from tests.proposals.models import DENSE, MIXTURE, model
@@ -58,6 +58,9 @@ def test_the_better_twist_scores_higher():
 def test_messages():
     with pytest.raises(InputError, match="num_paths is 1; it must be at least 2"):
         _score(GAUSSIAN, twists.Flat(), num_paths=1)
+
+    with pytest.raises(InputError, match="FPS holds its particles to a path of y"):
+        _score(GAUSSIAN, proposals.FPS())
 
     def no_data(prior):
         numpyro.sample("x", prior)

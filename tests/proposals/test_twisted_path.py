@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from smcdiff import exact, kernels, priors, proposals, schedules
+from smcdiff import SMC, exact, kernels, priors, proposals, schedules
 from smcdiff.errors import InputError
 from smcdiff.problem import ReverseModel, read
 from smcdiff.sampler._steered_diffusion import SteeredDiffusion
@@ -128,6 +128,44 @@ def test_chains_that_have_paths_of_their_own_count_alike_unless_the_kernel_is_id
     ideal = reverse_model(MIXTURE, MASK, NOISE, 8)
     assert not proposal.counts_chains_alike(ideal)
     assert proposal.counts_chains_alike(dataclasses.replace(ideal, kernel=kernels.DDIM()))
+
+
+def _two_entries(prior, noise, y=None):
+    x = numpyro.sample("x", prior)
+    numpyro.sample("y", dist.Normal(x[:2], noise).to_event(1), obs=y)
+
+
+@pytest.mark.parametrize("proposal", [proposals.TwistedPath(), proposals.FPS()], ids=["T", "FPS"])
+def test_what_is_observed_has_the_spread_that_y_leaves_open(proposal):
+    """At noises up to that of the last level (0.01), where the kernel ends in a Dirac.
+
+    Of some 1,000 draws a standard deviation has an error of 2 %; the steps, which take x_0 for
+    known, make it up to 3 % too small. Before, it was zero.
+    """
+    prior, _ = isotropic(jnp.zeros(3), 1.0)
+    smc = SMC(
+        _two_entries, proposal, num_particles=256, num_chains=4, num_steps=60, linear=True,
+        progress_bar=False,
+    )  # fmt: skip
+    y = jnp.array([0.7, -0.6])
+    for noise in (1e-2, 1e-3, 1e-5):
+        posterior = smc.run(jax.random.key(0), prior, jnp.float32(noise), y=y)
+        residuals = (posterior.pooled("x")[:, :2] - np.asarray(y)) / noise
+        np.testing.assert_allclose(residuals.std(axis=0), 1.0, atol=0.1)
+        np.testing.assert_allclose(residuals.mean(axis=0), 0.0, atol=0.15)
+
+
+def test_weights_off_the_published_path_is_followed_to_the_end():
+    prior, _ = isotropic(jnp.zeros(3), 1.0)
+    smc = SMC(
+        _two_entries, proposals.FPS(), num_particles=256, num_steps=30, weighted=False,
+        progress_bar=False,
+    )  # fmt: skip
+    y = jnp.array([0.7, -0.6])
+    posterior = smc.run(jax.random.key(0), prior, 0.5, y=y)
+    # A heuristic: it is nearer to y than the posterior mean, 0.8 y, and no nearer than y itself.
+    ratio = posterior.mean()["x"][:2] / y
+    assert np.all((ratio > 0.7) & (ratio < 1.1)) and np.all(posterior.std()["x"] > 0.1)
 
 
 def test_until_is_a_share():
