@@ -219,9 +219,10 @@ def write(records: dict, options, arguments: str) -> None:
         f"results.json keeps the rows of all problems. Shipped digits prior, noise {NOISE},",
         "data in [-1, 1]. Where x* is a draw of the prior's own chain a right posterior covers",
         "90 %, and p is not small. Means over the problems, +- standard error, with the chains",
-        "pooled alike, and in the column *by evidence* by their evidence. Class: probability of",
-        "the true class. sd: of the log evidence over the chains, median, nat. Founders: of all",
-        "chains. Network: evaluations + vector-Jacobian products per problem, thousands.", "",
+        "pooled alike, and in the column *by evidence* by their evidence. More: CRPS less that of",
+        "TwistedPath on the problems that both have. Class: probability of the true class. sd: of",
+        "the log evidence over the chains, median, nat. Founders: of all chains. Network:",
+        "evaluations + vector-Jacobian products per problem, thousands.", "",
     ]  # fmt: skip
     for truth in TRUTHS:
         for task in TASKS:
@@ -231,17 +232,26 @@ def write(records: dict, options, arguments: str) -> None:
                 continue
             title = "x* from the prior" if truth == "prior" else "Real digits"
             lines += [f"## {title}: {task}", "",
-                      "| method | N x chains x steps | problems | coverage | CRPS | class | p"
-                      " | coverage, CRPS, class, p by evidence | sd | founders | network |",
-                      "|" + "---|" * 11]  # fmt: skip
+                      "| method | N x chains x steps | problems | coverage | CRPS | more | class"
+                      " | p | coverage, CRPS, class, p by evidence | sd | founders | network |",
+                      "|" + "---|" * 12]  # fmt: skip
             for name in METHODS:
                 if name in mine:
-                    lines.append(_line(name, mine[name]))
+                    lines.append(_line(name, mine[name], mine.get("TwistedPath", [])))
             lines.append("")
     (options.output / "results.md").write_text("\n".join(lines))
 
 
-def _line(name: str, rows: list[dict]) -> str:
+def _more(rows: list[dict], ours: list[dict]) -> str:
+    """CRPS less that of others, on the problems that both have."""
+    pairs = list(zip(rows, ours, strict=False))
+    if rows is ours or not pairs:
+        return ""
+    more = np.array([a["crps_alike"] - b["crps_alike"] for a, b in pairs])
+    return f"{more.mean():+.3f} +- {more.std() / len(more) ** 0.5:.3f}"
+
+
+def _line(name: str, rows: list[dict], ours: list[dict]) -> str:
     method = METHODS[name]
     size = f"{method.particles} x {method.chains} x {method.steps}"
     network = method.particles * method.chains * method.steps / 1000.0
@@ -255,6 +265,7 @@ def _line(name: str, rows: list[dict]) -> str:
          _least_p(rows, "ranks_" + pooling)]
         for pooling in ("alike", "evidence")
     )  # fmt: skip
+    alike.insert(2, _more(rows, ours))
     others = ", ".join(by_evidence) if method.weighted else ""
     cells = [name, size, str(len(rows)), *alike, others, evidence, founders, cost]
     return "| " + " | ".join(cells) + " |"
