@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from smcdiff.base._numbers import Scalar
 from smcdiff.base.module import Module, static
@@ -212,25 +212,25 @@ class TwistNetwork(Module):
 
     Attributes:
         state: the parameters.
+        events: (n, *event) some draws of the prior, over which psi is averaged.
         event_mean: of the events of the training.
         event_variance: their variance, in squared data units.
         observation_centre: of the observations of the training.
         observation_scale: their spread.
         log_snr_ends: (2,) the least and the largest log-SNR of the training.
         graph: a `smcdiff.networks._contrast.ContrastNetwork` without its parameters.
-        event_shape: shape of x_0.
         observation_shape: shape of y.
         bound: of log psi, either way, in nat.
     """
 
     state: Any
+    events: Float[Array, " n *event"]
     event_mean: Float[Array, "*event"]
     event_variance: Float[Array, "*event"]
     observation_centre: Float[Array, "*observation"]
     observation_scale: Float[Array, "*observation"]
     log_snr_ends: Float[Array, "2"]
     graph: Any = static()
-    event_shape: tuple[int, ...] = static()
     observation_shape: tuple[int, ...] = static()
     bound: float = static(default=12.0)
 
@@ -243,7 +243,7 @@ class TwistNetwork(Module):
         """
         from flax import nnx
 
-        alpha, sigma = (a.reshape(-1, *[1] * len(self.event_shape)) for a in (t.alpha, t.sigma))
+        alpha, sigma = (a.reshape(-1, *[1] * self.event_mean.ndim) for a in (t.alpha, t.sigma))
         scale = jnp.sqrt(alpha**2 * self.event_variance[None] + sigma**2)
         low, high = self.log_snr_ends
         # From 0 at the least noise; beyond the ends the network knows nothing new.
@@ -260,7 +260,7 @@ class TwistNetwork(Module):
         standardised = (y - self.observation_centre[None]) / self.observation_scale[None]
         return nnx.merge(self.graph, self.state).encode_observation(standardised)
 
-    def given(self, y: Float[Array, "*observation"]) -> LogTwist:
+    def given(self, y: Shaped[Array, "*observation"]) -> LogTwist:
         """Log psi of an observation, as a function of x_t.
 
         Raises:

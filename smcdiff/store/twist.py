@@ -16,7 +16,7 @@ from smcdiff.store._network_functions import TwistNetwork
 from smcdiff.twists import Learned
 
 KIND = "twist"
-_SCALES = ("event_mean", "event_variance", "observation_centre", "observation_scale")
+_ARRAYS = ("events", "event_mean", "event_variance", "observation_centre", "observation_scale")
 """Arrays of a folder besides the network's."""
 _SHAPES = ("event_shape", "observation_shape")
 
@@ -41,14 +41,14 @@ def save_twist(learned: TwistNetwork, folder: Path, card: str, about: Mapping[st
     from smcdiff.networks.unet import state_dict
 
     network = nnx.merge(learned.graph, learned.state)
-    scales = {name: np.asarray(getattr(learned, name)) for name in _SCALES}
+    arrays = {name: np.asarray(getattr(learned, name)) for name in _ARRAYS}
     described = {
         "kind": KIND,
         **about,
         **network.config.entries(),
         "log_snr_ends": [float(end) for end in np.asarray(learned.log_snr_ends)],
     }
-    return folders.write_model(folder, {**state_dict(network), **scales}, card, described)
+    return folders.write_model(folder, {**state_dict(network), **arrays}, card, described)
 
 
 def load_twist(path: str | os.PathLike) -> Learned:
@@ -80,11 +80,16 @@ def _build(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Twis
     made = ContrastConfig.from_entries({**config, **shapes})
     module = nnx.eval_shape(lambda: ContrastNetwork(made, rngs=nnx.Rngs(0)))
     weights = dict(weights)
-    scales = {name: jnp.asarray(weights.pop(name)) for name in _SCALES}
-    for name, array in scales.items():
-        if array.shape != shapes[f"{name.partition('_')[0]}_shape"]:
+    arrays = {name: jnp.asarray(weights.pop(name)) for name in _ARRAYS}
+    for name, array in arrays.items():
+        kind = name.partition("_")[0].removesuffix("s")
+        shape = array.shape[1:] if name == "events" else array.shape
+        if shape != shapes[f"{kind}_shape"]:
             raise ValueError(f"{name} has shape {array.shape}")
     load_state_dict(module, weights)
     graph, state = nnx.split(module)
     ends = jnp.array([float(end) for end in config["log_snr_ends"]])
-    return TwistNetwork(state, **scales, log_snr_ends=ends, graph=graph, bound=made.bound, **shapes)
+    return TwistNetwork(
+        state, **arrays, log_snr_ends=ends, graph=graph,
+        observation_shape=made.observation_shape, bound=made.bound,
+    )  # fmt: skip

@@ -39,6 +39,8 @@ _OF_IMAGES = (
     "log_snr_std", "uniform_share",
 )  # fmt: skip
 _HELD_OUT = 256
+_NUM_EVENTS, _MOST_VALUES = 256, 2**16
+"""Draws of the prior that are kept with the network, and numbers in them: a quarter of a MB."""
 
 
 def train_twist(
@@ -153,6 +155,11 @@ class _Pairs(NamedTuple):
         schedule = self.schedule
         return jnp.stack([schedule.log_snr(schedule.t_max), schedule.log_snr(schedule.t_min)])
 
+    def kept(self) -> Float[Array, " n *event"]:
+        """Events that stay with the network."""
+        count = min(_NUM_EVENTS, max(1, _MOST_VALUES // self.events[0].size))
+        return jnp.asarray(clean_events(self.events[self.used[:count]]))
+
 
 def _learn(
     pairs: _Pairs,
@@ -162,12 +169,12 @@ def _learn(
     progress_bar: bool | Progress,
 ) -> tuple[TwistNetwork, float]:
     """The network with its averaged weights, and the wall time in seconds."""
-    ends = pairs.log_snr_ends
+    ends, kept = pairs.log_snr_ends, pairs.kept()
     graph, params = nnx.split(nnx.jit(lambda: ContrastNetwork(made, rngs=nnx.Rngs(config.seed)))())
 
     def network(params) -> TwistNetwork:
         return TwistNetwork(
-            params, *pairs.scales, ends, graph, made.event_shape, made.observation_shape, made.bound
+            params, kept, *pairs.scales, ends, graph, made.observation_shape, made.bound
         )
 
     def batch(step):

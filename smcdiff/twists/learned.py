@@ -1,8 +1,13 @@
 """A twist that was learned from pairs of the model: for likelihoods of which only values are known.
 
 A network f(x_t, t, y) that tells which x_t of several an observation came from (van den Oord et al.
-2018) is log p(y given x_t) up to a factor of y, which draws of x_T find: there the mean of psi is
-the evidence.
+2018) is log p(y given x_t) up to a constant. As the mean of p(y given x_t) over the prior's x_t is
+p(y) at every level, draws of the prior find it, and
+
+    psi_t(x_t) = Z (exp f(x_t, t, y) / mean_j exp f(x_t^j, t, y) + floor),
+
+where Z is the mean likelihood under the prior. So the network can only move weight from some of
+what the prior draws to other of it, and nothing is ever less than ``floor`` of the mean.
 """
 
 from __future__ import annotations
@@ -16,14 +21,12 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from smcdiff.base.module import static
 from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
 from smcdiff.problem import ReverseModel
 from smcdiff.twists._mean_likelihood import log_mean_likelihood
 from smcdiff.twists.base import Evaluation, MeanTwist
-
-_NUM_STARTS = 256
-"""Draws of x_T that find the factor of y."""
 
 
 @runtime_checkable
@@ -31,8 +34,8 @@ class Contrast(Protocol):
     """What was trained on pairs (x_t, y): see `smcdiff.load_twist`."""
 
     @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of x_t."""
+    def events(self) -> Float[Array, " n *event"]:
+        """Some draws of the prior."""
         ...
 
     @property
@@ -45,35 +48,43 @@ class Contrast(Protocol):
         ...
 
 
-class Logarithm(NamedTuple):
-    """Log psi_t of the observation at hand.
+class Prepared(NamedTuple):
+    """The network at the observation at hand, and its means.
 
     Attributes:
-        contrast: of an event and a level.
-        scale: what is added, so that psi has the mean of the likelihood.
+        contrast: f, of an event and a level.
+        log_means: (num_steps,) of exp f over draws of the prior, by level.
+        log_snr: (num_steps,) of those levels.
+        log_likelihood: log Z.
     """
 
     contrast: Any
-    scale: Float[Array, ""]
+    log_means: Float[Array, " steps"]
+    log_snr: Float[Array, " steps"]
+    log_likelihood: Float[Array, ""]
 
 
 class Learned(MeanTwist):
-    """psi_t of a network that was trained on simulated pairs (x_t, y) of the model.
+    """psi_t of a network that was trained on simulated pairs (x_t, y) of the model; see the module.
 
-    It needs no derivative of the likelihood and none of the denoiser, so that a black box will do;
-    the pairs take the place of both. The weights are consistent whatever the network learned, for
-    psi_0 is the declared likelihood. The network's values lie between ``-bound`` and ``bound``, so
-    that no weight changes by more than ``2 bound`` nat because it is wrong, and a tilt towards its
-    largest value is no longer than Polyak's step. (What it learns from batches of N pairs are
-    differences of little more than log N nat.)
+    It needs no derivative of the likelihood and none of the denoiser, so that a black box will do:
+    values of the likelihood are enough. The weights are consistent whatever the network learned,
+    for psi_0 is the declared likelihood. A network that is wrong, untrained or far from what it was
+    trained on gives no weight that is infinite: its values are bounded (by 12 nat either way, while
+    batches of N pairs teach differences of little more than log N), their mean over the prior is
+    that of the likelihood, and there is a floor. A tilt is no longer than Polyak's step towards the
+    bound.
 
-    Cost: the network and its gradient; and once per run 1,024 evaluations of the likelihood.
+    Cost: the network, with `proposals.Twisted` its gradient; once per chain up to 256 evaluations
+    of the network per level and 1,024 of the likelihood.
 
     Attributes:
         network: what `smcdiff train twist` learned; `smcdiff.load_twist` gives the twist.
+        floor: of psi_t, as a multiple of its mean; 0 is none.
     """
 
     network: Contrast
+    floor: float = static(default=0.1, kw_only=True)
     uses_denoised: ClassVar[bool] = False
 
     def __post_init__(self):
@@ -82,44 +93,54 @@ class Learned(MeanTwist):
                 f"twists.Learned: the network is {self.network!r}; smcdiff.load_twist(folder) gives"
                 " the twist of a folder"
             )
+        if not 0.0 <= self.floor < math.inf:
+            raise InputError(f"twists.Learned: floor is {self.floor}; it must be 0 or positive")
 
     def check(self, model: ReverseModel) -> None:
         """Raises ``InputError`` unless observation and event have the network's shapes."""
         problem = model.problem
-        if self.network.event_shape != problem.event_shape:
+        shape = self.network.events.shape[1:]
+        if shape != problem.event_shape:
             raise InputError(
-                f"the twist was trained for events of shape {self.network.event_shape}, and site"
-                f" '{problem.site}' has {problem.event_shape}; train one with `smcdiff train twist`"
+                f"the twist was trained for events of shape {shape}, and site '{problem.site}' has"
+                f" {problem.event_shape}; train one with `smcdiff train twist`"
             )
         self.network.given(the_observation("the learned twist", model))
 
-    def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> Logarithm:
-        """The network given the observation, and its scale."""
+    def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> Prepared:
+        """The network given the observation, and its means."""
         contrast = self.network.given(the_observation("the learned twist", model))
-        terminal = model.problem.prior.terminal()
-        starts = jax.vmap(terminal.sample)(jax.random.split(key, _NUM_STARTS))
-        values = jax.vmap(lambda x: contrast(model.event(x), model.first))(starts)
-        mean, likelihood = (
-            logsumexp(values) - math.log(_NUM_STARTS),
-            log_mean_likelihood(key, model),
-        )
+        events = self.network.events
+        noise = jax.random.normal(key, events.shape)
+
+        def log_mean(t):
+            values = jax.vmap(lambda x: contrast(x, t))(t.alpha * events + t.sigma * noise)
+            return logsumexp(values) - math.log(len(events))
+
+        levels = jax.tree.map(lambda field: field[:-1], model.levels)
+        likelihood = log_mean_likelihood(key, model)
         likelihood = jnp.where(jnp.isfinite(likelihood), likelihood, 0.0)
-        return Logarithm(contrast, likelihood - mean)
+        return Prepared(contrast, jax.lax.map(log_mean, levels), levels.log_snr, likelihood)
 
     def at(
         self,
         model: ReverseModel,
-        prepared: Logarithm,
+        prepared: Prepared,
         x: Float[Array, " d"],
         denoised: Float[Array, " d"] | None,
         t: Level,
     ) -> Evaluation:
-        """The network's value; its detail is the room."""
-        value = prepared.contrast(model.event(x), t)
-        return Evaluation(value + prepared.scale, denoised, self.network.bound - value)
+        """The network's value, over its mean; its detail is the room."""
+        mean = jnp.interp(t.log_snr, prepared.log_snr, prepared.log_means)
+        value = self._with_floor(prepared.contrast(model.event(x), t) - mean)
+        room = self._with_floor(self.network.bound - mean) - value
+        return Evaluation(value + prepared.log_likelihood, denoised, room)
+
+    def _with_floor(self, log_ratio: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.logaddexp(log_ratio, math.log(self.floor)) if self.floor else log_ratio
 
     def room(self, evaluation: Evaluation) -> Float[Array, ""]:
-        """How far the network lies below its bound."""
+        """How far psi_t lies below its bound."""
         return evaluation.detail
 
 
