@@ -56,7 +56,8 @@ class ContrastConfig:
     @classmethod
     def from_entries(cls, entries: Mapping[str, Any]) -> ContrastConfig:
         """From a config.json, whose other entries are not read."""
-        names = [field.name for field in dataclasses.fields(cls) if field.name in entries]
+        optional = {"network", "patch"} - set(entries)
+        names = {field.name for field in dataclasses.fields(cls)} - optional
         found = {name: entries[name] for name in names}
         if "network" in found:
             found["network"] = UNet2DConfig.from_dict(found["network"])

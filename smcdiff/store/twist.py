@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +14,9 @@ from smcdiff.store import _entries as entries
 from smcdiff.store import _folder as folders
 from smcdiff.store._network_functions import TwistNetwork
 from smcdiff.twists import Learned
+
+if TYPE_CHECKING:
+    from smcdiff.networks._contrast import ContrastConfig
 
 KIND = "twist"
 _ARRAYS = ("events", "event_mean", "event_variance", "observation_centre", "observation_scale")
@@ -63,33 +66,37 @@ def load_twist(path: str | os.PathLike) -> Learned:
     Raises:
         InputError: no such folder, or one that is incomplete, damaged or of another kind.
     """
+    from smcdiff.networks._contrast import ContrastConfig
+
     folder = Path(path)
     config = folders.read_config(folder, KIND)
     with folders.understanding(folder):
-        return Learned(_build(config, folders.read_weights(folder, config)))
+        shapes = {name: entries.read_shape(config[name]) for name in _SHAPES}
+        made = ContrastConfig.from_entries({**config, **shapes})
+        ends = [float(end) for end in config["log_snr_ends"]]
+        return Learned(_build(made, ends, folders.read_weights(folder, config)))
 
 
-def _build(config: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> TwistNetwork:
+def _build(
+    made: ContrastConfig, ends: list[float], weights: Mapping[str, np.ndarray]
+) -> TwistNetwork:
     """The network of a configuration."""
     from flax import nnx
 
-    from smcdiff.networks._contrast import ContrastConfig, ContrastNetwork
+    from smcdiff.networks._contrast import ContrastNetwork
     from smcdiff.networks.unet import load_state_dict
 
-    shapes = {name: entries.read_shape(config[name]) for name in _SHAPES}
-    made = ContrastConfig.from_entries({**config, **shapes})
     module = nnx.eval_shape(lambda: ContrastNetwork(made, rngs=nnx.Rngs(0)))
     weights = dict(weights)
     arrays = {name: jnp.asarray(weights.pop(name)) for name in _ARRAYS}
     for name, array in arrays.items():
-        kind = name.partition("_")[0].removesuffix("s")
+        kind = name.partition("_")[0].removesuffix("s")  # event or observation
         shape = array.shape[1:] if name == "events" else array.shape
-        if shape != shapes[f"{kind}_shape"]:
+        if shape != getattr(made, f"{kind}_shape"):
             raise ValueError(f"{name} has shape {array.shape}")
     load_state_dict(module, weights)
     graph, state = nnx.split(module)
-    ends = jnp.array([float(end) for end in config["log_snr_ends"]])
     return TwistNetwork(
-        state, **arrays, log_snr_ends=ends, graph=graph,
+        state, **arrays, log_snr_ends=jnp.array(ends), graph=graph,
         observation_shape=made.observation_shape, bound=made.bound,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,7 +32,7 @@ def test_twist_survives_the_folder(tmp_path):
     """A scalar observation of an image."""
     network = twist_network((4, 4, 1), ())
     twist = load_twist(save_twist(network, tmp_path / "twist", "", {}))
-    y = np.float32(0.3)
+    y = jnp.asarray(0.3)
     for name in ("events", "event_variance", "observation_scale", "log_snr_ends"):
         np.testing.assert_array_equal(getattr(twist.network, name), getattr(network, name))
     found, own = (net.given(y).features for net in (twist.network, network))
