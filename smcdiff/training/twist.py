@@ -103,7 +103,7 @@ class _Scales(NamedTuple):
     @classmethod
     def of(cls, events: np.ndarray, observations: np.ndarray) -> _Scales:
         """Entry by entry; of images over all pixels, for their network sees all alike."""
-        clean = np.asarray(clean_events(events[:2000]), float)
+        clean = np.asarray(clean_events(_spread_out(events, 2000)), float)
         axis = None if clean.ndim == 4 else 0
         low, centre, high = np.quantile(observations, [0.16, 0.5, 0.84], axis=axis)
         # Quantiles, for tails may be heavy; of a rare event they are all the same.
@@ -158,7 +158,12 @@ class _Pairs(NamedTuple):
     def kept(self) -> Float[Array, " n *event"]:
         """Events that stay with the network."""
         count = min(_NUM_EVENTS, max(1, _MOST_VALUES // self.events[0].size))
-        return jnp.asarray(clean_events(self.events[self.used[:count]]))
+        return jnp.asarray(clean_events(self.events[_spread_out(self.used, count)]))
+
+
+def _spread_out(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most so many of some rows, from first to last: data are often sorted by class."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
 def _learn(

@@ -110,16 +110,18 @@ def test_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch):
 
 
 def test_images(tmp_path):
-    """Counts on the pixels, from images that are given."""
+    """Counts on the pixels, from images that are given, sorted: some of all stay with the twist."""
 
     def counts(y=None):
         x = numpyro.sample("x", priors.Gaussian(jnp.zeros((4, 4, 1)), 0.2))
         numpyro.sample("y", dist.Poisson(jnp.exp(x[..., 0])).to_event(2), obs=y)
 
     data = tmp_path / "images.npy"
-    np.save(data, np.random.default_rng(0).integers(0, 255, (80, 4, 4), np.uint8))
+    np.save(data, np.sort(np.random.default_rng(0).integers(0, 255, (800, 4, 4), np.uint8), axis=0))
     config = dataclasses.replace(BRIEF, batch_size=8, patch=1)
     twist = load_twist(train_twist(counts, tmp_path / "out", config, data=data))
+    assert twist.network.events.shape == (256, 4, 4, 1)
+    assert abs(twist.network.events.mean()) < 0.05
     smc = SMC(counts, proposals.Bootstrap(twist=twist), num_particles=8, num_steps=4,
               progress_bar=False)  # fmt: skip
     posterior = smc.run(jax.random.key(0), y=jnp.ones((4, 4), int))
