@@ -52,7 +52,7 @@ def samplers(case: cases.Case, twist: twists.Learned) -> dict[str, proposals.Pro
     return rows | ({"`Twisted()`": proposals.Twisted()} if case.differentiable else {})
 
 
-def measure(case, compared[name], truths, particles: int, chains: int) -> list[float]:
+def measure(case, proposal, truths, particles: int, chains: int) -> list[float]:
     """Mean Z_hat / Z, its standard error, spread of log Z, last ESS and seconds, over all y."""
     smc = SMC(case.model, proposal, num_particles=particles, num_steps=20, num_chains=chains,
               progress_bar=False)  # fmt: skip
