@@ -31,3 +31,4 @@ from smcdiff.store.prior import load_prior as load_prior
 from smcdiff.store.prior import save_prior as save_prior
 from smcdiff.store.shipped import list_priors as list_priors
 from smcdiff.store.shipped import load_examples as load_examples
+from smcdiff.store.twist import load_twist as load_twist

@@ -27,7 +27,16 @@ SLOW = [
 
 @pytest.mark.parametrize(
     "name",
-    ["gmm_linear", "gmm_256", "tds_toys", "nonlinear", "mnist_exact", "convergence", *SLOW],
+    [
+        "gmm_linear",
+        "gmm_256",
+        "tds_toys",
+        "nonlinear",
+        "mnist_exact",
+        "convergence",
+        "learned_twist",
+        *SLOW,
+    ],
 )
 def test_smoke(name, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / name))

@@ -1,4 +1,4 @@
-"""``smcdiff train``: a prior, a classifier for guidance, or an amortised network."""
+"""``smcdiff train``: a prior, a classifier for guidance, an amortised network, or a twist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smcdiff.cli.interrupt import interruptible
 from smcdiff.cli.output import REMEDY
 from smcdiff.errors import InputError
 
-# Options of all three commands.
+# Options of all four commands.
 _Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
 _Images = Annotated[int, typer.Option(help="Images per step.")]
 _LearningRate = Annotated[float, typer.Option(help="Peak, after 100 steps of warm-up.")]
@@ -24,6 +24,12 @@ _Channels = Annotated[str, typer.Option(help="Channels of each resolution.")]
 _Layers = Annotated[int, typer.Option(help="Residual blocks per resolution.")]
 _Patch = Annotated[int, typer.Option(help="Pixels folded into channels, each way.")]
 _CheckpointEvery = Annotated[int, typer.Option(help="Steps between checkpoints.")]
+_Model = Annotated[
+    str, typer.Option(help="FILE:FUNCTION, a NumPyro model that takes no arguments.")
+]
+_Data = Annotated[
+    Path | None, typer.Option(help="Images to draw from; left out: draws of the prior.")
+]
 _Description = Annotated[str, typer.Option(help="One line, for the model card.")]
 _Licence = Annotated[str, typer.Option(help="Of the data, for the model card.")]
 
@@ -179,15 +185,11 @@ def classifier(
 
 @app.command("amortized")
 def amortized(
-    model: Annotated[
-        str, typer.Option(help="FILE:FUNCTION, a NumPyro model that takes no arguments.")
-    ],
+    model: _Model,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the network; a killed run resumes.")
     ],
-    data: Annotated[
-        Path | None, typer.Option(help="Images to draw from; left out: draws of the prior.")
-    ] = None,
+    data: _Data = None,
     steps: _Steps = 4000,
     batch_size: Annotated[int, typer.Option(help="Pairs per step.")] = 64,
     learning_rate: _LearningRate = 1.5e-3,
@@ -208,24 +210,73 @@ def amortized(
     Example: `smcdiff train --model blur.py:model -o my-network`, where blur.py defines a NumPyro
     model with one diffusion prior and one site to simulate, callable without arguments.
     """
-    import shlex
-    import sys
-
     from smcdiff.training import TrainConfig, train_amortized
-    from smcdiff.training._simulator import load_model
 
     config = TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
         channels=_channels(channels), layers=layers, patch=patch,
         checkpoint_every=checkpoint_every, description=description, licence=licence,
     )  # fmt: skip
+    folder = _on_pairs(train_amortized, model, output, config, data)
+    typer.echo(f"The network is in {folder}")
+
+
+@app.command("twist")
+def twist(
+    model: _Model,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the twist; a killed run resumes.")
+    ],
+    data: _Data = None,
+    steps: _Steps = 4000,
+    batch_size: Annotated[
+        int, typer.Option(help="Pairs per step, each told apart from all others.")
+    ] = 128,
+    learning_rate: _LearningRate = 1.5e-3,
+    seed: _Seed = 0,
+    channels: _Channels = "32,64",
+    layers: Annotated[
+        int, typer.Option(help="Residual layers, or for images blocks per resolution.")
+    ] = 1,
+    patch: _Patch = 2,
+    checkpoint_every: _CheckpointEvery = 500,
+    description: _Description = "",
+    licence: _Licence = "",
+) -> None:
+    """Learn a twist from simulated pairs of a model, black boxes included.
+
+    The twist says how likely the observation is given a noisy event, so that the filter can steer
+    by it where the likelihood has no gradient; the weights are consistent whatever it learned. The
+    folder holds config.json, model.safetensors and card.md, and is what smcdiff.load_twist takes.
+    After Ctrl-C or a crash the same command goes on from the last checkpoint. The prior may be of
+    images or vectors; of vectors the network's width is the last of --channels.
+
+    Example: `smcdiff train twist --model box.py:model -o my-twist`, where box.py defines a NumPyro
+    model with one diffusion prior and one site to simulate, callable without arguments; then
+    proposals.Twisted(twist=smcdiff.load_twist("my-twist")).
+    """
+    from smcdiff.training import TrainConfig, train_twist
+
+    config = TrainConfig(
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
+        channels=_channels(channels), layers=layers, patch=patch,
+        checkpoint_every=checkpoint_every, description=description, licence=licence,
+    )  # fmt: skip
+    folder = _on_pairs(train_twist, model, output, config, data)
+    typer.echo(f"The twist is in {folder}")
+
+
+def _on_pairs(train: Callable, model: str, output: Path, config, data: Path | None) -> Path:
+    """Runs a training on pairs that the model of FILE:FUNCTION simulates."""
+    import shlex
+    import sys
+
+    from smcdiff.training._simulator import load_model
+
     command = shlex.join(["smcdiff", *sys.argv[1:]])
     function = load_model(model)
 
     def run(progress):
-        return train_amortized(
-            function, output, config, data=data, command=command, progress_bar=progress
-        )
+        return train(function, output, config, data=data, command=command, progress_bar=progress)
 
-    folder = _listening(output, run)
-    typer.echo(f"The network is in {folder}")
+    return _listening(output, run)

@@ -1,4 +1,4 @@
-"""A classifier of noisy images: the descending half of the U-Net, pooled."""
+"""The descending half of the U-Net, and a classifier of noisy images that pools it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from smcdiff.networks._convolution import Conv
 from smcdiff.networks.unet import UNet2DConfig, fold
 
 
-class NoisyClassifier(nnx.Module):
-    """Logits of the classes of x_t, at every noise level.
+class Descent(nnx.Module):
+    """The descending blocks of the U-Net of a configuration."""
 
-    It takes the configuration of a U-Net, of which it uses the descending blocks.
-    """
-
-    def __init__(self, config: UNet2DConfig, patch: int, num_classes: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: UNet2DConfig, patch: int, *, rngs: nnx.Rngs):
         """Random weights; ``patch`` x ``patch`` pixels are folded into channels first."""
         self.config, self.patch = config, patch
         channels, depth = config.block_out_channels, config.layers_per_block
@@ -37,12 +34,11 @@ class NoisyClassifier(nnx.Module):
         self.norm_out = nnx.GroupNorm(
             previous, config.norm_num_groups, epsilon=config.norm_eps, rngs=rngs
         )
-        self.linear_out = nnx.Linear(previous, num_classes, rngs=rngs)
 
-    def __call__(
+    def features(
         self, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"]
-    ) -> Float[Array, "b k"]:
-        """Logits of noisy images; timesteps on DDPM's scale of 0 to 1000."""
+    ) -> Float[Array, "b i j k"]:
+        """What the last block says of noisy images; timesteps on DDPM's scale of 0 to 1000."""
         config = self.config
         sinusoids = timestep_embedding(
             timesteps, config.block_out_channels[0],
@@ -55,4 +51,19 @@ class NoisyClassifier(nnx.Module):
                 x = stage.layer(index, x, embedding)
             if hasattr(stage, "downsamplers"):
                 x = stage.downsamplers[0](x)
-        return self.linear_out(jnp.mean(jax.nn.silu(self.norm_out(x)), axis=(1, 2)))
+        return jax.nn.silu(self.norm_out(x))
+
+
+class NoisyClassifier(Descent):
+    """Logits of the classes of x_t, at every noise level."""
+
+    def __init__(self, config: UNet2DConfig, patch: int, num_classes: int, *, rngs: nnx.Rngs):
+        """Random weights."""
+        super().__init__(config, patch, rngs=rngs)
+        self.linear_out = nnx.Linear(config.block_out_channels[-1], num_classes, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"]
+    ) -> Float[Array, "b k"]:
+        """Logits of noisy images; timesteps on DDPM's scale of 0 to 1000."""
+        return self.linear_out(jnp.mean(self.features(x, timesteps), axis=(1, 2)))

@@ -20,6 +20,7 @@ from smcdiff.problem import ReverseModel
 from smcdiff.proposals.base import Weighed, unmoved
 from smcdiff.twists import Evaluation, Flat, MeanTwist
 from smcdiff.twists.classifier import require_schedule
+from smcdiff.twists.learned import the_observation
 
 
 def _require_same_process(name: str, conditional: Prior, model: ReverseModel) -> None:
@@ -140,14 +141,7 @@ class Amortized(_GuidedMean):
 
     def _given(self, model: ReverseModel) -> Prior:
         """The network, given the observation."""
-        values = model.problem.observe().values
-        if len(values) != 1:
-            raise InputError(
-                f"Amortized: the model observes the sites {sorted(values)}; the network was"
-                " trained on one"
-            )
-        (y,) = values.values()
-        return self.network.given(y)
+        return self.network.given(the_observation("the network of Amortized", model))
 
     def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> _Prepared:
         """The network, given the observation, and the twist's."""

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.base.module import set_fields, static
@@ -20,11 +19,10 @@ from smcdiff.errors import InputError
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals.base import Steered
 from smcdiff.twists import Classifier, Evaluation, Krylov, Twist, Widened
+from smcdiff.twists._mean_likelihood import log_mean_likelihood
 
 _FLOOR = 0.1
 """Of a twist, as a multiple of the mean likelihood under the prior."""
-_NUM_DRAWS = 1024
-"""Of the prior, for the floor of a twist."""
 
 
 class _Prepared(NamedTuple):
@@ -88,7 +86,7 @@ class Twisted(Steered):
     def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> _Prepared:
         """What the twist prepares, and its floor."""
         has_floor = self.floor > 0.0 and model.weighted and not model.problem.is_linear
-        log_floor = _log_mean_likelihood(key, model) + math.log(self.floor) if has_floor else None
+        log_floor = log_mean_likelihood(key, model) + math.log(self.floor) if has_floor else None
         return _Prepared(self.twist.prepare(key, model), log_floor)
 
     def evaluate(
@@ -123,17 +121,6 @@ class Twisted(Steered):
         tilted = Tilted.of(transition, slope.gradient, slope.room)
         shares = slope.log_shares
         return tilted if shares is None else Defended(tilted, transition, shares)
-
-
-def _log_mean_likelihood(key: PRNGKeyArray, model: ReverseModel) -> Float[Array, ""]:
-    """Log of the mean likelihood under the prior: the evidence, as far as few draws tell.
-
-    Draws at which the likelihood is not finite are left to the run, which names them.
-    """
-    draws = model.problem.prior.rough_draws(jax.random.fold_in(key, 1), _NUM_DRAWS)
-    values = jax.lax.map(model.problem.log_likelihood, draws, batch_size=64)
-    values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
-    return logsumexp(values) - math.log(_NUM_DRAWS)
 
 
 class ClassifierGuidance(Twisted):

@@ -24,7 +24,7 @@ from smcdiff.twists import Evaluation
 
 _NO_DERIVATIVE = (
     "; denoiser or likelihood have no derivative, as a jax.pure_callback has none: use"
-    " proposals.Bootstrap()"
+    " proposals.Bootstrap(), or a twist that needs none (`smcdiff train twist`)"
 )
 Axes = tuple[int | None, ...]
 """For each leaf of a reverse model, 0 where it has a leading axis of chains and None elsewhere."""

@@ -102,9 +102,9 @@ def shape_entry(shape: Iterable[int]) -> list[int]:
 
 
 def read_shape(entry: Any) -> tuple[int, ...]:
-    """A shape of a configuration; raises ``ValueError`` where it is none."""
+    """A shape of a configuration, () for a number; raises ``ValueError`` where it is none."""
     shape = tuple(entry)
-    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+    if not all(isinstance(size, int) and size > 0 for size in shape):
         raise ValueError(f"{entry} is not a shape")
     return shape
 

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from smcdiff.base._numbers import Scalar
 from smcdiff.base.module import Module, static
 from smcdiff.diffusion import schedules
+from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
 from smcdiff.priors import DiffusionPrior, Prediction
 
@@ -201,3 +202,95 @@ class ConditionalNetwork(Module):
             denoiser, self.schedule, self.event_shape, self.prediction,
             data_variance=self.data_variance, probe=False,
         )  # fmt: skip
+
+
+class TwistNetwork(Module):
+    """A network trained to tell the x_t that an observation came from; see `smcdiff.load_twist`.
+
+    It sees x_t as multiples of its standard deviation, and the log-SNR instead of a time, so that
+    it serves every noise schedule.
+
+    Attributes:
+        state: the parameters.
+        events: (n, *event) some draws of the prior, over which psi is averaged.
+        event_mean: of the events of the training.
+        event_variance: their variance, in squared data units.
+        observation_centre: of the observations of the training.
+        observation_scale: their spread.
+        log_snr_ends: (2,) the least and the largest log-SNR of the training.
+        graph: a `smcdiff.networks._contrast.ContrastNetwork` without its parameters.
+        observation_shape: shape of y.
+        bound: of log psi, either way, in nat.
+    """
+
+    state: Any
+    events: Float[Array, " n *event"]
+    event_mean: Float[Array, "*event"]
+    event_variance: Float[Array, "*event"]
+    observation_centre: Float[Array, "*observation"]
+    observation_scale: Float[Array, "*observation"]
+    log_snr_ends: Float[Array, "2"]
+    graph: Any = static()
+    observation_shape: tuple[int, ...] = static()
+    bound: float = static(default=12.0)
+
+    def encode(self, x: Float[Array, " b *event"], t: Level) -> Float[Array, "b k"]:
+        """Features of noisy events.
+
+        Args:
+            x: the events.
+            t: the noise level of each.
+        """
+        from flax import nnx
+
+        alpha, sigma = (a.reshape(-1, *[1] * self.event_mean.ndim) for a in (t.alpha, t.sigma))
+        scale = jnp.sqrt(alpha**2 * self.event_variance[None] + sigma**2)
+        low, high = self.log_snr_ends
+        # From 0 at the least noise; beyond the ends the network knows nothing new.
+        times = jnp.clip((high - t.log_snr) / (high - low), 0.0, 1.0)
+        network = nnx.merge(self.graph, self.state)
+        return network.encode(
+            (x - alpha * self.event_mean[None]) / scale, schedules.TIMESTEPS * times
+        )
+
+    def encode_observation(self, y: Float[Array, " b *observation"]) -> Float[Array, "b k"]:
+        """Features of observations."""
+        from flax import nnx
+
+        standardised = (y - self.observation_centre[None]) / self.observation_scale[None]
+        return nnx.merge(self.graph, self.state).encode_observation(standardised)
+
+    def given(self, y: Shaped[Array, "*observation"]) -> LogTwist:
+        """Log psi of an observation, as a function of x_t.
+
+        Raises:
+            InputError: y has another shape than the observations of the training.
+        """
+        y = jnp.asarray(y, jnp.result_type(float))
+        if y.shape != self.observation_shape:
+            raise InputError(
+                f"the observation has shape {y.shape}, but the twist was trained for"
+                f" {self.observation_shape}: a learned twist serves one size; train another with"
+                " `smcdiff train twist`"
+            )
+        return LogTwist(self, self.encode_observation(y[None])[0])
+
+
+class LogTwist(Module):
+    """Log psi_t of one observation, up to a constant.
+
+    Attributes:
+        network: the network.
+        features: of the observation.
+    """
+
+    network: TwistNetwork
+    features: Float[Array, " k"]
+
+    def __call__(self, x: Float[Array, "*event"], t: Level) -> Float[Array, ""]:
+        """Log psi_t(x), between ``-bound`` and ``bound``."""
+        from flax import nnx
+
+        at = jax.tree.map(lambda field: jnp.asarray(field)[None], t)
+        network = nnx.merge(self.network.graph, self.network.state)
+        return network.compare(self.network.encode(x[None], at), self.features[None])[0]

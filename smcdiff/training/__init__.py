@@ -1,6 +1,7 @@
-"""Training of learned priors by denoising score matching, classifiers and amortised networks."""
+"""Training: priors by denoising score matching, classifiers, amortised networks, twists."""
 
 from smcdiff.training.amortized import train_amortized as train_amortized
 from smcdiff.training.classifier import train_classifier as train_classifier
 from smcdiff.training.config import TrainConfig as TrainConfig
 from smcdiff.training.prior import train as train
+from smcdiff.training.twist import train_twist as train_twist

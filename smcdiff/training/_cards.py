@@ -57,6 +57,16 @@ def accuracy_table(accuracies: Mapping[float, float]) -> str:
     )
 
 
+def contrast_table(contrasts: Mapping[float, float]) -> str:
+    """How well a twist tells held-out pairs apart, by noise level."""
+    return _table(
+        "Held-out contrast by log-SNR, in nat: how much more likely than the mean over other events"
+        " the twist finds the event that an observation came from (0 knows nothing):",
+        "contrast",
+        {log_snr: f"{value:.3f}" for log_snr, value in contrasts.items()},
+    )
+
+
 def _table(title: str, column: str, values: Mapping[float, str]) -> str:
     rows = "\n".join(f"| {log_snr:g} | {value} |" for log_snr, value in values.items())
     return f"{title}\n\n| log-SNR | {column} |\n|---|---|\n{rows}\n"

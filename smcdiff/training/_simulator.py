@@ -1,4 +1,4 @@
-"""What an amortised network learns from: observations that a NumPyro model draws."""
+"""What networks learn from that see observations: pairs (x_0, y) that a NumPyro model draws."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
 
+from smcdiff.diffusion import flow
 from smcdiff.errors import InputError, first_line
 from smcdiff.priors import Prior
 from smcdiff.problem import _sites as sites
 from smcdiff.problem._tracing import trace as trace_model
+from smcdiff.training._data import check_count, load_images
+from smcdiff.training._statistics import clean_events
+from smcdiff.training.config import TrainConfig
+
+_POOL = 4096
+"""Draws of the prior, made once where there are no images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +47,8 @@ class Simulator:
         """Reads a model.
 
         Raises:
-            InputError: no diffusion site on images, or not exactly one site to simulate.
+            InputError: a model that fails, or that has not exactly one diffusion site and one site
+                to simulate.
         """
         try:
             trace = trace_model(model, (), {})
@@ -58,22 +68,73 @@ class Simulator:
         others = [n for n, s in found.items() if n not in diffusion and not sites.is_factor(s)]
         if len(diffusion) != 1 or len(others) != 1:
             raise InputError(
-                f"the model has diffusion sites {diffusion} and other sites {others}; amortisation"
+                f"the model has diffusion sites {diffusion} and other sites {others}; the training"
                 " needs one of each, the other being simulated"
             )
         prior = sites.unwrap(found[diffusion[0]]["fn"])
-        if len(prior.event_shape) != 3:
-            raise InputError(
-                f"site '{diffusion[0]}' has events of shape {prior.event_shape}; the conditional"
-                " network takes images (h, w, c)"
-            )
         return cls(model, diffusion[0], others[0], prior)
 
-    def __call__(self, key: Array, x: Float[Array, "h w c"]) -> Array:
+    def __call__(
+        self, key: PRNGKeyArray, x: Float[Array, "*event"]
+    ) -> Float[Array, "*observation"]:
         """One observation of one event."""
         given = handlers.substitute(self.model, {self.site: x})
         trace = handlers.trace(handlers.seed(given, key)).get_trace()
         return jnp.asarray(trace[self.observed]["value"], jnp.result_type(float))
+
+    def images(self, data: str | Path, config: TrainConfig) -> np.ndarray:
+        """uint8 images of some data, of the prior's shape.
+
+        Raises:
+            InputError: data that cannot be used.
+        """
+        images, shape = load_images(data), self.prior.event_shape
+        if images.shape[1:] != shape:
+            raise InputError(
+                f"{data}: images of shape {images.shape[1:]}, but site '{self.site}' has {shape};"
+                " resize them, or take the prior of such images"
+            )
+        check_count(data, len(images), config.batch_size)
+        return images
+
+    def draws(self, config: TrainConfig) -> np.ndarray:
+        """Float draws of the prior, for where there are no images."""
+        keys = jax.random.split(own_stream(config, 1), _POOL // 64)
+        draw = jax.jit(_draw)
+        return np.concatenate([np.asarray(draw(self.prior, key)) for key in keys])
+
+    def some_observations(self, events: np.ndarray, config: TrainConfig) -> np.ndarray:
+        """Observations of at most 256 events, to see their shape and scale.
+
+        Raises:
+            InputError: they are all the same, or not finite.
+        """
+        some = np.random.default_rng(1).permutation(len(events))[:256]
+        keys = jax.random.split(own_stream(config, 0), len(some))
+        simulate = jax.jit(jax.vmap(self))
+        y = np.asarray(simulate(keys, jnp.asarray(clean_events(events[some]))))
+        if not np.all(np.isfinite(y)):
+            raise InputError(
+                f"site '{self.observed}' draws values that are not finite; look at what the model"
+                " computes from draws of its prior"
+            )
+        if np.all(y == y[:1]):
+            raise InputError(
+                f"site '{self.observed}' is the same for every event; the network learns from"
+                " observations that differ"
+            )
+        return y
+
+
+def own_stream(config: TrainConfig, number: int) -> PRNGKeyArray:
+    """A key that the loop does not use: it folds the step's number into the seed's."""
+    return jax.random.fold_in(jax.random.key(config.seed), 2**31 + number)
+
+
+def _draw(prior: Prior, key: PRNGKeyArray) -> Array:
+    """64 draws, exact ones where the prior has them at once."""
+    shape = (64,)
+    return prior.sample(key, shape) if prior.has_exact_reverse else flow.sample(prior, key, shape)
 
 
 def load_model(spec: str) -> Callable:

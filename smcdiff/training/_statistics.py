@@ -42,8 +42,9 @@ class Statistics(NamedTuple):
         flat = clean_events(events[np.sort(chosen)]).reshape(len(chosen), -1)
         norm = float(np.sqrt(np.mean(np.einsum("nd,nd->n", flat, flat))))
         flat = flat - flat.mean(axis=0)
-        # The covariance has the eigenvalues of the small matrix of inner products.
-        variance = float(np.linalg.eigvalsh(flat @ flat.T)[-1]) / len(flat)
+        # Both products have the same eigenvalues but zeros: the smaller one.
+        product = flat @ flat.T if len(flat) < flat.shape[1] else flat.T @ flat
+        variance = float(np.linalg.eigvalsh(product)[-1]) / len(flat)
         if not variance > 0.0:
             raise InputError(f"{name}: all events are the same; there is nothing to learn")
         return cls(norm, variance)

@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array
 
 from smcdiff.base._progress import Progress
-from smcdiff.diffusion import flow, schedules
+from smcdiff.diffusion import schedules
 from smcdiff.errors import InputError
 from smcdiff.networks._conditional import ConditionalUNet, observation_channels
 from smcdiff.networks.unet import UNet2DConfig
@@ -28,16 +27,13 @@ from smcdiff.store._entries import error_entry
 from smcdiff.store._network_functions import ConditionalNetwork
 from smcdiff.store.amortized import save_conditional
 from smcdiff.training._cards import History, error_table, model_card
-from smcdiff.training._data import batch_indices, check_count, load_images, split
+from smcdiff.training._data import batch_indices, split
 from smcdiff.training._folder import CHECKPOINT, training_folder
 from smcdiff.training._loop import Loss, minimise
 from smcdiff.training._noise import Noise, held_out_errors, noisy
-from smcdiff.training._simulator import Simulator
+from smcdiff.training._simulator import Simulator, own_stream
 from smcdiff.training._statistics import Statistics, clean_events
 from smcdiff.training.config import TrainConfig
-
-_POOL = 4096
-"""Draws of the prior, made once where there are no images."""
 
 
 def train_amortized(
@@ -70,15 +66,27 @@ def train_amortized(
     """
     config = TrainConfig() if config is None else config
     config.refuse("an amortised network", "labels", "label_dropout", "init", "sample_every")
-    simulator = Simulator.of(model)
-    images = None if data is None else _images(simulator, data, config)
+    simulator = _simulator_of_images(model)
+    images = None if data is None else simulator.images(data, config)
     with training_folder(output) as folder:
-        events = _draws(simulator, config) if images is None else images
+        events = simulator.draws(config) if images is None else images
         pairs = _Pairs.of(simulator, events, config)
         learned, seconds = _learn(pairs, folder, config, progress_bar)
         history = [{"command": command, "seconds": seconds}]
         _write(folder, learned, config, _errors(pairs, learned, config), history)
     return folder
+
+
+def _simulator_of_images(model: Callable) -> Simulator:
+    """Reads a model of images."""
+    simulator = Simulator.of(model)
+    shape = simulator.prior.event_shape
+    if len(shape) != 3:
+        raise InputError(
+            f"site '{simulator.site}' has events of shape {shape}; the conditional network takes"
+            " images (h, w, c)"
+        )
+    return simulator
 
 
 class _Pairs(NamedTuple):
@@ -114,16 +122,8 @@ class _Pairs(NamedTuple):
             InputError: events or observations that are all the same.
         """
         statistics = Statistics.of(f"site '{simulator.site}'", events)
-        some = np.random.default_rng(1).permutation(len(events))[:256]
-        keys = jax.random.split(_own_stream(config, 0), len(some))
-        simulate = jax.jit(jax.vmap(simulator))
-        y = np.asarray(simulate(keys, jnp.asarray(clean_events(events[some]))))
+        y = simulator.some_observations(events, config)
         mean, std = float(y.mean()), float(y.std())
-        if not std > 0.0:
-            raise InputError(
-                f"site '{simulator.observed}' is the same for every event; an amortised network"
-                " learns from observations that differ"
-            )
         split_events = split(len(events), config.batch_size)
         noise = Noise.of(statistics)
         return cls(
@@ -170,7 +170,7 @@ def _learn(
 def _errors(pairs: _Pairs, learned: ConditionalNetwork, config: TrainConfig) -> DenoisingError:
     """The network's errors on pairs that it was not trained on."""
     clean = jnp.asarray(clean_events(pairs.events[pairs.held_out[:256]]))
-    keys = jax.random.split(_own_stream(config, 2), len(clean))
+    keys = jax.random.split(own_stream(config, 2), len(clean))
     y = (jax.jit(jax.vmap(pairs.simulator))(keys, clean) - learned.mean) / learned.std
 
     def outputs(x, t):
@@ -178,30 +178,6 @@ def _errors(pairs: _Pairs, learned: ConditionalNetwork, config: TrainConfig) -> 
         return nnx.merge(learned.graph, learned.state)(x, times, y)
 
     return held_out_errors(outputs, clean, learned.schedule, learned.prediction)
-
-
-def _images(simulator: Simulator, data: str | Path, config: TrainConfig) -> np.ndarray:
-    """uint8 images of the data, of the prior's shape."""
-    images, shape = load_images(data), simulator.prior.event_shape
-    if images.shape[1:] != shape:
-        raise InputError(
-            f"{data}: images of shape {images.shape[1:]}, but site '{simulator.site}' has {shape};"
-            " resize them, or take the prior of such images"
-        )
-    check_count(data, len(images), config.batch_size)
-    return images
-
-
-def _draws(simulator: Simulator, config: TrainConfig) -> np.ndarray:
-    """Float draws of the prior."""
-    keys = jax.random.split(_own_stream(config, 1), _POOL // 64)
-    draw = jax.jit(lambda prior, key: flow.sample(prior, key, (64,)))
-    return np.concatenate([np.asarray(draw(simulator.prior, key)) for key in keys])
-
-
-def _own_stream(config: TrainConfig, number: int) -> Array:
-    """A key that the loop does not use: it folds the step's number into the seed's."""
-    return jax.random.fold_in(jax.random.key(config.seed), 2**31 + number)
 
 
 def _with_observation(

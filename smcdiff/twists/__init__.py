@@ -6,6 +6,7 @@ from smcdiff.twists.base import Twist as Twist
 from smcdiff.twists.classifier import Classifier as Classifier
 from smcdiff.twists.krylov import Krylov as Krylov
 from smcdiff.twists.lanczos import Lanczos as Lanczos
+from smcdiff.twists.learned import Learned as Learned
 from smcdiff.twists.likelihood import Flat as Flat
 from smcdiff.twists.likelihood import Likelihood as Likelihood
 from smcdiff.twists.moment_matched import MomentMatched as MomentMatched

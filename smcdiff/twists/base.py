@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -115,5 +116,8 @@ class MeanTwist(Twist):
         self, model: ReverseModel, prepared: Any, x: Float[Array, " d"], t: Level
     ) -> Evaluation:
         """Log psi_t(x): one network evaluation, where twist or kernel need one."""
-        denoised = model.denoise(x, t) if self.uses_denoised else model.denoise_for_kernel(x, t)
+        if self.uses_denoised:
+            return self.at(model, prepared, x, model.denoise(x, t), t)
+        # No gradient goes through this one, so that the denoiser needs no derivative.
+        denoised = model.denoise_for_kernel(jax.lax.stop_gradient(x), t)
         return self.at(model, prepared, x, denoised, t)

@@ -34,7 +34,8 @@ def refused(smcdiff, tmp_path, monkeypatch):
         raise AssertionError("long work has started")
 
     for place in ("training.prior.minimise", "training.classifier.minimise",
-                  "training.amortized.minimise", "training.amortized._draws",
+                  "training.amortized.minimise", "training.twist.minimise",
+                  "training._simulator.Simulator.draws",
                   "base._progress.ProgressBar.__call__"):  # fmt: skip
         monkeypatch.setattr(f"smcdiff.{place}", started)
     for command in ("solve", "sample"):

@@ -96,8 +96,8 @@ def test_sample_guided_by_a_fast_solver(smcdiff, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["solve", "sample", "train", "train prior", "train classifier", "train amortized", "priors",
-     "report"],
+    ["solve", "sample", "train", "train prior", "train classifier", "train amortized",
+     "train twist", "priors", "report"],
 )  # fmt: skip
 def test_every_command_has_a_manual(smcdiff, command):
     code, out, _ = smcdiff(*command.split(), "--help")

@@ -164,6 +164,28 @@ def test_training_models(refused, spec, content, message):
     refused(["train", f"--model={spec}", "--output", "out"], message)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model=m.py:other"], "m.py has no function 'other'"),
+        (["--model=m.py:images"], "images of 3 x 3 do not divide by 4"),
+        (["--model=m.py:model", "--batch-size=0"], "batch_size is 0"),
+        (["--model=m.py:model", "--data=none.npy"], "none.npy: no such file"),
+    ],
+)
+def test_training_of_a_twist(refused, words, message):
+    text(
+        "m.py",
+        GAUSSIAN
+        + """
+def images(y=None):
+    x = numpyro.sample("x", priors.Gaussian(jnp.zeros((3, 3, 1)), 1.0))
+    numpyro.sample("y", dist.Normal(x, 1.0).to_event(), obs=y)
+""",
+    )
+    refused(["train", "twist", *words, "--output", "out"], message)
+
+
 def test_training_of_a_classifier(refused):
     refused(["train", "classifier", images(), "-o", "out"], "no array 'y_train' or 'labels'")
     refused(["train", "classifier", "none.npz", "-o", "out"], "no such file")

@@ -10,8 +10,9 @@ from flax import nnx
 
 from smcdiff import Module, priors, schedules, static
 from smcdiff.networks._conditional import ConditionalUNet
+from smcdiff.networks._contrast import ContrastConfig, ContrastNetwork
 from smcdiff.networks.unet import PatchedUNet, UNet2D
-from smcdiff.store._network_functions import ConditionalNetwork, NetworkDenoiser
+from smcdiff.store._network_functions import ConditionalNetwork, NetworkDenoiser, TwistNetwork
 from smcdiff.training import TrainConfig
 
 SHAPE = (4, 4, 1)
@@ -36,6 +37,20 @@ def conditional_network():
     return ConditionalNetwork(
         state, 0.1, 2.0, priors.X0Prediction(), schedules.Cosine(), graph, SHAPE, (3,)
     )
+
+
+@functools.cache
+def twist_network(event_shape, observation_shape, factor=1.0):
+    """A twist that has learned nothing: random weights, times a factor."""
+    image = len(event_shape) == 3
+    network = TrainConfig(channels=(16,), patch=1).network(event_shape) if image else None
+    config = ContrastConfig(event_shape, observation_shape, width=16, network=network)
+    graph, state = nnx.split(nnx.jit(lambda: ContrastNetwork(config, rngs=nnx.Rngs(0)))())
+    state = jax.tree.map(lambda a: factor * a, state)
+    units = (f(shape) for shape in (event_shape, observation_shape) for f in (jnp.zeros, jnp.ones))
+    events = jax.random.normal(jax.random.key(1), (64, *event_shape))
+    ends = jnp.array([-8.0, 8.0])
+    return TwistNetwork(state, events, *units, ends, graph, observation_shape, config.bound)
 
 
 def unet_prior(num_classes=0, schedule=None, prediction=None):

@@ -17,14 +17,24 @@ from smcdiff.networks.unet import UNet2DConfig
 from smcdiff.store._network_functions import NetworkClassifier
 from smcdiff.store.amortized import save_conditional
 from smcdiff.store.classifier import save_classifier
+from smcdiff.store.twist import save_twist
 from smcdiff.training import TrainConfig
-from tests.store.priors import SHAPE, Shrink, conditional_network, own_prior, unet_prior
+from tests.store.priors import (
+    SHAPE,
+    Shrink,
+    conditional_network,
+    own_prior,
+    twist_network,
+    unet_prior,
+)
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "model-folder.md").read_text()
 SECTIONS = {
-    "prior": "### A prior", "classifier": "### A classifier", "conditional": "### An amortised"
+    "prior": "### A prior", "classifier": "### A classifier", "conditional": "### An amortised",
+    "twist": "### A twist",
 }  # fmt: skip
+PREFIXES = {"twist": "encoder."}
 
 
 def section(heading):
@@ -60,12 +70,18 @@ def written_conditional(folder, given=False):
     return save_conditional(learned, folder, "", {})
 
 
+def written_twist(folder, event=SHAPE):
+    return save_twist(twist_network(event, (3,)), folder, "", {})
+
+
 FOLDERS = {
     "prior": written_prior,
     "own prior": written_own_prior,
     "classifier": written_classifier,
     "conditional": written_conditional,
     "given an observation": lambda folder: written_conditional(folder, given=True),
+    "twist": written_twist,
+    "twist of vectors": lambda folder: written_twist(folder, (2,)),
     "shipped": lambda _: ROOT / "models" / "mnist",
     "shipped with classes": lambda _: ROOT / "models" / "mnist-classes",
     "shipped classifier": lambda _: ROOT / "experiments" / "guidance" / "classifier",
@@ -79,7 +95,9 @@ def test_the_page_describes_the_folder(tmp_path, case):
     keys = documented(config.get("kind", "prior"))
     assert not set(config) - set(keys)
     always = {key for key, when in keys.items() if when.startswith("always")}
-    always -= {"network"} if "denoiser" in config else set()
+    of_vectors = config.get("kind") == "twist" and "network" not in config
+    always -= {"network"} if "denoiser" in config or of_vectors else set()
+    always -= {"schedule"} if config.get("kind") == "twist" else set()
     always -= {"event_shape"} if config.get("kind") == "classifier" else set()
     assert always <= set(config)
     if not case.startswith("shipped"):
@@ -90,13 +108,16 @@ def test_the_page_describes_the_folder(tmp_path, case):
     if "denoiser" in config:
         assert set(names) == {".gain", ".power"}
         return
+    # Every first part of a name is on the page.
+    prefix = PREFIXES.get(config.get("kind"), "net.unet." if "observation_shape" in config else "")
+    known = set(re.findall(r"(?<=[`.])\w+(?=[.`])", section("## model.safetensors")))
+    assert {name.removeprefix(prefix).split(".")[0] for name in names} <= known
+    if of_vectors:
+        return
     fields = {field.name for field in dataclasses.fields(UNet2DConfig)}
     assert set(config["network"]) == fields
     assert set(re.findall(r"^\| `(\w+)` \|", section("### The network"), re.M)) == fields
-    # Every first part of a name is on the page, and the convolution's layout is as it says.
-    prefix = "net.unet." if "observation_shape" in config else ""
-    known = set(re.findall(r"[`.](\w+)\.", section("## model.safetensors"))) | {"observation"}
-    assert {name.removeprefix(prefix).split(".")[0] for name in names} <= known
+    # The convolution's layout is as the page says.
     network = config["network"]
     assert names[f"{prefix}conv_in.weight"].shape == (
         network["block_out_channels"][0], network["in_channels"], 3, 3,
