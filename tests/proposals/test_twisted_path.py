@@ -155,6 +155,21 @@ def test_what_is_observed_has_the_spread_that_y_leaves_open(proposal):
         np.testing.assert_allclose(residuals.mean(axis=0), 0.0, atol=0.15)
 
 
+def test_a_kernel_that_knows_its_error_is_right_at_little_noise():
+    """For a Gaussian with one variance it is ideal: the chains agree."""
+    prior, _ = isotropic(jnp.zeros(3), 1.0)
+    smc = SMC(
+        _two_entries, num_particles=256, num_chains=4, num_steps=60, linear=True,
+        proposal=proposals.TwistedPath(), kernel=kernels.AnalyticDPM(), progress_bar=False,
+    )  # fmt: skip
+    y = jnp.array([0.7, -0.6])
+    posterior = smc.run(jax.random.key(0), prior, jnp.float32(0.02), y=y)
+    residuals = (posterior.pooled("x")[:, :2] - np.asarray(y)) / 0.02
+    np.testing.assert_allclose(residuals.std(axis=0), 1.0, atol=0.1)
+    truth = float(dist.Normal(0.0, 1.0002).log_prob(y).sum())
+    np.testing.assert_allclose(posterior.log_evidence, truth, atol=0.01)
+
+
 def test_weights_off_the_published_path_is_followed_to_the_end():
     prior, _ = isotropic(jnp.zeros(3), 1.0)
     smc = SMC(
