@@ -21,6 +21,10 @@ SLOW = [
         "devices",
         "large_images",
         "stein",
+        "gmm_linear",
+        "tds_toys",
+        "mnist_exact",
+        "learned_twist",
     )
 ]
 
@@ -28,13 +32,9 @@ SLOW = [
 @pytest.mark.parametrize(
     "name",
     [
-        "gmm_linear",
         "gmm_256",
-        "tds_toys",
         "nonlinear",
-        "mnist_exact",
         "convergence",
-        "learned_twist",
         *SLOW,
     ],
 )

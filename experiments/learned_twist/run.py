@@ -3,9 +3,9 @@
     python experiments/learned_twist/run.py            # about 20 minutes on two cores
     python experiments/learned_twist/run.py --smoke    # what the tests run
 
-A twist is trained for each model of cases.py (`smcdiff.training.train_twist`, 2,000 steps of 128
-pairs), and then used for observations that it has not seen. All samplers have 256 particles and 20
-steps; Z is the mean likelihood of 2 million draws of the prior.
+A twist is trained for each model of black_boxes.py (`smcdiff.training.train_twist`, 2,000 steps of
+128 pairs), and then used for observations that it has not seen. All samplers have 256 particles and
+20 steps; Z is the mean likelihood of 2 million draws of the prior.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import cases
+import black_boxes
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 BATCH = 2000
 
 
-def log_evidence(case: cases.Case, y: np.ndarray, num_draws: int) -> float:
+def log_evidence(case: black_boxes.Case, y: np.ndarray, num_draws: int) -> float:
     """Log Z."""
 
     @jax.jit
@@ -41,7 +41,7 @@ def log_evidence(case: cases.Case, y: np.ndarray, num_draws: int) -> float:
     return float(found.max() + np.log(np.exp(found - found.max()).mean()))
 
 
-def samplers(case: cases.Case, twist: twists.Learned) -> dict[str, proposals.Proposal]:
+def samplers(case: black_boxes.Case, twist: twists.Learned) -> dict[str, proposals.Proposal]:
     """The rows of a case."""
     rows = {
         "`Bootstrap()`": proposals.Bootstrap(),
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
         particles, chains, draws, count = 8, 2, BATCH, 2
         config = TrainConfig(steps=2, batch_size=8, channels=(16,))
     rows, trained = [], []
-    for case in cases.cases(count)[: 1 if options.smoke else None]:
+    for case in black_boxes.cases(count)[: 1 if options.smoke else None]:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             path = train_twist(case.model, Path(folder) / "twist", config, progress_bar=False)

@@ -19,8 +19,8 @@ OPTIONS = {
 
 @pytest.mark.parametrize(
     "problem",
-    ["inpaint", "fourier"]
-    + [pytest.param(p, marks=pytest.mark.slow) for p in ("deblur", "super-resolve")],
+    ["inpaint"]
+    + [pytest.param(p, marks=pytest.mark.slow) for p in ("fourier", "deblur", "super-resolve")],
 )
 def test_solve_leaves_a_posterior_and_a_picture(smcdiff, tmp_path, problem):
     code, out, err = smcdiff("solve", problem, *OPTIONS[problem], *FAST)

@@ -12,7 +12,7 @@ COMMANDS = {
         "train data.npy --output out --steps 4 --channels 16 --batch-size 4 --sample-every 2"
     ),
 }
-SLOW = ("samples.npy", "checkpoint.safetensors")
+SLOW = ("posterior.nc", "checkpoint.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_the_exact_twist_tells_as_much_as_there_is_to_know():
     assert found.score[-1] > found.score[0]
 
 
+@pytest.mark.slow
 def test_the_better_twist_scores_higher():
     """`Likelihood` is far too sure at high noise, and a wrong scale of the noise is worse still."""
     exact = _score(MIXTURE, twists.MomentMatched())

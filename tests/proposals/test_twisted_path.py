@@ -79,6 +79,7 @@ def test_evidence_is_the_same_on_every_path_where_the_kernel_is_ideal(case):
     np.testing.assert_allclose(found, float(truth.log_evidence), atol=3e-3)
 
 
+@pytest.mark.slow
 def test_steering_changes_no_evidence():
     """Steered everywhere and nowhere, the mean over paths is the same."""
     reverse = _model(MIXTURE, DENSE, 2.0 * NOISE, Y, 24, kernels.DDIM())

@@ -51,6 +51,7 @@ def folder(tmp_path_factory):
     return train_twist(linear, folder, CONFIG, command="pytest")
 
 
+@pytest.mark.slow
 def test_learns_the_likelihood_of_noisy_events(folder):
     """`twists.MomentMatched` is p(y given x_t) itself, for a Gaussian prior."""
     found, exact = (
