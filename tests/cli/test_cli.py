@@ -67,6 +67,7 @@ def test_an_opaque_alpha_is_dropped_with_a_word(smcdiff):
     np.testing.assert_array_equal(posteriors[0].observed["y"], posteriors[1].observed["y"])
 
 
+@pytest.mark.slow
 def test_array_with_a_range_and_truth(smcdiff):
     np.save("small.npy", np.full((7, 7), 0.25))
     np.save("truth.npy", np.full((28, 28), 0.25))

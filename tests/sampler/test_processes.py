@@ -70,6 +70,7 @@ def assert_close(found, expected):
     np.testing.assert_array_equal(found["founders"], expected["founders"])
 
 
+@pytest.mark.slow
 def test_eight_devices(tmp_path):
     finish(start("devices", tmp_path, flags="--xla_force_host_platform_device_count=8"))
     assert_close(*(np.load(tmp_path / f"{name}.npz") for name in ("eight", "one")))

@@ -54,6 +54,7 @@ def test_a_network_of_the_package_is_written_whole(tmp_path):
         load_prior(folder, denoiser=lambda x, t: x)
 
 
+@pytest.mark.slow
 def test_the_class_that_was_asked_for_is_written_too(tmp_path):
     prior = unet_prior(num_classes=2)
     cases = {"none": prior, "class": prior.given(1), "guided": prior.given(0, 2.5)}

@@ -18,6 +18,7 @@ def test_the_digits_prior_ships():
     assert size < 8 * 2**20
 
 
+@pytest.mark.slow
 def test_a_digit_can_be_asked_for():
     """Noise so strong that only the class tells: each class's mean differs from every other's."""
     prior = load_prior("mnist-classes")

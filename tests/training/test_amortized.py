@@ -96,6 +96,7 @@ def test_observation_of_another_size(network):
         smc.run(jax.random.key(0), y=jnp.zeros((2, 4, 1)))
 
 
+@pytest.mark.slow
 def test_observation_off_the_pixels_is_lifted(tmp_path):
     """Four sums of rows, through the dense layer; the model from a file, as on the command line."""
     source = tmp_path / "rows.py"

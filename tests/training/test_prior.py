@@ -60,6 +60,7 @@ def test_card_names_every_run_that_led_to_the_weights(data, trained, tmp_path):
         train(data, tmp_path / "none", dataclasses.replace(CONFIG, init="mnits"))
 
 
+@pytest.mark.slow
 def test_labels_make_a_prior_of_each_class(data, trained, tmp_path):
     """An unconditional start knows no class; training moves the two classes and "none" apart."""
     images = np.load(data)
@@ -175,6 +176,7 @@ def test_each_epoch_is_another_permutation():
     np.testing.assert_array_equal(first[1], batch_indices(1, 4, 12, seed=1))
 
 
+@pytest.mark.slow
 def test_images_on_a_dark_ground_make_a_prior_that_loads(tmp_path):
     """64 x 64, of norm above 50: under the usual schedule half of the noise would be signal."""
     images = np.zeros((12, 64, 64), np.uint8)

@@ -110,6 +110,7 @@ def test_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch):
     assert all(np.array_equal(resumed[name], whole[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_images(tmp_path):
     """Counts on the pixels, from images that are given, sorted: some of all stay with the twist."""
 
