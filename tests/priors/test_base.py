@@ -7,6 +7,8 @@ import pytest
 
 from smcdiff import kernels, priors, schedules, static
 from smcdiff.errors import InputError
+from tests.proposals.models import PRIORS, isotropic
+from tests.sampler.models import PRIOR
 
 
 class Shrunk(priors.Prior):
@@ -83,3 +85,11 @@ def test_reverse_path_ends_in_a_draw_of_the_prior():
     np.testing.assert_allclose(ends.mean(0), [1.0, -1.0], atol=0.1)
     np.testing.assert_allclose(np.cov(ends.T), covariance, atol=0.2)
     np.testing.assert_allclose(starts.mean(0), prior.terminal().mean, atol=0.1)
+
+
+@pytest.mark.parametrize("prior", [PRIOR, *PRIORS.values(), isotropic(jnp.zeros(3), 4.0)[0]])
+def test_draws_of_a_prior_lie_about_one_width_away(prior):
+    draws = prior.sample(jax.random.key(0), (500,))
+    widths = np.asarray(jax.vmap(prior.widths)(draws))
+    assert 0.8 < np.sqrt(np.mean(widths**2)) < 1.25
+    assert widths.max() < 5.0
