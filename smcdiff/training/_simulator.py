@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from smcdiff.errors import InputError, first_line
 from smcdiff.priors import Prior
 from smcdiff.problem import _sites as sites
 from smcdiff.problem._tracing import trace as trace_model
-from smcdiff.training._data import check_count, load_images
+from smcdiff.training._data import batch_indices, check_count, load_images, split
 from smcdiff.training._statistics import clean_events
 from smcdiff.training.config import TrainConfig
 
@@ -124,6 +125,36 @@ class Simulator:
                 " observations that differ"
             )
         return y
+
+
+class Pairs(NamedTuple):
+    """What networks learn from that see observations: events, each paired with draws of y.
+
+    Attributes:
+        simulator: makes an observation of an event.
+        events: all of them, held-out ones included, as `clean_events` takes them.
+        used: which of them are learned from.
+        held_out: which are not.
+    """
+
+    simulator: Simulator
+    events: np.ndarray
+    used: np.ndarray
+    held_out: np.ndarray
+
+    @classmethod
+    def of(cls, simulator: Simulator, events: np.ndarray, config: TrainConfig) -> Pairs:
+        """Holds some of the events out."""
+        return cls(simulator, events, *split(len(events), config.batch_size))
+
+    def batch(self, step: int, config: TrainConfig) -> Float[Array, " b *event"]:
+        """The events of a step."""
+        chosen = batch_indices(step, config.batch_size, len(self.used), config.seed)
+        return jnp.asarray(clean_events(self.events[self.used[chosen]]))
+
+    def unseen(self) -> Float[Array, " n *event"]:
+        """At most 256 events that are not learned from."""
+        return jnp.asarray(clean_events(self.events[self.held_out[:256]]))
 
 
 def own_stream(config: TrainConfig, number: int) -> PRNGKeyArray:

@@ -27,12 +27,11 @@ from smcdiff.store._entries import error_entry
 from smcdiff.store._network_functions import ConditionalNetwork
 from smcdiff.store.amortized import save_conditional
 from smcdiff.training._cards import History, error_table, model_card
-from smcdiff.training._data import batch_indices, split
 from smcdiff.training._folder import CHECKPOINT, training_folder
 from smcdiff.training._loop import Loss, minimise
 from smcdiff.training._noise import Noise, held_out_errors, noisy
-from smcdiff.training._simulator import Simulator, own_stream
-from smcdiff.training._statistics import Statistics, clean_events
+from smcdiff.training._simulator import Pairs, Simulator, own_stream
+from smcdiff.training._statistics import Statistics
 from smcdiff.training.config import TrainConfig
 
 
@@ -70,10 +69,10 @@ def train_amortized(
     images = None if data is None else simulator.images(data, config)
     with training_folder(output) as folder:
         events = simulator.draws(config) if images is None else images
-        pairs = _Pairs.of(simulator, events, config)
-        learned, seconds = _learn(pairs, folder, config, progress_bar)
+        measured = _Measured.of(simulator, events, config)
+        learned, seconds = _learn(measured, folder, config, progress_bar)
         history = [{"command": command, "seconds": seconds}]
-        _write(folder, learned, config, _errors(pairs, learned, config), history)
+        _write(folder, learned, config, _errors(measured.pairs, learned, config), history)
     return folder
 
 
@@ -89,25 +88,19 @@ def _simulator_of_images(model: Callable) -> Simulator:
     return simulator
 
 
-class _Pairs(NamedTuple):
-    """What the network learns from.
+class _Measured(NamedTuple):
+    """The pairs, and what is known of them before the training.
 
     Attributes:
-        simulator: makes an observation of an event.
-        events: all events, held-out ones included, as `clean_events` takes them.
-        used: which of them are learned from.
-        held_out: which are not.
-        noise: the noise levels that suit them.
-        variance: their largest variance in any direction.
+        pairs: what the network learns from.
+        noise: the noise levels that suit the events.
+        variance: the events' largest variance in any direction.
         shape: shape of an observation.
         mean: of the observations, over all entries.
         std: their standard deviation.
     """
 
-    simulator: Simulator
-    events: np.ndarray
-    used: np.ndarray
-    held_out: np.ndarray
+    pairs: Pairs
     noise: Noise
     variance: float
     shape: tuple[int, ...]
@@ -115,7 +108,7 @@ class _Pairs(NamedTuple):
     std: float
 
     @classmethod
-    def of(cls, simulator: Simulator, events: np.ndarray, config: TrainConfig) -> _Pairs:
+    def of(cls, simulator: Simulator, events: np.ndarray, config: TrainConfig) -> _Measured:
         """Simulates some observations to see their shape and scale.
 
         Raises:
@@ -123,53 +116,48 @@ class _Pairs(NamedTuple):
         """
         statistics = Statistics.of(f"site '{simulator.site}'", events)
         y = simulator.some_observations(events, config)
-        mean, std = float(y.mean()), float(y.std())
-        split_events = split(len(events), config.batch_size)
-        noise = Noise.of(statistics)
         return cls(
-            simulator, events, *split_events, noise, statistics.variance, y.shape[1:], mean, std
-        )
+            Pairs.of(simulator, events, config), Noise.of(statistics), statistics.variance,
+            y.shape[1:], float(y.mean()), float(y.std()),
+        )  # fmt: skip
 
 
 def _learn(
-    pairs: _Pairs, folder: Path, config: TrainConfig, progress_bar: bool | Progress
+    measured: _Measured, folder: Path, config: TrainConfig, progress_bar: bool | Progress
 ) -> tuple[ConditionalNetwork, float]:
     """The network with its averaged weights, and the wall time in seconds."""
-    shape, noise = pairs.simulator.prior.event_shape, pairs.noise
-    network = _with_observation(config, shape, pairs.shape)
+    pairs, noise = measured.pairs, measured.noise
+    shape = pairs.simulator.prior.event_shape
+    network = _with_observation(config, shape, measured.shape)
 
     def make():
         rngs = nnx.Rngs(config.seed)
-        return ConditionalUNet(network, config.patch, shape, pairs.shape, rngs=rngs)
+        return ConditionalUNet(network, config.patch, shape, measured.shape, rngs=rngs)
 
     graph, params = nnx.split(nnx.jit(make)())
     prediction, weighting = config.target(), config.level_weighting()
-
-    def batch(step):
-        chosen = batch_indices(step, config.batch_size, len(pairs.used), config.seed)
-        return jnp.asarray(clean_events(pairs.events[pairs.used[chosen]]))
 
     def value(params, clean, key):
         key_y, key = jax.random.split(key)
         y = jax.vmap(pairs.simulator)(jax.random.split(key_y, len(clean)), clean)
         x, eps, times = noisy(key, clean, noise.trained, weighting, prediction)
         level = noise.trained.level(times[:, None, None, None])
-        standardised = (y - pairs.mean) / pairs.std
+        standardised = (y - measured.mean) / measured.std
         output = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times, standardised)
         return jnp.mean((output - prediction.target(clean, eps, level)) ** 2)
 
-    loss = Loss(value, batch)
+    loss = Loss(value, lambda step: pairs.batch(step, config))
     state = minimise(loss, params, config, folder / CHECKPOINT, progress_bar=progress_bar)
     learned = ConditionalNetwork(
-        state.ema, pairs.mean, pairs.std, prediction, noise.sampled, graph, shape, pairs.shape,
-        pairs.variance,
+        state.ema, measured.mean, measured.std, prediction, noise.sampled, graph, shape,
+        measured.shape, measured.variance,
     )  # fmt: skip
     return learned, float(state.seconds)
 
 
-def _errors(pairs: _Pairs, learned: ConditionalNetwork, config: TrainConfig) -> DenoisingError:
+def _errors(pairs: Pairs, learned: ConditionalNetwork, config: TrainConfig) -> DenoisingError:
     """The network's errors on pairs that it was not trained on."""
-    clean = jnp.asarray(clean_events(pairs.events[pairs.held_out[:256]]))
+    clean = pairs.unseen()
     keys = jax.random.split(own_stream(config, 2), len(clean))
     y = (jax.jit(jax.vmap(pairs.simulator))(keys, clean) - learned.mean) / learned.std
 

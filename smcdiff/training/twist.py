@@ -27,10 +27,9 @@ from smcdiff.networks._contrast import ContrastConfig, ContrastNetwork
 from smcdiff.store._network_functions import TwistNetwork
 from smcdiff.store.twist import save_twist
 from smcdiff.training._cards import contrast_table, model_card
-from smcdiff.training._data import batch_indices, split
 from smcdiff.training._folder import CHECKPOINT, training_folder
 from smcdiff.training._loop import Loss, minimise
-from smcdiff.training._simulator import Simulator, own_stream
+from smcdiff.training._simulator import Pairs, Simulator, own_stream
 from smcdiff.training._statistics import Statistics, clean_events
 from smcdiff.training.config import TrainConfig
 
@@ -38,7 +37,6 @@ _OF_IMAGES = (
     "labels", "label_dropout", "init", "sample_every", "prediction", "weighting", "log_snr_mean",
     "log_snr_std", "uniform_share",
 )  # fmt: skip
-_HELD_OUT = 256
 _NUM_EVENTS, _MOST_VALUES = 256, 2**16
 """Draws of the prior that are kept with the network, and numbers in them: a quarter of a MB."""
 
@@ -82,13 +80,15 @@ def train_twist(
     images = None if data is None else simulator.images(data, config)
     with training_folder(output) as folder:
         events = simulator.draws(config) if images is None else images
-        pairs = _Pairs.of(simulator, events, config)
+        measured = _Measured.of(simulator, events, config)
         made = ContrastConfig(
-            shape, pairs.scales.observation_centre.shape, config.channels[-1], config.layers,
+            shape, measured.scales.observation_centre.shape, config.channels[-1], config.layers,
             network=network, patch=1 if network is None else config.patch,
         )  # fmt: skip
-        learned, seconds = _learn(pairs, made, folder, config, progress_bar)
-        _write(folder, learned, config, _contrasts(pairs, learned, config), command, seconds)
+        learned, seconds = _learn(measured, made, folder, config, progress_bar)
+        _write(
+            folder, learned, config, _contrasts(measured.pairs, learned, config), command, seconds
+        )
     return folder
 
 
@@ -115,25 +115,19 @@ class _Scales(NamedTuple):
         return cls(*(jnp.asarray(array, jnp.result_type(float)) for array in filled))
 
 
-class _Pairs(NamedTuple):
-    """What the network learns from.
+class _Measured(NamedTuple):
+    """The pairs, and what is known of them before the training.
 
     Attributes:
-        simulator: makes an observation of an event.
-        events: all events, held-out ones included, as `clean_events` takes them.
-        used: which of them are learned from.
-        held_out: which are not.
+        pairs: what the network learns from.
         scales: of events and observations.
     """
 
-    simulator: Simulator
-    events: np.ndarray
-    used: np.ndarray
-    held_out: np.ndarray
+    pairs: Pairs
     scales: _Scales
 
     @classmethod
-    def of(cls, simulator: Simulator, events: np.ndarray, config: TrainConfig) -> _Pairs:
+    def of(cls, simulator: Simulator, events: np.ndarray, config: TrainConfig) -> _Measured:
         """Simulates some observations to see their shape and scale.
 
         Raises:
@@ -141,13 +135,12 @@ class _Pairs(NamedTuple):
         """
         Statistics.of(f"site '{simulator.site}'", events)
         observations = simulator.some_observations(events, config)
-        split_events = split(len(events), config.batch_size)
-        return cls(simulator, events, *split_events, _Scales.of(events, observations))
+        return cls(Pairs.of(simulator, events, config), _Scales.of(events, observations))
 
     @property
     def schedule(self) -> Schedule:
         """The prior's."""
-        return self.simulator.prior.schedule
+        return self.pairs.simulator.prior.schedule
 
     @property
     def log_snr_ends(self) -> Float[Array, "2"]:
@@ -157,8 +150,9 @@ class _Pairs(NamedTuple):
 
     def kept(self) -> Float[Array, " n *event"]:
         """Events that stay with the network."""
-        count = min(_NUM_EVENTS, max(1, _MOST_VALUES // self.events[0].size))
-        return jnp.asarray(clean_events(self.events[_spread_out(self.used, count)]))
+        events, used = self.pairs.events, self.pairs.used
+        count = min(_NUM_EVENTS, max(1, _MOST_VALUES // events[0].size))
+        return jnp.asarray(clean_events(events[_spread_out(used, count)]))
 
 
 def _spread_out(rows: np.ndarray, count: int) -> np.ndarray:
@@ -167,40 +161,36 @@ def _spread_out(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _learn(
-    pairs: _Pairs,
+    measured: _Measured,
     made: ContrastConfig,
     folder: Path,
     config: TrainConfig,
     progress_bar: bool | Progress,
 ) -> tuple[TwistNetwork, float]:
     """The network with its averaged weights, and the wall time in seconds."""
-    ends, kept = pairs.log_snr_ends, pairs.kept()
+    ends, kept = measured.log_snr_ends, measured.kept()
     graph, params = nnx.split(nnx.jit(lambda: ContrastNetwork(made, rngs=nnx.Rngs(config.seed)))())
 
     def network(params) -> TwistNetwork:
         return TwistNetwork(
-            params, kept, *pairs.scales, ends, graph, made.observation_shape, made.bound
+            params, kept, *measured.scales, ends, graph, made.observation_shape, made.bound
         )
-
-    def batch(step):
-        chosen = batch_indices(step, config.batch_size, len(pairs.used), config.seed)
-        return jnp.asarray(clean_events(pairs.events[pairs.used[chosen]]))
 
     def value(params, clean, key):
         key_level, key_pairs = jax.random.split(key)
         strata = (jnp.arange(len(clean)) + jax.random.uniform(key_level)) / len(clean)
         log_snr = ends[0] + (ends[1] - ends[0]) * strata
-        level = pairs.schedule.level(pairs.schedule.time(log_snr))
-        return -jnp.mean(_contrast(network(params), pairs, key_pairs, clean, level))
+        level = measured.schedule.level(measured.schedule.time(log_snr))
+        return -jnp.mean(_contrast(network(params), measured.pairs, key_pairs, clean, level))
 
-    loss = Loss(value, batch)
+    loss = Loss(value, lambda step: measured.pairs.batch(step, config))
     state = minimise(loss, params, config, folder / CHECKPOINT, progress_bar=progress_bar)
     return network(state.ema), float(state.seconds)
 
 
 def _contrast(
     learned: TwistNetwork,
-    pairs: _Pairs,
+    pairs: Pairs,
     key: PRNGKeyArray,
     clean: Float[Array, " b *event"],
     level: Level,
@@ -215,16 +205,14 @@ def _contrast(
     return jnp.diagonal(jax.nn.log_softmax(table, axis=1)) + jnp.log(len(clean))
 
 
-def _contrasts(pairs: _Pairs, learned: TwistNetwork, config: TrainConfig) -> dict[float, float]:
+def _contrasts(pairs: Pairs, learned: TwistNetwork, config: TrainConfig) -> dict[float, float]:
     """The mean contrast of pairs that the network was not trained on, by log-SNR."""
-    clean = jnp.asarray(clean_events(pairs.events[pairs.held_out[:_HELD_OUT]]))
+    clean, schedule = pairs.unseen(), pairs.simulator.prior.schedule
 
     @jax.jit
     def contrast(log_snr):
-        time = pairs.schedule.time(jnp.full(len(clean), log_snr))
-        return jnp.mean(
-            _contrast(learned, pairs, own_stream(config, 2), clean, pairs.schedule.level(time))
-        )
+        level = schedule.level(schedule.time(jnp.full(len(clean), log_snr)))
+        return jnp.mean(_contrast(learned, pairs, own_stream(config, 2), clean, level))
 
     low, high = (float(end) for end in learned.log_snr_ends)
     return {float(at): float(contrast(at)) for at in np.arange(-8.0, 9.0, 2.0) if low < at < high}
