@@ -148,7 +148,8 @@ def diagnose(posterior: WeightedParticles) -> Diagnosis:
     far = _far_away(posterior)
     findings = [] if far is None else [far]
     if posterior.weighted:
-        findings += _findings(posterior, numbers, particles)
+        for rule in (_of_steps, _of_particles, _of_chains):
+            findings += rule(posterior, numbers)
     else:
         findings.append(
             "weights were off: the draws are those of a heuristic sampler, not of the posterior,"
@@ -207,7 +208,8 @@ def _long_steps(posterior: WeightedParticles) -> Int[np.ndarray, " long"]:
     return steps[:0] if few or left >= _COLLAPSED_ESS or particles < FEW_FOUNDERS else steps
 
 
-def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> Iterator[str]:
+def _of_steps(posterior: WeightedParticles, numbers: dict) -> Iterator[str]:
+    """Steps at which the particles lost more than they should."""
     step = numbers["min_ess_step"]
     if numbers["min_ess"] < _LOW_ESS:
         yield (
@@ -233,7 +235,12 @@ def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> It
             " sharper than the last twist; try more steps, a grid that ends at lower noise, or"
             " check that the noise of the observation is not understated"
         )
-    together = posterior.log_weights.size if posterior.chains_alike else particles
+
+
+def _of_particles(posterior: WeightedParticles, numbers: dict) -> Iterator[str]:
+    """Too few of them, where they count."""
+    chains, particles = posterior.log_weights.shape
+    together = chains * particles if posterior.chains_alike else particles
     if numbers["founders"] < min(FEW_FOUNDERS, together / 2):
         # Moves of particles that are held to a path would leave it.
         moves = "" if posterior.chains_alike else ", and proposals.Rejuvenated to move copies apart"
@@ -252,6 +259,10 @@ def _findings(posterior: WeightedParticles, numbers: dict, particles: int) -> It
             f"Pareto k-hat is {numbers['pareto_k']:.2f} (above {_BAD_K}): weighted averages are"
             " unreliable; try a better informed proposal or more particles"
         )
+
+
+def _of_chains(posterior: WeightedParticles, numbers: dict) -> Iterator[str]:
+    """Chains that do not agree."""
     if numbers["evidence_spread"] > _SPREAD and posterior.chains_alike:
         yield (
             f"log evidence differs between chains by {numbers['evidence_spread']:.1f} nat"
