@@ -48,13 +48,12 @@ from smcdiff.smc._chains import Chains, leaf_axes
 from smcdiff.smc._rows import move_rows
 from smcdiff.smc._weights import Weights, reweigh
 from smcdiff.smc.feynman_kac import FeynmanKac
-from smcdiff.smc.genealogy import count_founders, evidence_variance, log_apart
+from smcdiff.smc.genealogy import count_founders, log_apart
 from smcdiff.smc.state import (
     FilterResult,
     FilterState,
     Record,
     StepInfo,
-    by_chain,
     with_axis,
     without_axis,
 )
@@ -217,25 +216,7 @@ class ParticleFilter(Module):
 
     def result(self, state: FilterState, record: Record) -> FilterResult:
         """The result of a run whose state and record are these."""
-        log_evidence, history = state.log_evidence + state.compensation, by_chain(record)
-        variance = evidence_variance(state.log_weights, state.founders, state.drawn_together)
-        if not self.weighted:
-            log_evidence = variance = jnp.full_like(log_evidence, jnp.nan)
-        result = FilterResult(
-            particles=state.particles,
-            log_weights=state.log_weights,
-            log_evidence=log_evidence,
-            log_evidence_se=jnp.sqrt(variance),
-            founders=state.founders,
-            ess=history.ess,
-            log_evidence_increments=history.log_evidence_increment,
-            resampled=history.resampled,
-            num_founders=history.num_founders,
-            ancestors=history.ancestors if self.store_ancestors else None,
-            collected=None,
-            failed_step=state.failed_step,
-        )
-        return self.public(result)
+        return self.public(FilterResult.of(state, record, self.weighted, self.store_ancestors))
 
     def public(self, held: Any) -> Any:
         """What is held of all chains as the user sees it: an axis of chains where there are."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from smcdiff.smc._chains import add_axis, drop_axis
+from smcdiff.smc.genealogy import evidence_variance
 
 
 class FilterState(NamedTuple):
@@ -102,6 +103,30 @@ class FilterResult(NamedTuple):
     ancestors: Int[Array, "*c t n"] | None
     collected: PyTree
     failed_step: Int[Array, "*c"]
+
+    @classmethod
+    def of(
+        cls, state: FilterState, record: Record, weighted: bool, store_ancestors: bool
+    ) -> FilterResult:
+        """Of a run whose state and record are these, without what was collected."""
+        log_evidence, history = state.log_evidence + state.compensation, by_chain(record)
+        variance = evidence_variance(state.log_weights, state.founders, state.drawn_together)
+        if not weighted:
+            log_evidence = variance = jnp.full_like(log_evidence, jnp.nan)
+        return cls(
+            particles=state.particles,
+            log_weights=state.log_weights,
+            log_evidence=log_evidence,
+            log_evidence_se=jnp.sqrt(variance),
+            founders=state.founders,
+            ess=history.ess,
+            log_evidence_increments=history.log_evidence_increment,
+            resampled=history.resampled,
+            num_founders=history.num_founders,
+            ancestors=history.ancestors if store_ancestors else None,
+            collected=None,
+            failed_step=state.failed_step,
+        )
 
 
 def with_axis(held: Any) -> Any:
