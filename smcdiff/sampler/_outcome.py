@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from smcdiff._version import __version__
-from smcdiff.diffusion.kernels import Exact
 from smcdiff.errors import SamplingError
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals import Proposal
@@ -60,6 +59,7 @@ def to_posterior(
         SamplingError: a chain that failed, or samples that are not finite.
     """
     problem, result = model.problem, outcome.result
+    alike = settings.weighted and made.proposal.counts_chains_alike(model)
     _check_finished(result, model)
     chains, particles = result.log_weights.shape
     samples = np.asarray(result.particles).reshape(chains, particles, *problem.event_shape)
@@ -81,30 +81,18 @@ def to_posterior(
         log_weights=np.asarray(result.log_weights),
         log_evidence=np.asarray(result.log_evidence),
         prior_widths=np.asarray(outcome.prior_widths),
-        log_evidence_se=_evidence_error(result, model, made.proposal),
+        # Founders do not see how far a chain's evidence depends on the path that it has.
+        log_evidence_se=np.where(alike, np.nan, np.asarray(result.log_evidence_se)),
         founders=np.asarray(result.founders),
         ancestors=ancestors,
         log_snr=np.asarray(model.levels.log_snr),
         pointwise_log_likelihood=_on_host(outcome.log_likelihood),
         observed=_on_host(problem.observe().values),
         weighted=settings.weighted,
-        chains_alike=settings.weighted and made.proposal.counts_chains_alike(model),
+        chains_alike=alike,
         attrs=_attributes(model, settings, made),
         **{name: np.asarray(values)[:, 1:] for name, values in steps.items()},
     )
-
-
-def _evidence_error(
-    result: FilterResult, model: ReverseModel, proposal: Proposal
-) -> Float[np.ndarray, " c"]:
-    """Standard error of each chain's log evidence.
-
-    Founders see what happens along a chain's path, and not how far its evidence depends on that
-    path, as it does unless the kernel is the reverse of the forward process.
-    """
-    error = np.asarray(result.log_evidence_se)
-    by_path = proposal.follows_path and not isinstance(model.kernel, Exact)
-    return np.full_like(error, np.nan) if by_path else error
 
 
 def _on_host(arrays: dict[str, Array]) -> dict[str, np.ndarray]:

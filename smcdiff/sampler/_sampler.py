@@ -71,6 +71,7 @@ class Sampler:
         known = problem.prior.denoising_error is not None
         return AnalyticDPM() if needs_density and kernel.ends_in_dirac and known else kernel
 
+    @own_exceptions()
     def sample(
         self,
         keys: Key[Array, " *items"],
@@ -94,21 +95,6 @@ class Sampler:
         Returns:
             The outcome, with num_items x num_chains chains.
         """
-        with own_exceptions():
-            # Else a run without progress would be timed to where it was handed to the device.
-            return jax.block_until_ready(
-                self._sample(keys, model, model_axes, proposal, num_items, checkpoint)
-            )
-
-    def _sample(
-        self,
-        keys: Key[Array, " *items"],
-        model: ReverseModel,
-        model_axes: chains.Axes,
-        proposal: Proposal,
-        num_items: int,
-        checkpoint: Checkpoint | None,
-    ) -> Outcome:
         own = _keys_of_chains(keys.reshape(num_items), self.settings.num_chains)
         prepared = chains.prepare(own[:, 0], proposal, model, model_axes)
         particles = self.settings.filter(model.levels, num_items)
@@ -125,7 +111,8 @@ class Sampler:
         if batch_size is not None:
             batch_size = max(1, batch_size // len(own))
         described = chains.describe(result.particles, model, model_axes, batch_size)
-        return Outcome(result, *described)
+        # Else a run without progress would be timed to where it was handed to the device.
+        return jax.block_until_ready(Outcome(result, *described))
 
     def checkpoint(self, given: Any, model: ReverseModel, proposal: Proposal) -> Checkpoint | None:
         """Where the state is kept, with the identity of the run."""
