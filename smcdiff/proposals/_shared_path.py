@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -129,11 +128,7 @@ class SharedPath(Module):
         return Along.of(self, transition, pinned | passed, gains, target, variances)
 
     def land(
-        self,
-        key: PRNGKeyArray,
-        sample: Callable[[PRNGKeyArray], Float[Array, " d"]],
-        t: Level,
-        spread: Float[Array, ""],
+        self, key: PRNGKeyArray, x: Float[Array, " d"], t: Level, spread: Float[Array, ""]
     ) -> Float[Array, " d"]:
         """A draw of x_0 where the kernel's last step is a Dirac.
 
@@ -143,15 +138,14 @@ class SharedPath(Module):
 
         Args:
             key: random key.
-            sample: draws x by the kernel.
+            x: what the kernel draws.
             t: the last noisy level.
             spread: variance of x_0 given x_t, per coordinate.
         """
-        key_kernel, key_spread = jax.random.split(key)
-        x, directions = sample(key_kernel), self.held.system.directions
+        directions = self.held.system.directions
         left = jnp.maximum(self._precision - jnp.exp(t.log_snr), 0.0)
         variance = spread / (1.0 + left * spread)
-        noise = jax.random.normal(key_spread, left.shape, x.dtype)
+        noise = jax.random.normal(key, left.shape, x.dtype)
         moved = left * variance * (self.held.system.data - directions(x)) + variance**0.5 * noise
         return x + directions.adjoint(jnp.where(self.held.which, moved, 0.0))
 

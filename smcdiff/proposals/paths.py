@@ -68,7 +68,9 @@ class OnPath(Holding):
         free = model.has_no_density(s)
         along = prepared.condition_step(transition, x, t, s)
         on_path = prepared.put_on(along.law.sample(key), s)
-        clean = prepared.land(key, transition.sample, t, model.problem.prior.spread(t))
+        key_kernel, key_landing = jax.random.split(key)
+        clean = transition.sample(key_kernel)
+        clean = prepared.land(key_landing, clean, t, model.problem.prior.spread(t))
         drawn = jnp.where(free, clean, on_path)
         shift, log_ratio = self.steer(prepared, along, evaluation, drawn)
         log_weight = along.log_density - prepared.log_forward[t.index] + log_ratio
