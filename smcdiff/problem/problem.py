@@ -88,6 +88,23 @@ class Problem(Module):
         found = self.trace(x)
         return observation_of({name: found[name] for name in self.observed_sites})
 
+    def sole_observation(self, what: str) -> Array:
+        """The value of the one observed site.
+
+        Args:
+            what: was trained on one, for the message.
+
+        Raises:
+            InputError: several observed sites, or none but factors.
+        """
+        values = self.observe().values
+        if len(values) != 1:
+            raise InputError(
+                f"the model observes the sites {sorted(values)}; {what} was trained on one"
+            )
+        (y,) = values.values()
+        return y
+
     def observe_gaussian(self, x: Float[Array, "*event"] | None = None) -> GaussianObservation:
         """The same of a problem whose sites are Gaussian or exact.
 

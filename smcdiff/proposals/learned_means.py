@@ -20,7 +20,6 @@ from smcdiff.problem import ReverseModel
 from smcdiff.proposals.base import Weighed, unmoved
 from smcdiff.twists import Evaluation, Flat, MeanTwist
 from smcdiff.twists.classifier import require_schedule
-from smcdiff.twists.learned import the_observation
 
 
 def _require_same_process(name: str, conditional: Prior, model: ReverseModel) -> None:
@@ -141,7 +140,7 @@ class Amortized(_GuidedMean):
 
     def _given(self, model: ReverseModel) -> Prior:
         """The network, given the observation."""
-        return self.network.given(the_observation("the network of Amortized", model))
+        return self.network.given(model.problem.sole_observation("the network of Amortized"))
 
     def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> _Prepared:
         """The network, given the observation, and the twist's."""

@@ -105,11 +105,11 @@ class Learned(MeanTwist):
                 f"the twist was trained for events of shape {shape}, and site '{problem.site}' has"
                 f" {problem.event_shape}; train one with `smcdiff train twist`"
             )
-        self.network.given(the_observation("the learned twist", model))
+        self.network.given(model.problem.sole_observation("the learned twist"))
 
     def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> Prepared:
         """The network given the observation, and its means."""
-        contrast = self.network.given(the_observation("the learned twist", model))
+        contrast = self.network.given(model.problem.sole_observation("the learned twist"))
         events = self.network.events
         noise = jax.random.normal(key, events.shape)
 
@@ -142,22 +142,3 @@ class Learned(MeanTwist):
     def room(self, evaluation: Evaluation) -> Float[Array, ""]:
         """How far psi_t lies below its bound."""
         return evaluation.detail
-
-
-def the_observation(what: str, model: ReverseModel) -> Array:
-    """The value of the one observed site.
-
-    Args:
-        what: was trained on one, for the message.
-        model: the reverse model.
-
-    Raises:
-        InputError: several observed sites, or none but factors.
-    """
-    values = model.problem.observe().values
-    if len(values) != 1:
-        raise InputError(
-            f"the model observes the sites {sorted(values)}; {what} was trained on one"
-        )
-    (y,) = values.values()
-    return y
