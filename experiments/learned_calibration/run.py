@@ -237,7 +237,9 @@ def write(records: dict, options, arguments: str) -> None:
                       "|" + "---|" * 12]  # fmt: skip
             for name in METHODS:
                 if name in mine:
-                    lines.append(_line(name, mine[name], mine.get("TwistedPath", [])))
+                    method = METHODS[name]._replace(**options.size)
+                    ours = mine.get("TwistedPath", [])
+                    lines.append(_line(name, method, mine[name], ours))
             lines.append("")
     (options.output / "results.md").write_text("\n".join(lines))
 
@@ -251,8 +253,7 @@ def _more(rows: list[dict], ours: list[dict]) -> str:
     return f"{more.mean():+.3f} +- {more.std() / len(more) ** 0.5:.3f}"
 
 
-def _line(name: str, rows: list[dict], ours: list[dict]) -> str:
-    method = METHODS[name]
+def _line(name: str, method: Method, rows: list[dict], ours: list[dict]) -> str:
     size = f"{method.particles} x {method.chains} x {method.steps}"
     network = method.particles * method.chains * method.steps / 1000.0
     cost = f"{network:.1f} + {network * method.products:.1f}"
