@@ -11,7 +11,6 @@ from safetensors.numpy import load_file
 
 from smcdiff import InputError, load_prior, schedules
 from smcdiff.training import TrainConfig, train
-from smcdiff.training import _loop as loop
 from smcdiff.training._data import batch_indices, hide_labels, load_images, load_labels
 
 CONFIG = TrainConfig(
@@ -101,17 +100,8 @@ def test_hidden_labels_are_a_function_of_the_step():
     assert np.array_equal(first[first < 3], labels[first < 3])
 
 
-def test_resumed_run_ends_with_the_same_weights(data, trained, tmp_path, monkeypatch):
-    save = loop._save_checkpoint
-
-    def save_and_die(*arguments):
-        save(*arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "_save_checkpoint", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        train(data, tmp_path / "prior", CONFIG)
-    monkeypatch.undo()
+def test_resumed_run_ends_with_the_same_weights(data, trained, tmp_path, killed):
+    killed(train, data, tmp_path / "prior", CONFIG)
     assert [path.name for path in (tmp_path / "prior").iterdir()] == ["checkpoint.safetensors"]
     other = dataclasses.replace(CONFIG, learning_rate=1e-3)
     with pytest.raises(InputError, match=r"\(learning_rate was 0.0015, is 0.001\); use the same"):

@@ -14,7 +14,6 @@ from safetensors.numpy import load_file
 from smcdiff import SMC, InputError, load_twist, priors, proposals, twists
 from smcdiff.diagnostics.contrast import contrastive_score
 from smcdiff.training import TrainConfig, train_twist
-from smcdiff.training import _loop as loop
 from tests.twists.test_learned import PRIOR
 
 CONFIG = TrainConfig(
@@ -94,18 +93,9 @@ def test_steers_by_a_black_box(tmp_path):
     assert learned.log_evidence.std() < 0.5 * plain.log_evidence.std()
 
 
-def test_resumed_run_ends_with_the_same_weights(tmp_path, monkeypatch):
+def test_resumed_run_ends_with_the_same_weights(tmp_path, killed):
     whole = load_file(train_twist(linear, tmp_path / "whole", BRIEF) / "model.safetensors")
-    save = loop._save_checkpoint
-
-    def save_and_die(*arguments):
-        save(*arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "_save_checkpoint", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        train_twist(linear, tmp_path / "twist", BRIEF)
-    monkeypatch.undo()
+    killed(train_twist, linear, tmp_path / "twist", BRIEF)
     resumed = load_file(train_twist(linear, tmp_path / "twist", BRIEF) / "model.safetensors")
     assert all(np.array_equal(resumed[name], whole[name]) for name in whole)
 
