@@ -6,6 +6,7 @@ Write a NumPyro model in which one site has a distribution of `smcdiff.priors` (
 
 from smcdiff import diagnostics as diagnostics
 from smcdiff import exact as exact
+from smcdiff import moves as moves
 from smcdiff import operators as operators
 from smcdiff import priors as priors
 from smcdiff import proposals as proposals

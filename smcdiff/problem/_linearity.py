@@ -18,7 +18,7 @@ from smcdiff.problem.problem import Problem
 
 _SIZE, _SLOPE = 1e-5, 1e-4
 """What float32 loses: sums of thousands of terms 1e-6 of the largest, and slopes may be steep."""
-_NO_DERIVATIVE = (TypeError, ValueError, NotImplementedError)
+NO_DERIVATIVE = (TypeError, ValueError, NotImplementedError)
 """What JAX raises at a callback, or at a function with a backward rule alone."""
 LARGEST_QUADRATIC = 1024
 """Entries of x whose dense Hessian and its eigenvectors cost little beside a run."""
@@ -41,7 +41,7 @@ def is_linear(problem: Problem) -> bool:
     """
     try:
         return bool(_is_affine(problem, problem.prior.probe_points(3)))
-    except _NO_DERIVATIVE:
+    except NO_DERIVATIVE:
         return False
 
 
@@ -55,7 +55,7 @@ def check_declared(problem: Problem) -> None:
     try:
         points = problem.prior.probe_points(3)
         straight = bool(_is_straight(problem, points, jnp.asarray(_DECLARED)))
-    except _NO_DERIVATIVE as error:
+    except NO_DERIVATIVE as error:
         raise InputError(
             f"{where} has no forward derivative ({first_line(error)}), by which samplers multiply"
             " with its operator; give its function a jax.custom_jvp, or drop linear=True"
@@ -88,7 +88,7 @@ def quadratic_rank(problem: Problem) -> int | None:
         if not _has_one_hessian(problem, points[0]):
             return None
         precisions = np.asarray(_precisions(problem))
-    except _NO_DERIVATIVE:
+    except NO_DERIVATIVE:
         return None
     rank = int(np.sum(precisions > _CUTOFF * precisions[-1]))
     is_concave = precisions[-1] > 0.0 and precisions[0] > -_CUTOFF * precisions[-1]
@@ -103,7 +103,7 @@ def _has_one_hessian(problem: Problem, x: Float[Array, "*event"]) -> Bool[Array,
         gradient = jax.grad(problem.log_likelihood)
         return jax.jvp(gradient, (x,), (direction,))[1]
 
-    return jnp.asarray(not _depends_on_first(product, x, x))
+    return jnp.asarray(not depends_on_first(product, x, x))
 
 
 @jax.jit
@@ -144,7 +144,7 @@ def _other_parameters(problem: Problem, x: Float[Array, "*event"]) -> list[Array
     return result
 
 
-def _depends_on_first(function: Callable, *args: Array) -> bool:
+def depends_on_first(function: Callable, *args: Array) -> bool:
     """Whether the output depends on the first argument, after dead code is removed."""
     jaxpr = jax.make_jaxpr(function)(*args)
     _, used = partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))
@@ -158,9 +158,9 @@ def _is_affine(problem: Problem, points: Float[Array, " 3 *event"]) -> Bool[Arra
     def slope(x, direction):
         return jax.jvp(lambda x: _means(problem, x), (x,), (direction,))[1]
 
-    if _depends_on_first(slope, points[0], points[1]):
+    if depends_on_first(slope, points[0], points[1]):
         return jnp.asarray(False)
-    if _depends_on_first(lambda x: _other_parameters(problem, x), points[0]):
+    if depends_on_first(lambda x: _other_parameters(problem, x), points[0]):
         return jnp.asarray(False)
     return _is_straight(problem, points, jnp.ones(()))
 

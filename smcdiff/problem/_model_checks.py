@@ -35,7 +35,6 @@ def diffusion_site(trace: dict[str, Site]) -> str:
     (name,) = names
     _check_prior(name, found[name])
     _check_plates_and_params(trace)
-    _check_latents(name, found)
     return name
 
 
@@ -77,8 +76,19 @@ def _check_plates_and_params(trace: dict[str, Site]) -> None:
         )
 
 
-def _check_latents(name: str, found: dict[str, Site]) -> None:
-    latent = [n for n, s in found.items() if n != name and not s["is_observed"]]
+def parameter_sites(name: str, trace: dict[str, Site]) -> tuple[str, ...]:
+    """Names of the unknown parameters: the latent sites beside the diffusion site.
+
+    Args:
+        name: the diffusion site.
+        trace: sites of the model.
+
+    Raises:
+        InputError: no site is observed, or a latent site that is discrete, or whose prior cannot be
+            sampled or is none.
+    """
+    found = {n: s for n, s in trace.items() if s["type"] == "sample"}
+    latent = {n: s for n, s in found.items() if n != name and not s["is_observed"]}
     masked = [n.removesuffix("_unobserved") for n in latent if n.endswith("_unobserved")]
     masked = [n for n in masked if f"{n}_observed" in found]
     if masked:
@@ -87,13 +97,32 @@ def _check_latents(name: str, found: dict[str, Site]) -> None:
             " numpyro.handlers.mask around the site"
         )
     if latent and len(latent) == len(found) - 1:
-        raise InputError(f"no site is observed; pass data for {latent}, for example y=...")
-    if latent:
-        kind = "discrete latent" if any(found[n]["fn"].is_discrete for n in latent) else "latent"
+        raise InputError(f"no site is observed; pass data for {sorted(latent)}, for example y=...")
+    for other, site in latent.items():
+        _check_parameter(other, site)
+    return tuple(latent)
+
+
+def _check_parameter(name: str, site: Site) -> None:
+    fn = site["fn"]
+    if fn.is_discrete:
         raise InputError(
-            f"{kind} sites {latent} besides '{name}': nuisance parameters are not supported yet;"
-            " pass their data, or make them arguments of the model"
+            f"site '{name}' is latent and discrete, which no sampler here can move; sum over its"
+            " values in the likelihood (dist.MixtureSameFamily, or logsumexp in numpyro.factor), or"
+            " pass its data"
         )
+    if isinstance(fn, dist.MaskedDistribution) or site["scale"] is not None:
+        raise InputError(
+            f"site '{name}': a masked or scaled prior is no density to draw from; put the handler"
+            " around the observed sites only"
+        )
+    try:
+        dist.biject_to(fn.support)
+    except NotImplementedError as error:
+        raise InputError(
+            f"site '{name}': NumPyro has no transform to its support {fn.support}; choose another"
+            " distribution, or transform an unconstrained site in the model"
+        ) from error
 
 
 _TAKEN = {"chain", "draw", "particle", "step", "log_weight", "founder", "log_likelihood"}

@@ -82,6 +82,16 @@ class Observation:
         return jnp.concatenate(peaks)
 
     @property
+    def entrywise_centre(self) -> Float[Array, " n"]:
+        """Each entry's log likelihood were the centre of its distribution observed.
+
+        In the order of `entrywise_log_twist`: a smooth function of whatever the distributions
+        depend on, which changes as their peaks do.
+        """
+        found = self.sites.values()
+        return jnp.concatenate([sites.entry_log_prob(s, sites.centre(s)) for s in found])
+
+    @property
     def values(self) -> dict[str, Array]:
         """Observed values by site; factors have none and are left out."""
         found = self.sites.items()

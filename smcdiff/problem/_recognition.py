@@ -64,6 +64,18 @@ def recognise(problem: Problem, found: list[LinearOperator]) -> RecognisedOperat
     return _selection(problem, points[0], moved[0])
 
 
+def moves_alike(problem: Problem, other: Problem) -> bool:
+    """Whether the means of a linear problem move with x as those of another one do.
+
+    Args:
+        problem: a problem whose observation is linear.
+        other: the same at another value of its parameters.
+    """
+    points = jax.random.normal(jax.random.key(2), (2, *problem.event_shape))
+    moved, others = np.asarray(_moved(problem, points)), np.asarray(_moved(other, points))
+    return bool(np.max(np.abs(moved - others)) <= _TOLERANCE * np.max(np.abs(moved)))
+
+
 @jax.jit  # one compilation, where eager costs one an operation
 def precision_roots(problem: Problem) -> list[Float[Array, " _"] | None]:
     """Of each observed site what whitening multiplies by; see `_sites.precision_roots`."""

@@ -76,6 +76,25 @@ def log_peak(site: Site) -> Float[Array, ""]:
     return jnp.sum(log_prob({**site, "value": at_mean}))
 
 
+def centre(site: Site) -> Array:
+    """A value in the middle of a site's distribution: its mean, of whole numbers the nearest.
+
+    Where that is not defined, and of factors, it is the site's own value.
+    """
+    value, fn = jnp.asarray(site["value"]), site["fn"]
+    if is_factor(site):
+        return value
+    try:
+        with lock.NUMPYRO:
+            mean = jnp.asarray(fn.mean)
+    except (NotImplementedError, AttributeError):
+        return value
+    if mean.shape != value.shape:
+        return value
+    mean = jnp.round(mean) if fn.is_discrete else mean
+    return jnp.where(jnp.isfinite(mean), mean, value).astype(value.dtype)
+
+
 def mask(fn, value: Array) -> Array:
     """Which entries of ``value`` count, of its shape."""
     result = jnp.ones(jnp.shape(value), bool)

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
+from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
 from smcdiff.errors import InputError
@@ -18,11 +19,19 @@ from smcdiff.problem import _lock as lock
 from smcdiff.problem._sites import Site, is_diffusion, unwrap
 
 
-class _FixDiffusionSite(Messenger):
-    """Gives the diffusion site a value, so that tracing never runs the reverse process."""
+class _FixLatents(Messenger):
+    """Gives the diffusion site a value, so that tracing never runs the reverse process.
 
-    def __init__(self, fn: Any = None, value: Float[Array, "*event"] | None = None):
-        self.value = value
+    Unknown parameters get theirs, or are drawn from their prior by the seed where none is given.
+    """
+
+    def __init__(
+        self,
+        fn: Any = None,
+        value: Float[Array, "*event"] | None = None,
+        parameters: dict[str, Array] | None = None,
+    ):
+        self.value, self.parameters = value, parameters or {}
         super().__init__(fn)
 
     def process_message(self, msg: dict[str, Any]) -> None:
@@ -42,6 +51,15 @@ class _FixDiffusionSite(Messenger):
                 " itself and transform the value in the model"
             )
         if not is_diffusion(fn):
+            if msg["value"] is not None:  # handlers.substitute says that it is known
+                msg["type"] = "deterministic"
+            elif name in self.parameters:
+                msg["value"] = biject_to(fn.support)(self.parameters[name])
+            elif isinstance(base, dist.ImproperUniform):  # which cannot be sampled
+                raise InputError(
+                    f"site '{name}' has an improper prior, from which no particle can start and"
+                    " which has no evidence; give it a proper one, wide if need be"
+                )
             return
         if msg["value"] is not None:  # a handler inside the model came first
             raise InputError(
@@ -53,7 +71,12 @@ class _FixDiffusionSite(Messenger):
 
 
 def trace(
-    model: Callable, args: tuple, kwargs: dict, x: Float[Array, "*event"] | None = None
+    model: Callable,
+    args: tuple,
+    kwargs: dict,
+    x: Float[Array, "*event"] | None = None,
+    parameters: dict[str, Array] | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> dict[str, Site]:
     """The sites of one run of a model, without NumPyro's own validation: ours names the site.
 
@@ -62,10 +85,13 @@ def trace(
         args: its positional arguments.
         kwargs: its keyword arguments.
         x: value of the diffusion site; None is zeros.
+        parameters: unconstrained values of other latent sites; those that have none are drawn.
+        key: random key to draw with; None is a fixed one.
 
     Returns:
         Sites by name.
     """
     with lock.NUMPYRO, numpyro.validation_enabled(False):
-        fixed = _FixDiffusionSite(handlers.seed(model, jax.random.key(0)), x)
+        seeded = handlers.seed(model, jax.random.key(0) if key is None else key)
+        fixed = _FixLatents(seeded, x, parameters)
         return handlers.trace(fixed).get_trace(*args, **kwargs)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.base.module import Module, static
 from smcdiff.errors import InputError
@@ -24,6 +25,7 @@ from smcdiff.problem._program_key import ProgramKey
 from smcdiff.problem._sites import Site
 from smcdiff.problem._tracing import trace
 from smcdiff.problem.linear import LinearObservation, RecognisedOperator, TracedOperator
+from smcdiff.problem.parameters import Parameters
 
 
 class Problem(Module):
@@ -32,7 +34,10 @@ class Problem(Module):
     Attributes:
         prior: the distribution of the diffusion site.
         arguments: array arguments of the model.
-        recognised: the operator of the package that the mean applies to x, where it is one.
+        recognised: the operator of the package that the mean applies to x, where it is one, and
+            the same whatever the parameters are.
+        parameters: a value of the unknown parameters; None where there are none. All that the
+            problem says of x holds given this value, see `at`.
         model: the NumPyro model.
         fixed: the rest of the model's arguments.
         site: name of the diffusion site.
@@ -52,6 +57,7 @@ class Problem(Module):
     prior: Prior
     arguments: tuple[Array, ...]
     recognised: RecognisedOperator | None
+    parameters: Parameters | None
     model: Callable = static()
     fixed: StaticArguments = static()
     site: str = static()
@@ -81,7 +87,28 @@ class Problem(Module):
     def trace(self, x: Float[Array, "*event"] | None = None) -> dict[str, Site]:
         """All sites of a run of the model at ``x`` (None: zeros)."""
         args, kwargs = self.fixed.rebuild(self.arguments)
-        return trace(self.model, args, kwargs, x)
+        known = None if self.parameters is None else self.parameters.by_site
+        return trace(self.model, args, kwargs, x, known)
+
+    def at(self, parameters: Float[Array, " p"]) -> Problem:
+        """The problem given another value of the unknown parameters, unconstrained."""
+        held = self._unknown()
+        return dataclasses.replace(self, parameters=dataclasses.replace(held, values=parameters))
+
+    def draw_parameters(self, key: PRNGKeyArray) -> Float[Array, " p"]:
+        """A draw of the unknown parameters from their prior, unconstrained."""
+        held = self._unknown()
+        args, kwargs = self.fixed.rebuild(self.arguments)
+        return Parameters.of(trace(self.model, args, kwargs, key=key), held.names).values
+
+    def log_prior(self) -> Float[Array, ""]:
+        """Log prior density of the unknown parameters, in unconstrained space."""
+        return self._unknown().log_prior(self.trace())
+
+    def _unknown(self) -> Parameters:
+        if self.parameters is None:
+            raise ValueError("the model has no unknown parameters")
+        return self.parameters
 
     def observe(self, x: Float[Array, "*event"] | None = None) -> Observation:
         """What the observed sites say of ``x`` (None: zeros)."""
@@ -132,14 +159,13 @@ class Problem(Module):
             x: one event.
 
         Returns:
-            Its ``numpyro.deterministic`` sites, and the pointwise log likelihood.
+            Its unknown parameters and ``numpyro.deterministic`` sites, and the pointwise log
+            likelihood.
         """
         found = self.trace(x)
-        computed = {
-            name: jnp.asarray(site["value"])
-            for name, site in found.items()
-            if site["type"] == "deterministic"
-        }
+        names = () if self.parameters is None else self.parameters.names
+        names = (*names, *(n for n, site in found.items() if site["type"] == "deterministic"))
+        computed = {name: jnp.asarray(found[name]["value"]) for name in names}
         observed = observation_of({name: found[name] for name in self.observed_sites})
         return computed, observed.pointwise
 

@@ -19,13 +19,15 @@ from smcdiff.problem import _arguments as arguments
 from smcdiff.problem import _data_checks as data_checks
 from smcdiff.problem import _exact_observation as exact_observation
 from smcdiff.problem import _model_checks as model_checks
+from smcdiff.problem import _parameter_checks as parameter_checks
 from smcdiff.problem import _sites as sites
 from smcdiff.problem._linearity import check_declared, is_linear, quadratic_rank
 from smcdiff.problem._observation import ExactObservation, GaussianObservation, observation_of
 from smcdiff.problem._program_key import ProgramKey, program_key
-from smcdiff.problem._recognition import candidates, precision_roots, recognise
+from smcdiff.problem._recognition import candidates, moves_alike, precision_roots, recognise
 from smcdiff.problem._sites import Site
 from smcdiff.problem._tracing import trace
+from smcdiff.problem.parameters import Parameters
 from smcdiff.problem.problem import Problem
 
 
@@ -52,6 +54,7 @@ def read(
     arrays, fixed = arguments.split(args, kwargs)
     found, operators = _run(model, *fixed.rebuild(arrays))
     site = model_checks.diffusion_site(found)
+    unknown = model_checks.parameter_sites(site, found)
     observed = {name: found[name] for name in model_checks.observed_sites(found)}
     model_checks.check_exported(found)
     data_checks.check_shapes(observed)
@@ -60,8 +63,13 @@ def read(
     count = sum(jnp.size(s["value"]) for s in observed.values() if not sites.is_factor(s))
     kind = type(observation_of(observed))
     prior = sites.unwrap(found[site]["fn"])
-    problem = Problem(prior, arrays, None, model, fixed, site, tuple(observed), count, kind)
+    parameters = Parameters.of(found, unknown) if unknown else None
+    problem = Problem(
+        prior, arrays, None, parameters, model, fixed, site, tuple(observed), count, kind
+    )
     problem = dataclasses.replace(problem, key=_key(problem))
+    if parameters is not None:
+        parameter_checks.check(problem)
     data_checks.check_likelihood(problem)
     if not issubclass(kind, GaussianObservation):
         return _without_means(problem, linear)
@@ -69,15 +77,27 @@ def read(
     if problem.is_noise_free:
         exact_observation.check_linear(problem)
     if problem.is_linear:
-        data_checks.check_plausible(problem)
-        problem = dataclasses.replace(
-            problem,
-            recognised=recognise(problem, operators),
-            equal_noise=_has_equal_noise(problem),
-        )
+        if parameters is None:  # a wide prior of theirs puts anything within reach
+            data_checks.check_plausible(problem)
+        problem = _with_structure(problem, operators)
     if problem.is_noise_free:
         exact_observation.check_consistent(problem)
     return problem
+
+
+def _with_structure(problem: Problem, operators: list[LinearOperator]) -> Problem:
+    """A linear problem with what is known of its operator and its noise, whatever the parameters.
+
+    Args:
+        problem: the problem.
+        operators: that its model applied to x.
+    """
+    recognised, equal = recognise(problem, operators), _has_equal_noise(problem)
+    if problem.parameters is not None:
+        other = problem.at(problem.draw_parameters(jax.random.key(1)))
+        recognised = recognised if moves_alike(problem, other) else None
+        equal = equal and _has_equal_noise(other)
+    return dataclasses.replace(problem, recognised=recognised, equal_noise=equal)
 
 
 def _run(
@@ -144,7 +164,9 @@ def _key(problem: Problem) -> tuple[ProgramKey, ...]:
 
 def _without_means(problem: Problem, declared: bool | None) -> Problem:
     """A problem with sites that are neither Gaussian nor exact; the log likelihood may still be."""
-    rank = None if declared is False else quadratic_rank(problem)
+    # The rank of a quadratic log likelihood may depend on the parameters.
+    looked_for = declared is not False and problem.parameters is None
+    rank = quadratic_rank(problem) if looked_for else None
     if declared and rank is None:
         observed = problem.observe().sites.items()
         others = [n for n, s in observed if not (sites.is_gaussian(s) or sites.is_exact(s))]

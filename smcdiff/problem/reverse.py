@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -13,6 +16,18 @@ from smcdiff.diffusion.schedules import Level
 from smcdiff.problem.problem import Problem
 
 
+class Sight(Module):
+    """What one evaluation of the network has shown at a state.
+
+    Attributes:
+        denoised: the denoised mean there.
+        derivative: of the denoised mean, a linear function; a pytree.
+    """
+
+    denoised: Float[Array, " d"]
+    derivative: Any
+
+
 class ReverseModel(Module):
     """The reverse diffusion of one problem, on flat events.
 
@@ -22,12 +37,14 @@ class ReverseModel(Module):
         levels: noise levels of the grid, decreasing; fields of shape (num_steps + 1,).
         weighted: whether the draws will be weighed; a heuristic may then make no move that has
             no density.
+        sight: where the network has been evaluated already; then `denoise` is for that state.
     """
 
     problem: Problem
     kernel: Kernel
     levels: Level
     weighted: bool = static(default=True)
+    sight: Sight | None = None
 
     @property
     def size(self) -> int:
@@ -53,8 +70,23 @@ class ReverseModel(Module):
         return x.reshape(self.problem.event_shape)
 
     def denoise(self, x: Float[Array, " d"], t: Level) -> Float[Array, " d"]:
-        """The denoised mean m(x, t), flat: one network evaluation."""
+        """The denoised mean m(x, t), flat: one network evaluation, or none where it was seen."""
+        if self.sight is not None:
+            return _recall(x, self.sight)
         return jnp.ravel(self.problem.prior.denoise(self.event(x), t.time))
+
+    def given(self, parameters: Float[Array, " p"]) -> ReverseModel:
+        """The model given a value of the unknown parameters, unconstrained."""
+        return dataclasses.replace(self, problem=self.problem.at(parameters))
+
+    def seen_from(self, x: Float[Array, " d"], t: Level) -> ReverseModel:
+        """The model once its network has been evaluated at x and t.
+
+        Whatever is then asked at this state, values and derivatives, for however many values of the
+        parameters, needs no other evaluation.
+        """
+        denoised, derivative = jax.linearize(lambda x: self.denoise(x, t), x)
+        return dataclasses.replace(self, sight=Sight(denoised, derivative))
 
     def denoise_for_kernel(self, x: Float[Array, " d"], t: Level) -> Float[Array, " d"] | None:
         """The denoised mean where the reverse kernel needs one; `transition` takes either."""
@@ -73,3 +105,15 @@ class ReverseModel(Module):
     def has_no_density(self, s: Level) -> Bool[Array, ""]:
         """Whether the move to s is weighed and has no density: it must stay as it is."""
         return s.is_clean & (self.weighted and self.kernel.ends_in_dirac)
+
+
+@jax.custom_jvp
+def _recall(x: Float[Array, " d"], sight: Sight) -> Float[Array, " d"]:
+    """The denoised mean at the state that was seen, as a function of it."""
+    return sight.denoised
+
+
+@_recall.defjvp
+def _recall_derivative(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+    (_, sight), (direction, _) = primals, tangents
+    return sight.denoised, sight.derivative(direction)

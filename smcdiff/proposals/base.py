@@ -45,12 +45,15 @@ class Proposal(Module):
         follows_path: whether x_s is held to a path of the observed entries, so that p_s psi_s is
             not the law of the particles.
         masks_only: whether only single entries of x may be observed.
+        takes_parameters: whether a model may have unknown parameters: then all that depends on them
+            comes from `adapt` and from the model that the methods are handed.
         usual_size: particles per chain and chains, where nobody names them (the command line).
     """
 
     usual_size: ClassVar[tuple[int, int]] = (64, 4)
     follows_path: ClassVar[bool] = False
     masks_only: ClassVar[bool] = False
+    takes_parameters: ClassVar[bool] = False
 
     def takes_exact(self, weighted: bool) -> bool:
         """Whether an observation without noise can be used, with weights on or off."""
@@ -71,6 +74,13 @@ class Proposal(Module):
         """What all particles of a chain share (a pytree); computed once per run."""
         return None
 
+    def adapt(self, model: ReverseModel, prepared: Any) -> Any:
+        """What was prepared, for the value of the unknown parameters that the model has now.
+
+        Where `takes_parameters` is true; called for each particle and each value that is tried.
+        """
+        return prepared
+
     def start(self, key: PRNGKeyArray, model: ReverseModel, prepared: Any) -> Draw:
         """x_T and log p_T(x_T) - log q_T(x_T)."""
         return Draw(model.problem.prior.terminal().sample(key), jnp.zeros(()))
@@ -80,6 +90,12 @@ class Proposal(Module):
     ) -> Evaluation:
         """Log psi_t(x) and what ``law`` or ``propose`` need: one network evaluation."""
         raise NotImplementedError(f"{type(self).__name__} must define evaluate")
+
+    def log_twist(
+        self, model: ReverseModel, prepared: Any, x: Float[Array, " d"], t: Level
+    ) -> Float[Array, ""]:
+        """Log psi_t(x) alone: what unknown parameters are moved by."""
+        return self.evaluate(model, prepared, x, t).log_twist
 
     def law(
         self,
@@ -123,6 +139,7 @@ class Steered(Proposal):
     """
 
     twist: Twist = dataclasses.field(kw_only=True)
+    takes_parameters: ClassVar[bool] = True
 
     def takes_exact(self, weighted: bool) -> bool:
         """As the twist."""
@@ -135,6 +152,10 @@ class Steered(Proposal):
     def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> Any:
         """As the twist."""
         return self.twist.prepare(key, model)
+
+    def adapt(self, model: ReverseModel, prepared: Any) -> Any:
+        """As the twist."""
+        return self.twist.adapt(model, prepared)
 
     def evaluate(
         self, model: ReverseModel, prepared: Any, x: Float[Array, " d"], t: Level
@@ -199,9 +220,15 @@ def check_fits(proposal: Proposal, model: ReverseModel) -> None:
         model: the reverse model.
 
     Raises:
-        InputError: an observation that the proposal cannot use, an exact one that it divides by the
-            noise of, or one whose last step has no density to weigh.
+        InputError: unknown parameters or an observation that the proposal cannot use, an exact one
+            that it divides by the noise of, or one whose last step has no density to weigh.
     """
+    if model.problem.parameters is not None and not proposal.takes_parameters:
+        raise InputError(
+            f"{type(proposal).__name__}: sites {list(model.problem.parameters.names)} are unknown,"
+            " and it holds particles to what their first values make of y; use"
+            " proposals.MomentMatched(), Twisted() or Bootstrap(), or pass their values"
+        )
     if model.problem.is_noise_free:
         _check_exact(proposal, model)
     proposal.check(model)

@@ -77,6 +77,8 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
         reason = f"site '{problem.observed_sites[0]}' is observed without noise (Delta)"
         return FPS(), f"{reason}, to which FPS holds every particle"
     exact = problem.prior.has_exact_denoiser
+    if problem.parameters is not None:
+        return _choose_for_parameters(problem)
     limit = MomentMatchedTwist().max_observations if exact else _FEW_OBSERVATIONS
     if not _is_differentiable(problem.prior):
         reason = "the denoiser has no derivative"
@@ -106,3 +108,21 @@ def _choose_for_many(problem: Problem, limit: int) -> tuple[Proposal, str]:
     if can_decompose(problem):
         return LanczosMomentMatched(), reason
     return KrylovMomentMatched(twist=Krylov(floor=0.0)), f"{reason} or for Lanczos to decompose"
+
+
+def _choose_for_parameters(problem: Problem) -> tuple[Proposal, str]:
+    """Where there are unknown parameters: of the proposals that take them.
+
+    Each value that is tried costs `MomentMatched` its pullbacks again, which are cheap for exact
+    denoisers alone; `Twisted` needs the denoised mean that the particle has.
+    """
+    assert problem.parameters is not None
+    reason = f"{list(problem.parameters.names)} are unknown, and the observation is"
+    if not _is_differentiable(problem.prior):
+        return Bootstrap(), "the denoiser has no derivative"
+    few = problem.num_observations <= MomentMatchedTwist().max_observations
+    if problem.is_linear and few and problem.prior.has_exact_denoiser:
+        return MomentMatched(), f"{reason} linear-Gaussian given them"
+    if _has_gradient(problem):
+        return Twisted(), f"{reason} differentiable"
+    return Bootstrap(), "the likelihood has no usable gradient"

@@ -89,6 +89,10 @@ class Twisted(Steered):
         log_floor = log_mean_likelihood(key, model) + math.log(self.floor) if has_floor else None
         return _Prepared(self.twist.prepare(key, model), log_floor)
 
+    def adapt(self, model: ReverseModel, prepared: _Prepared) -> _Prepared:
+        """As the twist; the floor stays, being the mean over all values of the parameters."""
+        return prepared._replace(twist=self.twist.adapt(model, prepared.twist))
+
     def evaluate(
         self, model: ReverseModel, prepared: _Prepared, x: Float[Array, " d"], t: Level
     ) -> Evaluation:
@@ -105,6 +109,13 @@ class Twisted(Steered):
         total = jnp.logaddexp(value, log_floor)
         slope = _Slope(gradient, room, (value - total, log_floor - total))
         return evaluation._replace(log_twist=total, detail=slope)
+
+    def log_twist(
+        self, model: ReverseModel, prepared: _Prepared, x: Float[Array, " d"], t: Level
+    ) -> Float[Array, ""]:
+        """The twist and its floor, without the gradient."""
+        value = self.twist.evaluate(model, prepared.twist, x, t).log_twist
+        return value if prepared.log_floor is None else jnp.logaddexp(value, prepared.log_floor)
 
     def law(
         self,

@@ -183,7 +183,8 @@ class Catalogue:
         stacked, axes = stack([models[item] for item in items], settings.num_chains)
         keys = jnp.stack([jax.random.fold_in(self.key, item) for item in items])
         outcome = self.sampler.sample(keys, stacked, axes, proposal, len(items))
-        made = Provenance(proposal, reason, (time.perf_counter() - start) / len(problems))
+        seconds = (time.perf_counter() - start) / len(problems)
+        made = Provenance(proposal, reason, self.sampler.move(problems[filler]), seconds)
         for item in problems:
             own = _item(outcome, items.index(item), settings.num_chains)
             try:
@@ -305,7 +306,7 @@ def stack(models: list[ReverseModel], num_chains: int) -> tuple[ReverseModel, Ax
 
 
 def _sharing(models: list[ReverseModel]) -> list[ReverseModel]:
-    """The models with one set of levels and one recognised operator, where those are equal.
+    """The models with one set of levels, operator and first parameters, where those are equal.
 
     Each item's reading makes its own. With an axis of items, conditionals on the levels would run
     both branches, and the operator would be decomposed for each item.
@@ -313,11 +314,12 @@ def _sharing(models: list[ReverseModel]) -> list[ReverseModel]:
     first = models[0]
     if all(_equal(model.levels, first.levels) for model in models):
         models = [dataclasses.replace(model, levels=first.levels) for model in models]
-    recognised = first.problem.recognised
-    if all(_equal(model.problem.recognised, recognised) for model in models):
-        problems = [dataclasses.replace(m.problem, recognised=recognised) for m in models]
-        pairs = zip(models, problems, strict=True)
-        models = [dataclasses.replace(model, problem=problem) for model, problem in pairs]
+    for name in ("recognised", "parameters"):
+        shared = {name: getattr(first.problem, name)}
+        if all(_equal(getattr(model.problem, name), shared[name]) for model in models):
+            problems = [dataclasses.replace(m.problem, **shared) for m in models]
+            pairs = zip(models, problems, strict=True)
+            models = [dataclasses.replace(model, problem=problem) for model, problem in pairs]
     return models
 
 

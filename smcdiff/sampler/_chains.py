@@ -17,8 +17,10 @@ from jaxtyping import Array, Float, Key, Shaped
 
 from smcdiff.base.module import Module, static
 from smcdiff.errors import InputError, first_line
+from smcdiff.moves import Move
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals import Draw, Proposal
+from smcdiff.sampler._joint_diffusion import JointDiffusion, Shared
 from smcdiff.sampler._steered_diffusion import SteeredDiffusion
 from smcdiff.twists import Evaluation
 
@@ -34,11 +36,11 @@ class Chains(NamedTuple):
     """The models of several chains.
 
     Attributes:
-        steered: leaves that differ between chains have a leading axis of chains.
-        axes: 0 for those leaves and None for the others, in the structure of ``steered``.
+        diffusion: leaves that differ between chains have a leading axis of chains.
+        axes: 0 for those leaves and None for the others, in the structure of ``diffusion``.
     """
 
-    steered: SteeredDiffusion
+    diffusion: SteeredDiffusion | JointDiffusion
     axes: Any
 
 
@@ -50,7 +52,11 @@ class _Leaf(Module):
 
 
 def prepare(
-    keys: Key[Array, " c"], proposal: Proposal, model: ReverseModel, model_axes: Axes
+    keys: Key[Array, " c"],
+    proposal: Proposal,
+    model: ReverseModel,
+    model_axes: Axes,
+    move: Move | None,
 ) -> Chains:
     """What a proposal prepares, for all chains.
 
@@ -59,6 +65,7 @@ def prepare(
         proposal: the sampler.
         model: the reverse model.
         model_axes: of its leaves.
+        move: of the unknown parameters, where the model has some.
 
     Raises:
         InputError: the proposal fails on this problem, because it needs a derivative that denoiser
@@ -80,11 +87,14 @@ def prepare(
         return isinstance(node, _Leaf)
 
     prepared = jax.tree.map(lambda leaf: leaf.array, marked, is_leaf=is_leaf)
-    steered = SteeredDiffusion(proposal, model, prepared)
+    if move is None:
+        diffusion = SteeredDiffusion(proposal, model, prepared)
+    else:
+        diffusion = JointDiffusion(proposal, model, prepared, move)
     shared = [None for _ in jax.tree.leaves(proposal)]
     own = [leaf.axis for leaf in jax.tree.leaves(marked, is_leaf=is_leaf)]
-    axes = [*shared, *model_axes, *own]
-    return Chains(steered, jax.tree.unflatten(jax.tree.structure(steered), axes))
+    axes = [*shared, *model_axes, *own, *(None for _ in jax.tree.leaves(move))]
+    return Chains(diffusion, jax.tree.unflatten(jax.tree.structure(diffusion), axes))
 
 
 @partial(jax.jit, static_argnames="model_axes")
@@ -95,7 +105,10 @@ def _prepare(
     leaves, structure = jax.tree.flatten(model)
 
     def one(key: Key[Array, ""], leaves: list[Array]) -> Any:
-        return proposal.prepare(key, jax.tree.unflatten(structure, leaves))
+        own = jax.tree.unflatten(structure, leaves)
+        if own.problem.parameters is not None:
+            return Shared.of(key, proposal, own)
+        return proposal.prepare(key, own)
 
     in_axes = (0, list(model_axes))
     axes = _differing(one, in_axes, keys, leaves)
@@ -158,29 +171,37 @@ def first_of(model: ReverseModel, model_axes: Axes) -> ReverseModel:
 
 @partial(jax.jit, static_argnames=("model_axes", "batch_size"))
 def describe(
-    x: Float[Array, "c n d"], model: ReverseModel, model_axes: Axes, batch_size: int | None
+    x: Float[Array, "c n d"],
+    parameters: Float[Array, "c n p"] | None,
+    model: ReverseModel,
+    model_axes: Axes,
+    batch_size: int | None,
 ) -> tuple[dict[str, Array], dict[str, Array], Float[Array, "c n"]]:
     """What else the model says of the last particles of all chains.
 
     Args:
         x: flat events.
+        parameters: unconstrained, where the model has unknown ones.
         model: the reverse model.
         model_axes: of its leaves.
         batch_size: particles at once, per chain; None is all of them.
 
     Returns:
-        Deterministic sites, name -> (C, N, *shape), the log likelihood of observed sites, name ->
-        (C, N, *batch shape), and how many prior widths each lies from the prior's centre.
+        Unknown parameters and deterministic sites, name -> (C, N, *shape), the log likelihood of
+        observed sites, name -> (C, N, *batch shape), and how many prior widths each lies from the
+        prior's centre.
     """
     leaves, structure = jax.tree.flatten(model)
 
-    def chain(x: Float[Array, "n d"], leaves: list[Array]) -> Any:
+    def chain(x: Float[Array, "n d"], parameters: Array | None, leaves: list[Array]) -> Any:
         problem = jax.tree.unflatten(structure, leaves).problem
         events = x.reshape(len(x), *problem.event_shape)
 
-        def describe(event: Float[Array, "*event"]) -> Any:
-            return *problem.describe(event), problem.prior.widths(event)
+        def describe(particle: tuple[Float[Array, "*event"], Array | None]) -> Any:
+            event, parameters = particle
+            own = problem if parameters is None else problem.at(parameters)
+            return *own.describe(event), problem.prior.widths(event)
 
-        return jax.lax.map(describe, events, batch_size=batch_size or len(x))
+        return jax.lax.map(describe, (events, parameters), batch_size=batch_size or len(x))
 
-    return jax.vmap(chain, in_axes=(0, list(model_axes)))(x, leaves)
+    return jax.vmap(chain, in_axes=(0, 0, list(model_axes)))(x, parameters, leaves)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from smcdiff._version import __version__
 from smcdiff.errors import SamplingError
+from smcdiff.moves import Move
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals import Proposal
 from smcdiff.results._diagnosis import CALMER
@@ -42,11 +43,13 @@ class Provenance(NamedTuple):
     Attributes:
         proposal: the sampler.
         reason: why it is this one.
+        move: of the unknown parameters, where there are some.
         seconds: wall time.
     """
 
     proposal: Proposal
     reason: str
+    move: Move | None
     seconds: float
 
 
@@ -102,9 +105,11 @@ def _on_host(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
 def _attributes(model: ReverseModel, settings: Settings, made: Provenance) -> dict[str, Any]:
     """How the run was made, in words."""
     threshold = settings.ess_threshold
+    moved = {} if made.move is None else {"move": brief(made.move)}
     return {
         "proposal": brief(made.proposal),
         "proposal_reason": made.reason,
+        **moved,
         "kernel": brief(model.kernel),
         "grid": brief(settings.grid_for(model.problem.prior, made.proposal)),
         "num_steps": settings.num_steps,

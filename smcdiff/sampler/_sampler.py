@@ -15,7 +15,8 @@ from smcdiff.base._callbacks import own_exceptions
 from smcdiff.base._progress import Progress, begin, progress_of
 from smcdiff.diffusion.kernels import AnalyticDPM, Kernel
 from smcdiff.errors import InputError
-from smcdiff.problem import Problem, ReverseModel, read
+from smcdiff.moves import HMC, Move, RandomWalk
+from smcdiff.problem import Problem, ReverseModel, has_slope, read
 from smcdiff.proposals import Proposal, check_fits, choose
 from smcdiff.sampler import _chains as chains
 from smcdiff.sampler._outcome import Outcome, brief
@@ -96,23 +97,33 @@ class Sampler:
             The outcome, with num_items x num_chains chains.
         """
         own = _keys_of_chains(keys.reshape(num_items), self.settings.num_chains)
-        prepared = chains.prepare(own[:, 0], proposal, model, model_axes)
+        move = self.move(chains.first_of(model, model_axes).problem)
+        prepared = chains.prepare(own[:, 0], proposal, model, model_axes, move)
         particles = self.settings.filter(model.levels, num_items)
         with progress_of(self.progress) as progress:
             begin(progress)
             # Without progress there is no cause to stop between steps.
             called = _in_reverse_steps(progress) if self.progress else None
             result = run_in_segments(
-                particles, own[:, 1], prepared.steered, prepared.steered.num_steps,
+                particles, own[:, 1], prepared.diffusion, prepared.diffusion.num_steps,
                 chain_axes=prepared.axes, hooks=Hooks(called, None, checkpoint),
             )  # fmt: skip
+        parameters = None if model.problem.parameters is None else result.particles.parameters
         result = result._replace(particles=result.particles.x)
         batch_size = self.settings.batch_size
         if batch_size is not None:
             batch_size = max(1, batch_size // len(own))
-        described = chains.describe(result.particles, model, model_axes, batch_size)
+        described = chains.describe(result.particles, parameters, model, model_axes, batch_size)
         # Else a run without progress would be timed to where it was handed to the device.
         return jax.block_until_ready(Outcome(result, *described))
+
+    def move(self, problem: Problem) -> Move | None:
+        """What moves the unknown parameters: what the user named, or one that suits them."""
+        if problem.parameters is None:
+            return None
+        if self.settings.move is not None:
+            return self.settings.move
+        return HMC() if has_slope(problem) else RandomWalk()
 
     def checkpoint(self, given: Any, model: ReverseModel, proposal: Proposal) -> Checkpoint | None:
         """Where the state is kept, with the identity of the run."""
@@ -123,6 +134,7 @@ class Sampler:
             "model": model.problem.fingerprint,
             "proposal": brief(proposal),
             "kernel": brief(model.kernel),
+            "move": brief(self.move(model.problem)),
             "grid": brief(self.settings.grid_for(model.problem.prior, proposal)),
             "num_steps": str(self.settings.num_steps),  # the filter counts one more
         }

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 from smcdiff.diffusion.kernels import Kernel
 from smcdiff.diffusion.schedules import Grid, Level, UniformLogSNR
 from smcdiff.errors import InputError
+from smcdiff.moves import Move
 from smcdiff.priors import Prior
 from smcdiff.problem._arguments import check_concrete
 from smcdiff.proposals import Proposal
@@ -46,6 +47,7 @@ class Settings:
     linear: bool | None
     store_ancestors: bool
     mesh: Mesh | None
+    move: Move | None
 
     def __post_init__(self):
         for name, least in (("num_particles", 1), ("num_chains", 1), ("num_steps", 2)):
@@ -61,6 +63,7 @@ class Settings:
             ("proposal", Proposal, "proposals.Twisted()"),
             ("kernel", Kernel, "kernels.DDIM()"),
             ("grid", Grid, "schedules.Karras()"),
+            ("move", Move, "moves.HMC()"),
         ):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):

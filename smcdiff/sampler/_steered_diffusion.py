@@ -54,33 +54,47 @@ class SteeredDiffusion(Module):
     def init(self, key: PRNGKeyArray) -> Particle:
         """A blank: zeros in the shapes of a particle."""
         x = jnp.zeros(self.model.size)
-        shapes = jax.eval_shape(self._evaluate, x, self.model.first)
-        evaluation = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-        return Particle(x, evaluation, jnp.zeros((), x.dtype))
+        return Particle(x, self.blank(x), jnp.zeros((), x.dtype))
 
     def step(self, key: PRNGKeyArray, t: Int[Array, ""], prev: Particle) -> Particle:
-        """The particle after the filter's step t, from 1.
+        """The particle after the filter's step t, from 1."""
+        x, log_ratio = self.draw(key, t, prev.x, prev.evaluation)
+        s = self.model.level(t - 1)
 
-        t is the same for all particles, so that the conditionals stay branches under vmap.
+        def finish(x: Array) -> Evaluation:
+            # The last level needs no network: psi_0 is the likelihood, and nothing is drawn after.
+            log_twist = self.proposal.final(self.model, self.prepared, x).astype(x.dtype)
+            return prev.evaluation._replace(log_twist=log_twist)
+
+        evaluation = jax.lax.cond(s.is_clean, finish, lambda x: self._evaluate(x, s), x)
+        return Particle(x, evaluation, log_ratio)
+
+    def blank(self, x: Float[Array, " d"]) -> Evaluation:
+        """Zeros in the shapes of an evaluation."""
+        shapes = jax.eval_shape(self._evaluate, x, self.model.first)
+        return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+
+    def draw(
+        self,
+        key: PRNGKeyArray,
+        t: Int[Array, ""],
+        x: Float[Array, " d"],
+        evaluation: Evaluation,
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """Where the filter's step t leads from x, and log p - log q of that.
+
+        t is the same for all particles, so that the conditional stays a branch under vmap.
         """
         model, prepared = self.model, self.prepared
-        s = model.level(t - 1)
 
         def start() -> tuple[Array, Array]:
             return self.proposal.start(key, model, prepared)
 
         def move() -> tuple[Array, Array]:
-            before = model.level(t - 2)
-            return self.proposal.propose(key, model, prepared, prev.x, prev.evaluation, before, s)
+            before, s = model.level(t - 2), model.level(t - 1)
+            return self.proposal.propose(key, model, prepared, x, evaluation, before, s)
 
-        def finish(x: Array) -> Evaluation:
-            # The last level needs no network: psi_0 is the likelihood, and nothing is drawn after.
-            log_twist = self.proposal.final(model, prepared, x).astype(x.dtype)
-            return prev.evaluation._replace(log_twist=log_twist)
-
-        x, log_ratio = jax.lax.cond(t == 1, start, move)
-        evaluation = jax.lax.cond(s.is_clean, finish, lambda x: self._evaluate(x, s), x)
-        return Particle(x, evaluation, log_ratio)
+        return jax.lax.cond(t == 1, start, move)
 
     def log_potential(
         self, t: Int[Array, ""], prev: Particle | None, particle: Particle

@@ -20,6 +20,7 @@ from jaxtyping import PRNGKeyArray
 
 from smcdiff.diffusion.kernels import Kernel
 from smcdiff.diffusion.schedules import Grid
+from smcdiff.moves import Move
 from smcdiff.problem._arguments import check_concrete
 from smcdiff.proposals import Proposal
 from smcdiff.results._diagnosis import warn_if_degenerate
@@ -33,6 +34,8 @@ from smcdiff.smc import Checkpoint
 
 class SMC:
     """Samples the posterior of a NumPyro model whose one site has a diffusion prior.
+
+    Other continuous latent sites are unknown parameters, and are sampled with it.
 
     Args:
         model: a NumPyro model with one site whose distribution is a diffusion prior, and observed
@@ -66,6 +69,9 @@ class SMC:
             num_particles).
         mesh: devices, with axes "chains" and "particles" or one of them; None takes all local
             devices, where there are several. See the page on devices.
+        move: how unknown parameters, the continuous latent sites beside the diffusion site, are
+            moved after each reverse step, see `smcdiff.moves`; None takes `moves.HMC()`, or
+            `moves.RandomWalk()` where the likelihood has no gradient.
 
     Raises:
         InputError: settings out of range.
@@ -89,11 +95,12 @@ class SMC:
         linear: bool | None = None,
         store_ancestors: bool = False,
         mesh: Mesh | None = None,
+        move: Move | None = None,
     ):
         """See the class."""
         settings = Settings(
             proposal, num_particles, num_steps, num_chains, resampling, ess_threshold, weighted,
-            batch_size, kernel, grid, linear, store_ancestors, mesh,
+            batch_size, kernel, grid, linear, store_ancestors, mesh, move,
         )  # fmt: skip
         self._sampler = Sampler(model, settings, progress_bar)
 
@@ -144,7 +151,8 @@ class SMC:
         axes = (None,) * len(jax.tree.leaves(model))
         keeper = sampler.checkpoint(checkpoint, model, proposal)
         outcome = sampler.sample(key, model, axes, proposal, 1, keeper)
-        made = Provenance(proposal, reason, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        made = Provenance(proposal, reason, sampler.move(problem), seconds)
         posterior = to_posterior(outcome, model, self.settings, made)
         warn_if_degenerate(posterior)
         return posterior

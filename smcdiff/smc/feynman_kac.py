@@ -13,10 +13,17 @@ A model describes ONE particle (any pytree of arrays) and the filter maps over p
 model never sees how many there are or how they are batched. Work that a move and its weight share
 is done in the move, and the particle carries what the weight needs of it.
 
+A model may learn from its particles how to move: where it has a method ``statistics(particle)``,
+the filter averages what that returns over the weighted particles of a chain before each step, and
+``step`` takes these means as a fourth argument. The filter stays consistent as the number of
+particles grows (Beskos, Jasra, Kantas and Thiery 2016), though its evidence is no longer unbiased.
+
 References:
     P. Del Moral (2004), Feynman-Kac Formulae, Springer, ch. 2.
     N. Chopin and O. Papaspiliopoulos (2020), An Introduction to Sequential Monte Carlo, Springer,
     ch. 5.
+    A. Beskos, A. Jasra, N. Kantas and A. Thiery (2016), On the convergence of adaptive sequential
+    Monte Carlo methods, Ann. Appl. Probab. 26, 1111.
 """
 
 from __future__ import annotations
@@ -61,11 +68,19 @@ def draw(model: FeynmanKac, key: PRNGKeyArray) -> tuple[PyTree, Any]:
 
 
 def move(
-    model: FeynmanKac, key: PRNGKeyArray, t: Int[Array, ""], prev: PyTree
+    model: FeynmanKac, key: PRNGKeyArray, t: Int[Array, ""], prev: PyTree, *means: PyTree
 ) -> tuple[PyTree, Any]:
-    """One particle moved to step ``t``, and what the model says is its log potential."""
-    particle = model.step(key, t, prev)
+    """One particle moved to step ``t``, and what the model says is its log potential.
+
+    ``means`` is empty, or holds those of the model's statistics.
+    """
+    particle = model.step(key, t, prev, *means)
     return particle, model.log_potential(t, prev, particle)
+
+
+def learns(model: Any) -> bool:
+    """Whether a model takes means over its particles; see the module."""
+    return hasattr(model, "statistics")
 
 
 def check(model: Any, key: PRNGKeyArray) -> jnp.dtype:
@@ -91,7 +106,8 @@ def check(model: Any, key: PRNGKeyArray) -> jnp.dtype:
         )
 
     def later_weight(key, t, prev):
-        particle = model.step(key, t, prev)
+        means = (model.statistics(prev),) if learns(model) else ()
+        particle = model.step(key, t, prev, *means)
         _check_same(name, prev, particle)  # before a potential that cannot take it
         return model.log_potential(t, prev, particle)
 

@@ -281,15 +281,35 @@ class ParticleFilter(Module):
         key_resample, own = self._keys(chains, state.key, t)
         state, ancestors, resampled = self._resample(chains, key_resample, t, state, with_ancestors)
 
-        def move(model: FeynmanKac, key: Key[Array, ""], prev: PyTree) -> PyTree:
-            return feynman_kac.move(model, key, t, prev)
+        def move(model: FeynmanKac, key: Key[Array, ""], prev: PyTree, *means: PyTree) -> PyTree:
+            return feynman_kac.move(model, key, t, prev, *means)
 
         particles, log_potentials = chains.over_particles(
-            move, self.batch_size, own, state.particles
+            move, self.batch_size, own, state.particles, *self._means(chains, state)
         )
         state = state._replace(step=t, particles=particles)
         state, increment = self._weigh(chains, state, log_potentials)
         return state, _info(state, increment, resampled, ancestors)
+
+    def _means(self, chains: Chains, state: FilterState) -> tuple[PyTree, ...]:
+        """The means of a model's statistics, for each particle; nothing where it has none."""
+        if not feynman_kac.learns(chains.example()):
+            return ()
+        found = chains.over_particles(
+            lambda model, particle: model.statistics(particle), self.batch_size, state.particles
+        )
+        failed = state.failed_step[..., None] >= 0  # NaN weights: any means will do
+        weights = jnp.where(failed, 1.0 / self.num_particles, jnp.exp(state.log_weights))
+
+        def mean(values: Array) -> Array:
+            axis = weights.ndim - 1
+            own = jnp.moveaxis(values, axis, -1)
+            every = devices.gather(self.mesh, own)
+            by_axis = weights.reshape(*weights.shape[:-1], *[1] * (every.ndim - axis - 1), -1)
+            total = jnp.sum(by_axis * every, axis=-1, keepdims=True)
+            return jnp.moveaxis(jnp.broadcast_to(total, own.shape), -1, axis)
+
+        return (jax.tree.map(mean, found),)
 
     def _keys(
         self, chains: Chains, key: Key[Array, "*c"], t: Int[Array, ""]

@@ -17,9 +17,21 @@ _NUM_DRAWS = 1024
 def log_mean_likelihood(key: PRNGKeyArray, model: ReverseModel) -> Float[Array, ""]:
     """Log of the mean likelihood under the prior: the evidence, as far as few draws tell.
 
+    Unknown parameters are drawn from their prior, too.
+
     Draws at which the likelihood is not finite are left to the run, which names them.
     """
-    draws = model.problem.prior.rough_draws(jax.random.fold_in(key, 1), _NUM_DRAWS)
-    values = jax.lax.map(model.problem.log_likelihood, draws, batch_size=64)
+    problem = model.problem
+    draws = problem.prior.rough_draws(jax.random.fold_in(key, 1), _NUM_DRAWS)
+    if problem.parameters is None:
+        values = jax.lax.map(problem.log_likelihood, draws, batch_size=64)
+    else:
+        keys = jax.random.split(jax.random.fold_in(key, 2), _NUM_DRAWS)
+
+        def of_pair(pair):
+            x, key = pair
+            return problem.at(problem.draw_parameters(key)).log_likelihood(x)
+
+        values = jax.lax.map(of_pair, (draws, keys), batch_size=64)
     values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
     return logsumexp(values) - math.log(_NUM_DRAWS)

@@ -33,6 +33,19 @@ _NUM_CLIMBS, _NUM_STARTS, _STRIDE = 200, 256, 0.05
 _NUM_PEAK_DRAWS = 16
 
 
+class _Reference(NamedTuple):
+    """What peaks follow unknown parameters by.
+
+    Attributes:
+        typical: (d,) an x of the prior.
+        above: (n,) by how much the peaks lie above each term's value there, were the centre of its
+            distribution observed.
+    """
+
+    typical: Float[Array, " d"]
+    above: Float[Array, " n"]
+
+
 class Tempering(NamedTuple):
     """The points of a tempered twist; see the module.
 
@@ -42,10 +55,12 @@ class Tempering(NamedTuple):
             log density is only tempered well if it is measured from its top. With a top that no x
             reaches, that of data that misfit the model, particles would be favoured for how steep
             the likelihood is where they are.
+        reference: where there are unknown parameters, what the peaks follow them by.
     """
 
     points: Float[Array, "j d"]
     peaks: Float[Array, " n"]
+    reference: _Reference | None
 
     @classmethod
     def of(cls, key: PRNGKeyArray, model: ReverseModel, num_points: int) -> Tempering:
@@ -59,14 +74,25 @@ class Tempering(NamedTuple):
         problem = model.problem
         key_points, key_peaks = jax.random.split(key)
         half = jax.random.normal(key_points, (num_points // 2, model.size))
-        terms = _terms(model)
-        if jax.eval_shape(terms, jnp.zeros((model.size,))).shape[0] <= FEW_TERMS:
+        points, terms = jnp.concatenate([half, -half]), _terms(model)
+        typical = model.denoise(problem.prior.terminal().mean, model.first)
+        if jax.eval_shape(terms, typical).shape[0] <= FEW_TERMS:
             peaks = _largest(terms, problem.prior.probe_points(_NUM_STARTS))
         else:
-            typical = model.denoise(problem.prior.terminal().mean, model.first)
             observation = problem.observe(model.event(typical))
             peaks = observation.entrywise_peak(key_peaks, _NUM_PEAK_DRAWS)
-        return cls(jnp.concatenate([half, -half]), peaks)
+        if problem.parameters is None:
+            return cls(points, peaks, None)
+        return cls(points, peaks, _Reference(typical, peaks - _centres(model, typical)))
+
+    def adapt(self, model: ReverseModel) -> Tempering:
+        """With peaks for another value of the unknown parameters.
+
+        A climb for each particle would cost too much: what the value changes by that each term has
+        where the centre of its distribution is observed is taken for the change of its peak.
+        """
+        typical, above = self.reference
+        return self._replace(peaks=_centres(model, typical) + above)
 
     def log_twist(
         self, model: ReverseModel, denoised: Float[Array, " d"], spread: Float[Array, ""]
@@ -95,6 +121,12 @@ def _terms(model: ReverseModel) -> jax.stages.Wrapped:
         return jnp.sum(entries, keepdims=True) if as_a_whole(model, entries.size) else entries
 
     return terms
+
+
+def _centres(model: ReverseModel, x: Float[Array, " d"]) -> Float[Array, " n"]:
+    """Each term at x, were the centre of its distribution observed."""
+    values = model.problem.observe(model.event(x)).entrywise_centre
+    return jnp.sum(values, keepdims=True) if as_a_whole(model, values.size) else values
 
 
 def _largest(terms: Callable, starts: Float[Array, " s *event"]) -> Float[Array, " n"]:

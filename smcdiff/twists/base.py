@@ -57,6 +57,14 @@ class Twist(Module):
         """What all particles of a chain share (a pytree); computed once per run."""
         return None
 
+    def adapt(self, model: ReverseModel, prepared: Any) -> Any:
+        """What was prepared, for another value of the model's unknown parameters.
+
+        Called for each particle and each value that is tried: a twist of which little depends on
+        the parameters does better than to prepare again.
+        """
+        return self.prepare(jax.random.key(0), model)
+
     def evaluate(
         self, model: ReverseModel, prepared: Any, x: Float[Array, " d"], t: Level
     ) -> Evaluation:

@@ -38,6 +38,8 @@ from smcdiff.problem import LinearObservation, ReverseModel
 from smcdiff.twists._singular import require_linear
 from smcdiff.twists.base import Evaluation, Twist
 
+_LEAST_DIGITS = 32.0
+
 
 class _Prepared(NamedTuple):
     """The observation, its dense whitened operator and what depends on it alone."""
@@ -136,7 +138,8 @@ class MomentMatched(Twist):
         """The moment-matched twist."""
         denoised, detail = self._covariance_rows(model, prepared, x, t)
         size = detail.residual.shape[0]
-        joint = jnp.eye(size, dtype=x.dtype) + _positive(detail.rows @ prepared.matrix.T, model)
+        inner = _positive(detail.rows @ prepared.matrix.T, model)
+        joint = _unit_noise(model, inner) + inner
         # The normaliser of the likelihood holds the factor (2 pi)^(m/2) already.
         log_normal = log_normal_cholesky(detail.residual, jnp.linalg.cholesky(joint))
         constant = prepared.observation.log_constant + 0.5 * size * LOG_2PI
@@ -154,6 +157,19 @@ class MomentMatched(Twist):
         """The reverse kernel conditioned on the linearised twist."""
         matrix, noise = _linearise(model, prepared, evaluation.detail, t, s)
         return Conditioned.of(transition, matrix, evaluation.detail.residual, noise)
+
+
+def _unit_noise(model: ReverseModel, inner: Float[Array, "m m"]) -> Float[Array, "m m"]:
+    """The noise beside A C A', whitened.
+
+    `MomentMatched.check` has seen to it that it is not lost in rounding; unknown parameters may
+    still make it so, and are then given what can be computed: any positive function is a twist.
+    """
+    identity = jnp.eye(inner.shape[0], dtype=inner.dtype)
+    if model.problem.parameters is None:
+        return identity
+    least = _LEAST_DIGITS * jnp.finfo(inner.dtype).eps * jnp.max(jnp.diagonal(inner))
+    return jnp.maximum(1.0, least) * identity
 
 
 def _linearise(
@@ -178,4 +194,5 @@ def _linearise(
         inner = factor @ (0.5 * (core + core.T)) @ factor.T
     slope = jnp.where(is_last, 1.0, s.alpha / jnp.where(is_last, 1.0, s.sigma**2))
     matrix = jnp.where(is_last, prepared.matrix, slope * rows)
-    return matrix, identity + jnp.where(is_last, 0.0, inner)
+    inner = jnp.where(is_last, 0.0, inner)
+    return matrix, _unit_noise(model, inner) + inner

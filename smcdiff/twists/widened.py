@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from smcdiff.base.module import static
 from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
+from smcdiff.operators import Scaled
 from smcdiff.problem import LinearObservation, ReverseModel
 from smcdiff.twists._tempering import FEW_TERMS, Tempering, as_a_whole
 from smcdiff.twists.base import Evaluation, MeanTwist
@@ -31,10 +32,14 @@ _NUM_PROBES = 64
 
 
 class Widening(NamedTuple):
-    """A linear observation, whitened, and the squared norms of its operator's rows."""
+    """A linear observation, whitened, and the squared norms of its operator's rows.
+
+    Of an operator that was recognised the norms are those of its rows before they are whitened,
+    which do not depend on the noise.
+    """
 
     observation: LinearObservation
-    row_norms: Float[Array, " m"]
+    unit_norms: Float[Array, " m"]
 
     @classmethod
     def of(cls, model: ReverseModel) -> Widening:
@@ -44,9 +49,24 @@ class Widening(NamedTuple):
         with one non-zero entry and needs no dense matrix.
         """
         observation = model.problem.linear_observation()
+        operator = observation.operator
+        operator = operator.operator if isinstance(operator, Scaled) else operator
         shape = _NUM_PROBES, *model.problem.event_shape
         probes = jax.random.rademacher(jax.random.key(0), shape, jnp.result_type(float))
-        return cls(observation, jnp.mean(jax.vmap(observation.operator)(probes) ** 2, axis=0))
+        return cls(observation, jnp.mean(jax.vmap(operator)(probes) ** 2, axis=0))
+
+    def with_noise_of(self, model: ReverseModel) -> Widening:
+        """Of the same problem at another value of its parameters."""
+        if model.problem.recognised is None:
+            return Widening.of(model)
+        return Widening(model.problem.linear_observation(), self.unit_norms)
+
+    @property
+    def row_norms(self) -> Float[Array, " m"]:
+        """Squared norms of the whitened rows."""
+        operator = self.observation.operator
+        factor = operator.factor if isinstance(operator, Scaled) else jnp.ones(())
+        return factor**2 * self.unit_norms
 
 
 class LocalWidening(NamedTuple):
@@ -83,6 +103,14 @@ class Widened(MeanTwist):
         if problem.is_gaussian and few and not as_a_whole(model, problem.num_observations):
             return LocalWidening()
         return Tempering.of(key, model, self.num_points)
+
+    def adapt(
+        self, model: ReverseModel, prepared: Widening | LocalWidening | Tempering
+    ) -> Widening | LocalWidening | Tempering:
+        """With the noise, or the largest likelihood, that the parameters make."""
+        if isinstance(prepared, Widening):
+            return prepared.with_noise_of(model)
+        return prepared.adapt(model) if isinstance(prepared, Tempering) else prepared
 
     def at(
         self,

@@ -54,23 +54,17 @@ def test_nothing_observed():
     refuses("no observed site; pass its data", make(lambda x: None))
 
 
-def test_nuisances():
+def test_parameters_that_are_given():
     def model(y):
         x = numpyro.sample("x", PRIOR)
         normal(x, y, numpyro.sample("noise", dist.HalfNormal(1.0)))
 
-    refuses(r"latent sites \['noise'\] .*not supported yet", model, jnp.ones(3))
     problem = read(handlers.condition(model, {"noise": 0.5}), (jnp.ones(3),))
     assert problem.observed_sites == ("noise", "y")
     assert_residual_matches(problem)  # the HalfNormal term counts: it is a constant
-
-
-def test_discrete_latents():
-    def model(y):
-        x = numpyro.sample("x", PRIOR)
-        normal(x * numpyro.sample("k", dist.Bernoulli(0.5)), y)
-
-    refuses(r"discrete latent sites \['k'\]", model, jnp.ones(3))
+    problem = read(handlers.substitute(model, {"noise": 0.5}), (jnp.ones(3),))
+    assert problem.observed_sites == ("y",) and problem.parameters is None
+    assert_residual_matches(problem)
 
 
 def test_obs_mask():

@@ -1,0 +1,213 @@
+"""Unknown parameters, beside the diffusion site: posteriors and evidence against quadrature."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from scipy import stats
+from scipy.special import logsumexp
+
+from smcdiff import SMC, InputError, Posterior, moves, priors, proposals
+from smcdiff.problem import ReverseModel
+from smcdiff.sampler import _chains as chains
+from smcdiff.smc import segments
+from tests.sampler.models import MATRIX, PRIOR, Y
+
+
+def noisy(y=None):
+    x = numpyro.sample("x", PRIOR)
+    noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+    numpyro.sample("y", dist.Normal(MATRIX @ x, noise).to_event(1), obs=y)
+
+
+def regression(y=None):
+    """A gain and an offset, of the rows of an operator."""
+    x = numpyro.sample("x", PRIOR)
+    gain = numpyro.sample("gain", dist.Normal(1.0, 0.5))
+    offset = numpyro.sample("offset", dist.Normal(0.0, 2.0))
+    mean = gain * (MATRIX @ x) + offset
+    numpyro.sample("y", dist.Normal(mean, 0.4).to_event(1), obs=y)
+
+
+def marginal(gain, offset, noise):
+    """Log p(y given the parameters): a mixture of two Gaussians."""
+    matrix, terms = gain * np.asarray(MATRIX, float), []
+    for weight, mean in zip((0.3, 0.7), np.array([[-2.0, 0.0, 1.0], [3.0, 1.0, 0.0]]), strict=True):
+        covariance = 0.5 * matrix @ matrix.T + noise**2 * np.eye(2)
+        law = stats.multivariate_normal(matrix @ mean + offset, covariance)
+        terms.append(np.log(weight) + law.logpdf(np.asarray(Y, float)))
+    return logsumexp(terms)
+
+
+def moments(log_joint, cell, *grids):
+    """Log evidence, and means and standard deviations of the parameters, by the midpoint rule."""
+    weights = np.exp(log_joint - logsumexp(log_joint))
+    means = [np.sum(weights * grid) for grid in grids]
+    spreads = [np.sqrt(np.sum(weights * (g - m) ** 2)) for g, m in zip(grids, means, strict=True)]
+    return logsumexp(log_joint) + np.log(cell), means, spreads
+
+
+def noise_truth():
+    grid = (np.arange(400) + 0.5) / 100.0
+    joint = stats.halfnorm.logpdf(grid) + [marginal(1.0, 0.0, noise) for noise in grid]
+    return moments(joint, 0.01, grid)
+
+
+def regression_truth():
+    gain, offset = np.meshgrid(np.linspace(-1.0, 3.0, 41), np.linspace(-8.0, 8.0, 81))
+    pairs = zip(gain.ravel(), offset.ravel(), strict=True)
+    likelihood = np.array([marginal(g, o, 0.4) for g, o in pairs]).reshape(gain.shape)
+    prior = stats.norm.logpdf(gain, 1.0, 0.5) + stats.norm.logpdf(offset, 0.0, 2.0)
+    return moments(likelihood + prior, 0.1 * 0.2, gain, offset)
+
+
+def agrees(posterior, truth, names, sd):
+    """Evidence and moments, over 8 chains, within 4 standard errors; ``sd`` bounds the error."""
+    log_evidence, means, spreads = truth
+    ratios = np.exp(posterior.log_evidence - log_evidence)
+    error = np.std(ratios) / np.sqrt(len(ratios) - 1)
+    assert abs(np.mean(ratios) - 1.0) < 4.0 * error + 0.005 and error < sd
+    weights = np.exp(posterior.log_weights)
+    for name, mean, spread in zip(names, means, spreads, strict=True):
+        values = posterior.samples[name]
+        own = np.sum(weights * values, axis=1)
+        error = np.std(own) / np.sqrt(len(own) - 1)
+        assert abs(np.mean(own) - mean) < 4.0 * error + 0.005 * spread and error < sd * spread
+        np.testing.assert_allclose(posterior.std()[name], spread, rtol=0.1)
+
+
+def run(model, proposal=None, move=None, key=0, **options):
+    options = {"num_particles": 400, "num_steps": 30, "num_chains": 8, **options}
+    smc = SMC(model, proposal, progress_bar=False, move=move, **options)
+    return smc.run(jax.random.key(key), y=Y)
+
+
+def test_noise():
+    posterior = run(noisy)
+    assert "MomentMatched" in posterior.attrs["proposal"] and "HMC" in posterior.attrs["move"]
+    agrees(posterior, noise_truth(), ["noise"], 0.05)
+
+
+@pytest.mark.parametrize("move", [moves.MALA(), moves.RandomWalk()])
+def test_noise_with_a_twist_of_the_mean(move):
+    agrees(run(noisy, proposals.Twisted(), move), noise_truth(), ["noise"], 0.08)
+
+
+def test_two_coefficients():
+    agrees(run(regression), regression_truth(), ["gain", "offset"], 0.08)
+
+
+COUNTS = jnp.array([3.0, 9.0, 1.0])
+
+
+def counts(y=None):
+    x = numpyro.sample("x", priors.Gaussian(jnp.zeros(1), 1.0))
+    rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
+    slopes = jnp.array([0.0, 0.8, -0.8])
+    numpyro.sample("y", dist.Poisson(rate * jnp.exp(slopes * x)).to_event(1), obs=y)
+
+
+def test_counts():
+    """A likelihood that is not Gaussian: tempered, with peaks that follow the rate."""
+    x, rate = np.meshgrid(np.linspace(-5.0, 5.0, 201), (np.arange(400) + 0.5) / 25.0)
+    joint = stats.norm.logpdf(x) + stats.gamma.logpdf(rate, 2.0)
+    for slope, count in zip((0.0, 0.8, -0.8), np.asarray(COUNTS), strict=True):
+        joint = joint + stats.poisson.logpmf(count, rate * np.exp(slope * x))
+    truth = moments(joint, 0.05 * 0.04, rate)
+    smc = SMC(counts, num_particles=400, num_steps=30, num_chains=8, progress_bar=False)
+    agrees(smc.run(jax.random.key(0), y=COUNTS), truth, ["rate"], 0.1)
+
+
+def small(key=0, **options):
+    return run(noisy, key=key, num_particles=32, num_steps=6, num_chains=2, **options)
+
+
+def test_result(tmp_path):
+    posterior = small()
+    assert list(posterior.samples) == ["x", "noise"]
+    assert posterior.samples["noise"].shape == (2, 32) and np.all(posterior.samples["noise"] > 0)
+    again = Posterior.load(posterior.save(tmp_path / "p.nc"))
+    np.testing.assert_array_equal(again.samples["noise"], posterior.samples["noise"])
+    assert set(posterior.to_arviz().posterior.data_vars) >= {"x", "noise"}
+
+
+def test_same_key_same_bits():
+    posterior = small()
+    np.testing.assert_array_equal(small().samples["noise"], posterior.samples["noise"])
+    assert np.any(small(key=1).samples["noise"] != posterior.samples["noise"])
+
+
+def test_batches():
+    """Items as runs of their own, and particles a few at a time, up to rounding.
+
+    Without resampling, by which rounding may give a particle another parent.
+    """
+    options = {"num_particles": 32, "num_steps": 6, "progress_bar": False, "ess_threshold": 0.0}
+    smc, key = SMC(noisy, **options), jax.random.key(0)
+    items = smc.run_batch(key, {"y": jnp.stack([Y, Y + 1.0])})
+    few = SMC(noisy, batch_size=10, **options).run(jax.random.fold_in(key, 0), y=Y)
+    own = [smc.run(jax.random.fold_in(key, item), y=Y + item) for item in (0, 1)]
+    for one, other in ((items[0], own[0]), (items[1], own[1]), (few, own[0])):
+        np.testing.assert_allclose(one.samples["noise"], other.samples["noise"], rtol=1e-3)
+
+
+def test_checkpoint(tmp_path, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def stop(step, num_steps, info):
+        if step == 4:
+            raise Stopped
+
+    def sampler(progress):
+        return SMC(noisy, num_particles=32, num_steps=6, progress_bar=progress)
+
+    monkeypatch.setattr(segments, "SECONDS", 0.0)  # a segment per step
+    whole = sampler(False).run(jax.random.key(0), y=Y)
+    with pytest.raises(Stopped):
+        sampler(stop).run(jax.random.key(0), y=Y, checkpoint=tmp_path / "run")
+    rest = sampler(False).run(jax.random.key(0), y=Y, checkpoint=tmp_path / "run")
+    np.testing.assert_array_equal(rest.samples["noise"], whole.samples["noise"])
+
+
+def test_the_network_is_evaluated_once():
+    """In operations: of a step with parameters and of one without, the network being most."""
+    size = 256
+    weights = jax.random.normal(jax.random.key(0), (size, size)) / size**0.5
+    prior = priors.DiffusionPrior(
+        lambda x, t: jnp.tanh(weights @ jnp.tanh(weights @ x)), priors.Gaussian(
+            jnp.zeros(size), 1.0).schedule, (size,), data_variance=1.0,
+    )  # fmt: skip
+
+    def model(unknown, y=None):
+        x = numpyro.sample("x", prior)
+        noise = numpyro.sample("noise", dist.HalfNormal(1.0)) if unknown else 0.5
+        numpyro.sample("y", dist.Normal(x[:100], noise).to_event(1), obs=y)
+
+    def operations(unknown):
+        sampler = SMC(model, proposals.Twisted(), num_particles=4, num_steps=4)._sampler
+        problem = sampler.read((unknown,), {"y": jnp.ones(100)})
+        reverse = sampler.assemble(problem, proposals.Twisted())
+        assert isinstance(reverse, ReverseModel)
+        keys, axes = jax.random.split(jax.random.key(0), 1), (None,) * len(jax.tree.leaves(reverse))
+        made = chains.prepare(keys, proposals.Twisted(), reverse, axes, sampler.move(problem))
+        blank = made.diffusion.init(keys[0])
+        means = (made.diffusion.statistics(blank),) if unknown else ()
+        step = jax.jit(lambda t: made.diffusion.step(keys[0], t, blank, *means))
+        return step.lower(jnp.int32(2)).compile().cost_analysis()["flops"]
+
+    # 4 products with the weights forward and back, of 2 size^2 each; the rest is of order size.
+    assert operations(True) < 1.15 * operations(False)
+
+
+def test_proposals_that_hold_a_path():
+    with pytest.raises(InputError, match=r"FPS: sites \['noise'\] are unknown.*use proposals"):
+        run(noisy, proposals.FPS())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_move_is_checked():
+    with pytest.raises(InputError, match=r"SMC: move is .*pass an object of smcdiff.*moves.HMC"):
+        run(noisy, move="HMC")
