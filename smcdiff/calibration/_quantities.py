@@ -18,13 +18,13 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from smcdiff.calibration._joint import Joint, Simulation
 from smcdiff.errors import InputError, first_line
@@ -39,6 +39,7 @@ _LEAST_WIDTH = 1e-2
 LOG_LIKELIHOOD, TARP = "log likelihood", "TARP"
 Quantity = Callable[[dict[str, Array], dict[str, Array]], Array]
 Sites = dict[str, Shaped[Array, "..."]]
+HostSites = dict[str, Shaped[np.ndarray, "..."]]
 
 
 class _Scale(NamedTuple):
@@ -120,7 +121,8 @@ class Ranking:
 
     def __init__(self, joint: Joint, quantities: Mapping[str, Quantity], pilot: Simulation):
         """See the class."""
-        self._joint, self._quantities, self._pilot = joint, quantities, pilot.unknowns
+        self._joint, self._quantities = joint, quantities
+        self._pilot = jax.device_get(pilot.unknowns)
         self._scale = _Scale(
             {name: jnp.mean(values, axis=0) for name, values in pilot.unknowns.items()},
             {name: _width(values) for name, values in pilot.unknowns.items()},
@@ -140,12 +142,12 @@ class Ranking:
         self.names, self.tarp_names = (list(places) for places in self._places)
 
     def rank(
-        self, key: PRNGKeyArray, truth: Sites, draws: Sites, data: Sites
+        self, random: np.random.Generator, truth: HostSites, draws: HostSites, data: HostSites
     ) -> tuple[dict[str, int], dict[str, int]]:
         """The ranks of a truth among draws of its posterior, and TARP's.
 
         Args:
-            key: random key, of the reference point and of ties.
+            random: of the reference point and of ties.
             truth: latent site -> (*event).
             draws: latent site -> (L, *event).
             data: observed site -> value.
@@ -153,18 +155,16 @@ class Ranking:
         Raises:
             InputError: a quantity that is NaN.
         """
-        key_reference, key_ties = jax.random.split(key)
-        place = jax.random.randint(key_reference, (), 0, NUM_PILOTS)
+        place = random.integers(NUM_PILOTS)
         reference = {name: values[place] for name, values in self._pilot.items()}
         together = {
-            name: jnp.concatenate([truth[name][None], draws[name].astype(truth[name].dtype)])
+            name: np.concatenate([truth[name][None], draws[name].astype(truth[name].dtype)])
             for name in truth
         }
         found = jax.device_get(self._many(together, data, reference, self._joint.arrays))
-        ties = iter(np.asarray(jax.random.uniform(key_ties, (len(self.names + self.tarp_names),))))
         ranks, tarp_ranks = (
             {
-                name: _rank(name, part[quantity][(slice(None), *place)], next(ties))
+                name: _rank(name, part[quantity][(slice(None), *place)], random)
                 for name, (quantity, place) in places.items()
             }
             for part, places in zip(found, self._places, strict=True)
@@ -182,7 +182,8 @@ class Ranking:
             for name, functional in _functionals(site, unknowns[site], standardised[site]).items()
         }  # fmt: skip
         ranked = {**large, **values_of(self._joint, self._quantities, unknowns, data, arrays)}
-        return ranked, _distances(standardised, self._scale.standardise(reference))
+        standard_reference = self._scale.standardise(reference)
+        return ranked, _distances(self._joint.unknowns, standardised, standard_reference)
 
 
 def _width(values: Shaped[Array, " n *event"]) -> Float[Array, "*event"]:
@@ -203,9 +204,9 @@ def _functionals(site: str, value: Array, standardised: Array) -> Sites:
     }
 
 
-def _distances(points: Sites, reference: Sites) -> Sites:
+def _distances(sites: Sequence[str], points: Sites, reference: Sites) -> Sites:
     """Squared distances from the reference point: of all sites together, and of each by itself."""
-    own = {name: jnp.mean((point - reference[name]) ** 2) for name, point in points.items()}
+    own = {name: jnp.mean((points[name] - reference[name]) ** 2) for name in sites}
     together = {TARP: jnp.asarray(sum(own.values()))}
     if len(own) == 1:
         return together
@@ -221,8 +222,8 @@ def _places(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[str, tuple
     }
 
 
-def _rank(name: str, values: Shaped[np.ndarray, " m"], tie: float) -> int:
-    """The rank of the first among the others; between equal ones by a uniform number."""
+def _rank(name: str, values: Shaped[np.ndarray, " m"], random: np.random.Generator) -> int:
+    """The rank of the first among the others; between equal ones at random."""
     truth, draws = values[0], values[1:]
     if np.any(np.isnan(values)):
         whose = "the truth" if np.isnan(truth) else "a draw of the sampler"
@@ -231,4 +232,4 @@ def _rank(name: str, values: Shaped[np.ndarray, " m"], tie: float) -> int:
             " compared"
         )
     below, equal = int(np.sum(draws < truth)), int(np.sum(draws == truth))
-    return below + min(int(tie * (equal + 1)), equal)
+    return below + int(random.integers(equal + 1))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -137,18 +137,6 @@ class CalibrationRecord:
         low, high = band(max(len(self.simulations), 1), self.coverage(name).chances, prob)
         return np.append(low, 1.0), np.append(high, 1.0)
 
-    def limited(self, count: int) -> Self:
-        """The record of the simulations below a number."""
-        kept = self.simulations < count
-        return dataclasses.replace(
-            self,
-            ranks={name: ranks[kept] for name, ranks in self.ranks.items()},
-            tarp_ranks={name: ranks[kept] for name, ranks in self.tarp_ranks.items()},
-            simulations=self.simulations[kept],
-            effective_draws=self.effective_draws[kept],
-            failures={item: why for item, why in self.failures.items() if item < count},
-        )
-
     def ranks_of(self, name: str) -> Int[np.ndarray, " s"]:
         """The ranks of a quantity, or of TARP.
 
@@ -201,4 +189,17 @@ def joined(records: Sequence[CalibrationRecord]) -> dict[str, Any]:
         "effective_draws": np.concatenate([record.effective_draws for record in records]),
         "num_draws": first.num_draws,
         "failures": {item: why for record in records for item, why in record.failures.items()},
+    }
+
+
+def limited(record: CalibrationRecord, count: int) -> dict[str, Any]:
+    """The fields of the record of the simulations below a number."""
+    kept = record.simulations < count
+    return {
+        **vars(record),
+        "ranks": {name: ranks[kept] for name, ranks in record.ranks.items()},
+        "tarp_ranks": {name: ranks[kept] for name, ranks in record.tarp_ranks.items()},
+        "simulations": record.simulations[kept],
+        "effective_draws": record.effective_draws[kept],
+        "failures": {item: why for item, why in record.failures.items() if item < count},
     }

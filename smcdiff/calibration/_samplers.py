@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,22 +25,22 @@ from smcdiff.sampler.smc import SMC
 from smcdiff.smc.checkpoint import digest
 from smcdiff.smc.resampling import systematic
 
-Data = Mapping[str, Shaped[Array, "n ..."]]
+Data = Mapping[str, Shaped[np.ndarray, "n ..."]]
 
 
 class Drawn(NamedTuple):
     """Draws of one posterior.
 
     Attributes:
-        values: latent site -> (L, *event), equally weighted.
+        values: latent site -> (L, *event), equally weighted, on the host.
         effective: effective number of particles that they come from.
     """
 
-    values: dict[str, Shaped[Array, "..."]]
+    values: dict[str, Shaped[np.ndarray, "..."]]
     effective: float
 
 
-class Runs(Protocol):
+class Runs(abc.ABC):
     """Runs a sampler on simulated data.
 
     Attributes:
@@ -50,6 +51,7 @@ class Runs(Protocol):
     draw_prior: DrawPrior
     identity: dict[str, str]
 
+    @abc.abstractmethod
     def posteriors(
         self, items: Sequence[int], data: Data, progress: bool | Progress
     ) -> Iterator[tuple[int, Drawn | SamplingError]]:
@@ -60,7 +62,6 @@ class Runs(Protocol):
             data: of these simulations; copies behind them fill it up to always the same size.
             progress: as that of `SMC`, over these simulations.
         """
-        ...
 
 
 def runs_of(
@@ -89,7 +90,7 @@ def runs_of(
     )
 
 
-class _Batches:
+class _Batches(Runs):
     """`SMC`: all simulations of a batch in one compiled call; see `Runs`."""
 
     def __init__(
@@ -118,15 +119,14 @@ class _Batches:
         self, items: Sequence[int], data: Data, progress: bool | Progress
     ) -> Iterator[tuple[int, Drawn | SamplingError]]:
         """See `Runs`."""
-        values = {name: np.asarray(array) for name, array in data.items()}
         rows = {
             name: _Rows(items[0], self._size, array)
-            for name, array in self._joint.as_arguments(values).items()
+            for name, array in self._joint.as_arguments(data).items()
         }
         args, kwargs = self._joint.fixed.rebuild(self._joint.arrays)
         sampler = dataclasses.replace(self._sampler, progress=progress)
         catalogue = Catalogue(sampler, self._key, rows, args, kwargs, None, None)
-        length = len(next(iter(values.values())))
+        length = len(next(iter(data.values())))
         with _without_warnings():
             found = catalogue.run([*items, *[items[0]] * (length - len(items))])
         for item in items:
@@ -150,7 +150,7 @@ class _Rows:
         return self._values[item - self._first]
 
 
-class _OneByOne:
+class _OneByOne(Runs):
     """Any other sampler, one simulation after the other; see `Runs`."""
 
     def __init__(self, sampler: Any, joint: Joint, key: PRNGKeyArray, num_draws: int):
@@ -167,7 +167,7 @@ class _OneByOne:
     ) -> Iterator[tuple[int, Drawn | SamplingError]]:
         """See `Runs`."""
         for place, item in enumerate(items):
-            own = {name: array[place] for name, array in data.items()}
+            own = {name: jnp.asarray(array[place]) for name, array in data.items()}
             try:
                 with _without_warnings():
                     result = self._draw(item, own)
@@ -219,7 +219,7 @@ def _of_posterior(
     shuffled = jnp.asarray(weights, jnp.result_type(float))[order]
     chosen = np.asarray(order[systematic(key_draw, shuffled, count)])
     _check_sites(posterior.samples, joint)
-    values = {name: jnp.asarray(posterior.pooled(name)[chosen]) for name in joint.unknowns}
+    values = {name: posterior.pooled(name)[chosen] for name in joint.unknowns}
     return Drawn(values, averages.effective_number(weights))
 
 
@@ -254,7 +254,7 @@ def _of_draws(key: PRNGKeyArray, found: Any, joint: Joint, count: int) -> Drawn:
         if not np.all(np.isfinite(found[name])):
             raise SamplingError(f"site '{name}': draws are not finite")
     chosen = np.asarray(jax.random.permutation(key, number)[:count])
-    values = {name: jnp.asarray(np.asarray(found[name])[chosen]) for name in joint.unknowns}
+    values = {name: np.asarray(found[name])[chosen] for name in joint.unknowns}
     return Drawn(values, float(number))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 
 from smcdiff._version import __version__
 from smcdiff.base._files import claim, made_folder
@@ -32,7 +32,7 @@ from smcdiff.calibration._quantities import (
     check_quantities,
     values_of,
 )
-from smcdiff.calibration._record import joined
+from smcdiff.calibration._record import joined, limited
 from smcdiff.calibration._samplers import Runs, runs_of
 from smcdiff.calibration.result import Calibration
 from smcdiff.errors import SamplingError
@@ -186,7 +186,8 @@ class _Work:
             progress: called with the number of simulations that are done, of ``size``.
         """
         items = range(first, min(first + self.length, size))
-        unknowns, data = self._simulations(self._key_data, first, size)
+        unknowns, data = jax.device_get(self._simulations(self._key_data, first, size))
+        seeds = np.asarray(jax.random.key_data(self._keys(self._key_rank, first, size)))
         ranking, ranked, failures = self._ranking, {}, {}
 
         def shown(t: int, num_steps: int, info: dict[str, Any]) -> None:
@@ -197,9 +198,10 @@ class _Work:
             if isinstance(drawn, SamplingError):
                 failures[item] = str(drawn)
                 continue
-            truth, seen = jax.tree.map(lambda a, i=item - first: a[i], (unknowns, data))
-            key = jax.random.fold_in(self._key_rank, item)
-            ranked[item] = drawn.effective, *ranking.rank(key, truth, drawn.values, seen)
+            place = item - first
+            truth, seen = jax.tree.map(lambda a, i=place: np.asarray(a[i]), (unknowns, data))
+            random = np.random.default_rng(seeds[place])
+            ranked[item] = drawn.effective, *ranking.rank(random, truth, drawn.values, seen)
         shown(1, 1, {})
         return Calibration(
             ranks=_columns(ranking.names, [row[1] for row in ranked.values()]),
@@ -219,15 +221,18 @@ class _Work:
             if len(there.simulations) + len(there.failures) >= last - first:
                 if progress is not None:
                     progress(last, size, {})
-                return there.limited(last)
+                return Calibration(**limited(there, last))
         made = self.batch(first, size, progress)
         made.save(file, overwrite=True)
         return made
 
     def _simulations(self, key: PRNGKeyArray, first: int, size: int) -> Simulation:
+        return self._simulate(self._keys(key, first, size))
+
+    def _keys(self, key: PRNGKeyArray, first: int, size: int) -> Key[Array, " batch"]:
         """Of a batch; the last one is filled up with copies, so that one program serves all."""
         items = np.minimum(np.arange(first, first + self.length), size - 1)
-        return self._simulate(jax.vmap(lambda item: jax.random.fold_in(key, item))(items))
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, items)
 
 
 def _columns(names: list[str], rows: list[dict[str, int]]) -> dict[str, np.ndarray]:
