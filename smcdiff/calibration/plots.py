@@ -88,25 +88,25 @@ def plot_coverage(
         InputError: no such quantity.
     """
     several = _named(calibrations)
-    (axis,) = _axes(1, None if axis is None else [axis])
+    (drawn,) = _axes(1, None if axis is None else [axis])
     smallest = min(several.values(), key=lambda record: len(record.simulations))
     low, high = smallest.coverage_band(name, prob)
     levels = smallest.coverage(name).prob
-    axis.fill_between([0, *levels], [0, *low], [0, *high], **_BAND)
-    axis.plot([0, 1], [0, 1], color="0.4", linewidth=0.8, linestyle="--")
+    drawn.fill_between([0, *levels], [0, *low], [0, *high], **_BAND)
+    drawn.plot([0, 1], [0, 1], color="0.4", linewidth=0.8, linestyle="--")
     for label, record in several.items():
         found = record.coverage(name)
-        axis.plot([0, *found.prob], [0, *found.share], label=label, linewidth=1.3)
-    axis.set_xlim(0, 1)
-    axis.set_ylim(0, 1)
-    axis.set_aspect("equal")
-    axis.set_xlabel("probability of the region", fontsize=8)
-    axis.set_ylabel("share of truths inside", fontsize=8)
-    axis.set_title(name if name.startswith("TARP") else f"{name}: central intervals", fontsize=9)
-    axis.tick_params(labelsize=7)
+        drawn.plot([0, *found.prob], [0, *found.share], label=label, linewidth=1.3)
+    drawn.set_xlim(0, 1)
+    drawn.set_ylim(0, 1)
+    drawn.set_aspect("equal")
+    drawn.set_xlabel("probability of the region", fontsize=8)
+    drawn.set_ylabel("share of truths inside", fontsize=8)
+    drawn.set_title(name if name.startswith("TARP") else f"{name}: central intervals", fontsize=9)
+    drawn.tick_params(labelsize=7)
     if len(several) > 1:
-        axis.legend(fontsize=7)
-    return axis
+        drawn.legend(fontsize=7)
+    return drawn
 
 
 def _named(calibrations: Any) -> dict[str, CalibrationRecord]:
