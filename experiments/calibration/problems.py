@@ -13,10 +13,11 @@ from smcdiff import priors, proposals
 
 
 class Method(NamedTuple):
-    """A sampler: its proposal, and whether it weighs."""
+    """A sampler: its proposal, whether it weighs, and how many draws are ranked, if not as many."""
 
     proposal: proposals.Proposal
     weighted: bool = True
+    draws: int | None = None
 
 
 class Problem(NamedTuple):
@@ -37,10 +38,16 @@ def _heuristic(proposal: proposals.Proposal) -> Method:
 
 
 def linear() -> Problem:
-    """One of two entries, with noise: a mask, so that the heuristics of inpainting serve too."""
+    """One of two entries, with noise: a mask, so that the heuristics of inpainting serve too.
+
+    The modes lie far apart in the entry that is not seen, so that a sampler chooses one early.
+    """
+    prior = priors.GaussianMixture(
+        jnp.array([0.5, 0.3, 0.2]), jnp.array([[-1.0, -4.0], [1.0, 4.0], [0.0, 1.0]]), 0.3
+    )
 
     def model(y=None):
-        x = numpyro.sample("x", PRIOR)
+        x = numpyro.sample("x", prior)
         numpyro.sample("y", dist.Normal(x[:1], 0.5).to_event(1), obs=y)
 
     return Problem(
@@ -71,6 +78,7 @@ def magnitudes() -> Problem:
         {
             "Twisted": Method(proposals.Twisted()),
             "Bootstrap": Method(proposals.Bootstrap()),
+            "Bootstrap, 19 draws": Method(proposals.Bootstrap(), draws=19),
             "Twisted, unweighted": _heuristic(proposals.Twisted()),
             "DPS, unweighted": _heuristic(proposals.DPS()),
         },

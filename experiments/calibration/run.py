@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 
 import jax
+import numpy as np
 from matplotlib.figure import Figure
 from problems import PROBLEMS, Method, Problem
 
@@ -23,6 +24,21 @@ from smcdiff import SMC
 from smcdiff.calibration.plots import plot_coverage, plot_ranks
 
 HERE = Path(__file__).parent
+ABOUT = """# Calibration of samplers
+
+Written by `{command}`
+
+Mixtures of three Gaussians in two dimensions, {simulations} simulations, {particles} particles,
+{steps} steps, exact reverse kernel, {draws} draws of each posterior. p: that the ranks of x, of the
+log likelihood and of TARP are all uniform (the least p-value, times their number); below 0.01 the
+sampler fails. Error: mean over all probabilities of abs(coverage - probability) of TARP, which is
+{chance:.3f} by chance. Intervals: what share of truths the central 90 % intervals of the two
+entries hold. Effective: particles, median, and the share of posteriors that have fewer than draws,
+whose ranks then stray even where the weights are right.
+
+![Coverage and ranks of all samplers](picture.png)
+"""
+HEAD = "| sampler | p | p of the log likelihood | p of TARP | error | intervals | effective |"
 SHOWN = "log likelihood"
 """The quantity of the picture's second column."""
 
@@ -32,8 +48,9 @@ def calibrated(problem: Problem, method: Method, options, cache: Path | None):
     smc = SMC(problem.model, method.proposal, num_particles=options.particles,
               num_steps=options.steps, weighted=method.weighted, progress_bar=False)  # fmt: skip
     return smcdiff.calibrate(
-        problem.model, smc, num_simulations=options.simulations, num_draws=options.draws,
-        simulations_per_batch=50, output=cache, key=jax.random.key(0),
+        problem.model, smc, num_simulations=options.simulations,
+        num_draws=method.draws or options.draws, simulations_per_batch=50, output=cache,
+        key=jax.random.key(0),
     )  # fmt: skip
 
 
@@ -44,7 +61,8 @@ def summary(found: smcdiff.Calibration) -> dict:
         "p": found.p_value,
         "passes": found.passes(),
         "failures": len(found.failures),
-        "effective": float(sorted(found.effective_draws)[len(found.effective_draws) // 2]),
+        "effective": float(np.median(found.effective_draws)),
+        "fewer than draws": float(np.mean(found.effective_draws < found.num_draws)),
         "quantities": {
             name: {
                 "p": found.p_values[name],
@@ -77,22 +95,13 @@ def picture(results: dict[str, dict[str, smcdiff.Calibration]], path: Path) -> N
 
 def write(results: dict[str, dict[str, smcdiff.Calibration]], options) -> None:
     """The tables, the numbers and the picture."""
-    command = "python experiments/calibration/run.py" + " --smoke" * options.smoke
-    lines = [
-        "# Calibration of samplers", "", f"Written by `{command}`", "",
-        f"A mixture of three Gaussians in two dimensions, {options.simulations} simulations,",
-        f"{options.particles} particles, {options.steps} steps, exact reverse kernel,",
-        f"{options.draws} draws of each posterior. p: that the ranks of x, of the log likelihood",
-        "and of TARP are all uniform (the least p-value, times their number); below 0.01 the",
-        "sampler fails. TARP: mean over all probabilities of abs(coverage - probability), which is",
-        f"{0.31 / options.simulations**0.5:.3f} by chance. Intervals: what share of truths the",
-        "central 90 % intervals of the two entries hold. Effective: particles, median.", "",
-        "![Coverage and ranks of all samplers](picture.png)", "",
-    ]  # fmt: skip
+    lines = [ABOUT.format(
+        command="python experiments/calibration/run.py" + " --smoke" * options.smoke,
+        chance=0.31 / options.simulations**0.5, **vars(options),
+    )]  # fmt: skip
     for name, found in results.items():
         lines += [f"## {PROBLEMS[name]().title}", "",
-                  "| sampler | p | log likelihood p | TARP | intervals | effective |",
-                  "|---|---|---|---|---|---|"]  # fmt: skip
+                  HEAD, "|" + "---|" * 7]  # fmt: skip
         for label, calibration in found.items():
             row = summary(calibration)
             parts = row["quantities"]
@@ -103,7 +112,8 @@ def write(results: dict[str, dict[str, smcdiff.Calibration]], options) -> None:
             )
             cells = [
                 label, f"{row['p']:.2g}", f"{parts[SHOWN]['p']:.2g}",
-                f"{parts['TARP']['error']:.3f}", covers, f"{row['effective']:.0f}",
+                f"{parts['TARP']['p']:.2g}", f"{parts['TARP']['error']:.3f}", covers,
+                f"{row['effective']:.0f}, {100 * row['fewer than draws']:.0f} %",
             ]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")

@@ -12,6 +12,8 @@ _PROB = 0.9
 """Probability of the regions whose coverage is shown."""
 _MOST_ROWS = 24
 """More quantities than these are shown by those of the least p-values."""
+_FEW = 0.02
+"""Share of posteriors with fewer effective particles than draws from which on it is said."""
 _WIDTH = 80
 
 
@@ -52,10 +54,12 @@ def _verdict(record: CalibrationRecord, found: dict[str, float]) -> list[str]:
         f"{count} simulations, {record.num_draws} draws of each posterior, of"
         f" {effective:.0f} effective particles (median)"
     ]
-    if effective < record.num_draws:
+    few = float(np.mean(record.effective_draws < record.num_draws)) if count else 0.0
+    if few > _FEW:
         lines.append(
-            "fewer effective particles than draws: ranks show that there are few particles, even"
-            " where their weights are right; take more, or a smaller num_draws"
+            f"{100 * few:.0f} % of the posteriors have fewer effective particles than draws: their"
+            " draws repeat, and their ranks stray even where the weights are right; take more"
+            " particles, or a smaller num_draws"
         )
     if record.failures:
         item, why = next(iter(record.failures.items()))

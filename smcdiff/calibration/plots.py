@@ -1,7 +1,8 @@
 """Pictures of calibrations; several samplers in one.
 
 A line inside its band is what a right posterior gives: the band holds the whole curve with the
-stated probability. Figures are made without pyplot, so that no global state changes.
+stated probability. Where several are drawn it is that of the one with the fewest simulations, which
+is the widest. Figures are made without pyplot, so that no global state changes.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ OPERATOR = np.array([[1.0, 0.5, 1.0], [0.0, 1.0, -1.0]], np.float32)
 NOISE = 0.7
 
 
-def offset_model(y=None):
+def offset_model(y=None, noise=NOISE):
     """A diffusion site x (2,) and an unknown offset, seen through two linear functions."""
     x = numpyro.sample("x", PRIOR)
     offset = numpyro.sample("offset", dist.Normal(1.0, 0.5))
     mean = jnp.asarray(OPERATOR) @ jnp.concatenate([x, offset[None]])
-    numpyro.sample("y", dist.Normal(mean, NOISE).to_event(1), obs=y)
+    numpyro.sample("y", dist.Normal(mean, noise).to_event(1), obs=y)
 
 
 class Exact:

@@ -90,10 +90,10 @@ def test_weighted_sampler_on_a_mixture(monkeypatch):
 
     monkeypatch.setattr(_catalogue.Catalogue, "run", counted)
     smc = SMC(mixture_model, proposals.MomentMatched(), num_particles=200, num_steps=6)
-    found = calibrated(smc, mixture_model, num_simulations=40, simulations_per_batch=25)
-    assert sizes == [25, 25]  # the last one is filled up, so that one program serves both
+    found = calibrated(smc, mixture_model, num_simulations=24, simulations_per_batch=16)
+    assert sizes == [16, 16]  # the last one is filled up, so that one program serves both
     assert found.passes() and list(found.tarp_ranks) == ["TARP"]
-    np.testing.assert_array_equal(found.simulations, np.arange(40))
+    np.testing.assert_array_equal(found.simulations, np.arange(24))
     assert 59 < np.median(found.effective_draws) <= 200
     assert found.attrs["sampler"] == "SMC" and "MomentMatched" in found.attrs["proposal"]
 
@@ -236,6 +236,8 @@ def test_resumes_to_the_same_bits(tmp_path):
     )
     with pytest.raises(InputError, match=r"of another calibration \(num_draws differ"):
         calibrated(Counted(), output=tmp_path, **options, num_draws=40)
+    with pytest.raises(InputError, match=r"of another calibration \(model, quantities differ"):
+        calibrated(Counted(), output=tmp_path, **options, noise=0.8)
     with pytest.raises(InputError, match=r"of another calibration \(random key differ"):
         calibrated(Counted(), output=tmp_path, **options, key=jax.random.key(5))
 

@@ -68,10 +68,10 @@ def test_table():
         "number 7: no weight",
     ):
         assert part in text
-    assert "passes at 0.01" in str(made()) and "fewer effective particles" not in str(made())
+    assert "passes at 0.01" in str(made()) and "effective particles than" not in str(made())
     assert "does not pass at 0.01" in str(made(narrow=True))
-    few = made(effective_draws=np.full(SIMULATIONS, 5.0))
-    assert "fewer effective particles than draws" in str(few)
+    few = made(effective_draws=np.where(np.arange(SIMULATIONS) < 30, 5.0, 250.0))
+    assert "15 % of the posteriors have fewer effective particles than draws" in str(few)
     assert repr(made()).startswith("Calibration(200 simulations, 19 draws each, 0 failures")
 
 
