@@ -125,7 +125,7 @@ class Joint:
         given = {self.data[name]: value for name, value in data.items()}
         with lock.NUMPYRO, numpyro.validation_enabled(False):
             seeded = handlers.substitute(handlers.seed(self.model, key), substitute_fn=value)
-            found = handlers.trace(seeded).get_trace(*args, **kwargs, **given)
+            found = handlers.trace(seeded).get_trace(*args, **{**kwargs, **given})
         return {name: site for name, site in found.items() if site["type"] == "sample"}
 
     def simulator(self, draw_prior: DrawPrior) -> Callable[[Key[Array, " n"]], Simulation]:

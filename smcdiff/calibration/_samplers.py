@@ -182,7 +182,7 @@ class _OneByOne(Runs):
         key, key_draws = (jax.random.fold_in(k, item) for k in (self._key, self._key_draws))
         if callable(getattr(self._sampler, "run", None)):
             args, kwargs = joint.fixed.rebuild(joint.arrays)
-            posterior = self._sampler.run(key, *args, **kwargs, **joint.as_arguments(data))
+            posterior = self._sampler.run(key, *args, **(kwargs | joint.as_arguments(data)))
             return _of_posterior(key_draws, posterior, joint, count)
         return _of_draws(key_draws, self._sampler(key, data), joint, count)
 

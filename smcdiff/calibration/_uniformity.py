@@ -30,7 +30,8 @@ def p_value(counts: Int[np.ndarray, " cells"], chances: tuple[float, ...]) -> fl
         chances: of the cells, summing to 1.
 
     Returns:
-        The probability of a statistic as extreme under uniformity; 1 without any ranks.
+        The probability of a statistic as extreme under uniformity; 1 without any ranks. Below
+        1e-12 it is rounding.
     """
     total = int(counts.sum())
     if total == 0:
