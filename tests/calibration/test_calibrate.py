@@ -129,11 +129,11 @@ def test_large_site():
 
         return draw
 
-    found = calibrated(sampler(0.5**0.5), model, num_simulations=100)
+    found = calibrated(sampler(0.5**0.5), model, num_simulations=60)
     projections = [f"x projection {i}" for i in range(4)]
     assert list(found.ranks) == ["x mean", "x sd", *projections, "log likelihood"]
     assert found.passes()
-    assert calibrated(sampler(0.4), model, num_simulations=100).p_values["x sd"] < 1e-4
+    assert calibrated(sampler(0.4), model, num_simulations=60).p_values["x sd"] < 1e-4
 
 
 def test_what_runs_as_smc_does():
@@ -145,7 +145,7 @@ def test_what_runs_as_smc_does():
             log_weights = dist.Normal(x.sum(-1), 0.5).log_prob(y[None])
             return record(np.asarray(log_weights), samples={"x": np.asarray(x)})
 
-    found = calibrated(Importance(), mixture_model, num_simulations=150, y=None)
+    found = calibrated(Importance(), mixture_model, num_simulations=80, y=None)
     assert isinstance(Importance().run(jax.random.key(0), y=jnp.zeros(1)), Posterior)
     assert found.passes() and np.all(found.effective_draws < 790)
 
@@ -157,7 +157,7 @@ def test_exact_observation_has_no_log_likelihood():
     def draw(key, data):
         return {"x": jnp.broadcast_to(data["y"], (60, 2))}
 
-    found = calibrated(draw, model, num_simulations=100)
+    found = calibrated(draw, model, num_simulations=60)
     assert list(found.ranks) == ["x[0]", "x[1]"]
     assert found.passes()  # all ties, broken at random
 
