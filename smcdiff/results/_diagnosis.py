@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from smcdiff.errors import DegeneracyWarning
 from smcdiff.results import _weighted as averages
 from smcdiff.results._arviz import pareto_shape
-from smcdiff.results._evidence import evidence_in_words
+from smcdiff.results._evidence import evidence_in_words, told_by_chains_alone
 from smcdiff.results._particles import WeightedParticles
 from smcdiff.smc.genealogy import FEW_FOUNDERS
 
@@ -33,6 +33,8 @@ _LONG_STEPS = 0.1
 ones, and one of 60 that are focused; analytic priors have none, but with DDRM on fine grids."""
 _HEAVY = 0.2
 """Weight of one particle: no average of that chain rests on more than 25 (1 / 0.2^2) draws."""
+_TELLING = 100
+"""Particles that are advised where there are too few to tell anything by."""
 _SPREAD = 0.5
 """Nat between chains: the better of two chains so far apart counts twice the other."""
 _BAD_K = 0.7
@@ -67,7 +69,8 @@ class Diagnosis:
             chains count alike (`smcdiff.Posterior.chains_alike`).
         largest_weight: largest normalised weight of any chain; of all of them together where they
             count alike.
-        pareto_k: largest k-hat of any chain, by ArviZ; NaN where it cannot be told.
+        pareto_k: largest k-hat of any chain, by ArviZ; NaN where it cannot be told, minus infinity
+            where all weights are equal.
         pooled_ess: ESS of the weights of all chains, pooled by their evidence or alike, in
             particles.
         chains_alike: whether chains count alike.
@@ -76,6 +79,8 @@ class Diagnosis:
             from the founders of fewer; NaN where it cannot be told.
         evidence: the pooled log evidence with its standard error, in words.
         findings: what is wrong, and what to try; empty where nothing is.
+        untold: what only more chains would show, and how many; empty with four chains or more, or
+            weights off.
     """
 
     min_ess: float
@@ -90,6 +95,7 @@ class Diagnosis:
     evidence_error: float
     evidence: str
     findings: tuple[str, ...]
+    untold: str
 
     def __str__(self) -> str:
         """The report."""
@@ -97,20 +103,22 @@ class Diagnosis:
             "unknown" if np.isnan(value) else f"{value:.2f}{unit}"
             for value, unit in ((self.evidence_spread, " nat"), (self.pareto_k, ""))
         )
+        # Equal weights, those of a run without weights among them, have no tail.
+        tail = "" if np.isneginf(self.pareto_k) else f"; Pareto k-hat: {pareto_k}"
         numbers = (
             f"filter ESS: smallest {self.min_ess:.1%} of the particles (step {self.min_ess_step}),"
             f" {self.final_ess:.1f} at the end; {self.pooled_ess:.1f} of all chains,"
             f" {'which count alike' if self.chains_alike else 'pooled by their evidence'}\n"
-            f"surviving founders: {self.founders}; largest weight: {self.largest_weight:.3f};"
-            f" Pareto k-hat: {pareto_k}\n"
+            f"surviving founders: {self.founders}; largest weight:"
+            f" {self.largest_weight:.3f}{tail}\n"
             f"log evidence: {self.evidence}; standard deviation between chains: {spread}\n"
         )
-        verdict = [f"- {finding}" for finding in self.findings] or ["- no sign of degeneracy"]
+        verdict = [*(self.findings or ["no sign of degeneracy"]), *filter(None, [self.untold])]
         note = (
             "R-hat and ESS of the resampled draws measure neither mixing nor Monte-Carlo error;"
             " the numbers above do."
         )
-        return numbers + "\n".join(verdict) + "\n" + note
+        return numbers + "".join(f"- {line}\n" for line in verdict) + note
 
 
 def diagnose(posterior: WeightedParticles) -> Diagnosis:
@@ -144,6 +152,7 @@ def diagnose(posterior: WeightedParticles) -> Diagnosis:
         "evidence_spread": _evidence_spread(posterior),
         "evidence_error": posterior.pooled_log_evidence_se,
         "evidence": evidence_in_words(posterior),
+        "untold": told_by_chains_alone(posterior),
     }
     far = _far_away(posterior)
     findings = [] if far is None else [far]
@@ -241,18 +250,34 @@ def _of_particles(posterior: WeightedParticles, numbers: dict) -> Iterator[str]:
     """Too few of them, where they count."""
     chains, particles = posterior.log_weights.shape
     together = chains * particles if posterior.chains_alike else particles
-    if numbers["founders"] < min(FEW_FOUNDERS, together / 2):
-        # Moves of particles that are held to a path would leave it.
-        moves = "" if posterior.chains_alike else ", and proposals.Rejuvenated to move copies apart"
+    if together < FEW_FOUNDERS:
+        count = f"{together} particle{'' if together == 1 else 's'}"
+        more = "chains" if posterior.chains_alike else f"particles, {_TELLING} say"
+        yield (
+            f"{count}: nothing can be told of the weights of so few, however even they look; try"
+            f" more {more}"
+        )
+        return
+    if numbers["founders"] < FEW_FOUNDERS:
+        # More particles of one path share it, and moves of them would leave it.
+        cure = (
+            "chains"
+            if posterior.chains_alike
+            else ("particles or chains, and proposals.Rejuvenated to move copies apart")
+        )
         yield (
             f"few founders survive ({numbers['founders']}): the draws share their early history, so"
-            f" modes decided at high noise may be missing; try more particles or chains{moves}"
+            f" modes decided at high noise may be missing; try more {cure}"
         )
-    if numbers["largest_weight"] > max(_HEAVY, 2 / together):
-        whose = "the weight" if posterior.chains_alike else "a chain's weight"
+    if numbers["largest_weight"] > _HEAVY:
+        whose, more = (
+            ("the weight", "more chains")
+            if posterior.chains_alike
+            else ("a chain's weight", "more of them")
+        )
         yield (
             f"one particle carries {numbers['largest_weight']:.0%} of {whose}; averages rest on few"
-            " particles: try more of them"
+            f" particles: try {more}"
         )
     if numbers["pareto_k"] > _BAD_K:
         yield (
@@ -266,9 +291,9 @@ def _of_chains(posterior: WeightedParticles, numbers: dict) -> Iterator[str]:
     if numbers["evidence_spread"] > _SPREAD and posterior.chains_alike:
         yield (
             f"log evidence differs between chains by {numbers['evidence_spread']:.1f} nat"
-            " (standard deviation). Each has a path of its own, and more so the less the learned"
-            " kernel is the reverse of the forward process, so that chains count alike; the"
-            " evidence is known no better than that: try more chains, and more particles in each"
+            " (standard deviation), for each has a path of its own, and chains count alike. The"
+            " draws may be used; do not compare models by the evidence, which is known no better"
+            " than that: try more chains, and more particles in each, if you must"
         )
     elif numbers["evidence_spread"] > _SPREAD:
         yield (
