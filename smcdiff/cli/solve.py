@@ -104,6 +104,8 @@ def solve(
         _check_one(shard, items_per_batch, checkpoint, folder)
     share = None if shard is None else read_shard(shard)
     sampler = Sampler(named_proposal(proposal), unweighted, particles, steps, chains, batch_size)
+    sampler.check()
+    degradation.check(problem)
     distribution = load_prior(prior)
     key_noise, key_mask, key_run = jax.random.split(jax.random.key(seed), 3)
     measured = Measurement.of(problem, degradation, distribution.event_shape, key_mask)
