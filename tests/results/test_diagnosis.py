@@ -90,6 +90,17 @@ def test_finding(message):
     assert all("try" in finding or "check" in finding or "rest" in finding for finding in findings)
 
 
+def test_the_cure_is_more_steps_only_where_that_was_measured_to_help():
+    """Under nonlinear likelihoods more steps made it worse."""
+    finding = next(f for f in diagnose(with_ess(1, 2, 5.0)).findings if "the ESS fell" in f)
+    assert "try, in this order, more particles, in 4 chains or more; resampling later" in finding
+    assert finding.endswith(
+        "More steps help where the observation is linear-Gaussian, and may harm elsewhere"
+    )
+    alike = diagnose(with_ess(1, 2, 5.0, chains_alike=True)).findings
+    assert any("in this order, more chains;" in f for f in alike)
+
+
 def test_moves_are_not_advised_to_what_is_held_to_a_path():
     few = np.full((2, 4), 3)
     (finding,) = diagnose(record(num_founders=few, chains_alike=True)).findings
@@ -206,7 +217,10 @@ def test_bad_run_ends_with_one_warning():
     message = str(warning.message)
     assert "fell to 1.0 of 100 particles at step 2 of 3" in message
     assert "180.0 nat apart" in message
-    assert "Try more particles" in message and "diagnose()" in message
+    assert (
+        "Try more particles, in 4 chains or more, or a proposal" in message
+        and "diagnose()" in message
+    )
     assert not warning.filename.startswith(str(pathlib.Path(smcdiff.__file__).parent))
 
 
