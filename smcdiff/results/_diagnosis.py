@@ -53,11 +53,11 @@ CALMER = (
 """What helps where guidance drives particles away from the prior."""
 
 # Nonlinear cases that are wrong with a warning: x^2, exp and tanh of each entry in 3 or 4
-# dimensions, Z_hat / Z over 8 chains 0.38, 0.01 and 0.00 with 4,000 particles and 20 steps. With 16,000 it is
-# 0.54, 0.04, 0.00; with later resampling 1.3, 0.29, 0.19 (standard errors 0.3, 0.09, 0.06); with
-# both 0.96, 0.42, 0.16; with later resampling and 80 steps 0.72, 0.09, 0.02. `Bootstrap` was worse
-# than the default where it was tried. It is right where two million draws of the prior tell Z to
-# 2 %, as 2,500 effective ones do (experiments/nonlinear).
+# dimensions, Z_hat / Z over 8 chains 0.38, 0.01 and 0.00 with 4,000 particles and 20 steps. With
+# 16,000 it is 0.54, 0.04, 0.00; with later resampling 1.3, 0.29, 0.19 (standard errors 0.3, 0.09,
+# 0.06); with both 0.96, 0.42, 0.16; with later resampling and 80 steps 0.72, 0.09, 0.02.
+# `Bootstrap` was worse than the default where it was tried. It is right where two million draws of
+# the prior tell Z to 2 %, as 2,500 effective ones do (experiments/nonlinear).
 _BETTER = (
     "; resampling later (ess_threshold=lambda log_snr: 0.5 * (log_snr > 0)); a proposal that knows"
     " more of the observation (docs: which proposal when), or Bootstrap where one draw of the prior"
