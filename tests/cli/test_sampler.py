@@ -32,7 +32,8 @@ def test_sizes_that_were_left_out_suit_the_proposal(proposal, particles, chains,
     ],
 )
 def test_little_noise_takes_the_kernel_that_leaves_its_spread(proposal, unweighted, kernel):
-    assert _sized(Sampler(proposal, unweighted, 4, 60, 4, None), 0.04).kernel == kernel
+    sized = _sized(Sampler(proposal, unweighted, 4, 60, 4, None), 0.04)
+    assert sized.smc(True).settings.kernel == kernel
 
 
 def _sized(sampler, noise):
