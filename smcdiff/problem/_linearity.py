@@ -11,15 +11,13 @@ import numpy as np
 from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float
 
-from smcdiff.errors import InputError, first_line
+from smcdiff.errors import NO_DERIVATIVE, InputError, first_line
 from smcdiff.problem import _sites as sites
 from smcdiff.problem.linear import LinearObservation, expand
 from smcdiff.problem.problem import Problem
 
 _SIZE, _SLOPE = 1e-5, 1e-4
 """What float32 loses: sums of thousands of terms 1e-6 of the largest, and slopes may be steep."""
-_NO_DERIVATIVE = (TypeError, ValueError, NotImplementedError)
-"""What JAX raises at a callback, or at a function with a backward rule alone."""
 LARGEST_QUADRATIC = 1024
 """Entries of x whose dense Hessian and its eigenvectors cost little beside a run."""
 _CUTOFF = 1e-5
@@ -41,7 +39,7 @@ def is_linear(problem: Problem) -> bool:
     """
     try:
         return bool(_is_affine(problem, problem.prior.probe_points(3)))
-    except _NO_DERIVATIVE:
+    except NO_DERIVATIVE:
         return False
 
 
@@ -55,7 +53,7 @@ def check_declared(problem: Problem) -> None:
     try:
         points = problem.prior.probe_points(3)
         straight = bool(_is_straight(problem, points, jnp.asarray(_DECLARED)))
-    except _NO_DERIVATIVE as error:
+    except NO_DERIVATIVE as error:
         raise InputError(
             f"{where} has no forward derivative ({first_line(error)}), by which samplers multiply"
             " with its operator; give its function a jax.custom_jvp, or drop linear=True"
@@ -88,7 +86,7 @@ def quadratic_rank(problem: Problem) -> int | None:
         if not _has_one_hessian(problem, points[0]):
             return None
         precisions = np.asarray(_precisions(problem))
-    except _NO_DERIVATIVE:
+    except NO_DERIVATIVE:
         return None
     rank = int(np.sum(precisions > _CUTOFF * precisions[-1]))
     is_concave = precisions[-1] > 0.0 and precisions[0] > -_CUTOFF * precisions[-1]
