@@ -15,6 +15,8 @@ from smcdiff import twists as twists
 from smcdiff._version import __version__ as __version__
 from smcdiff.base.module import Module as Module
 from smcdiff.base.module import static as static
+from smcdiff.calibration import Calibration as Calibration
+from smcdiff.calibration import calibrate as calibrate
 from smcdiff.diffusion import flow as flow
 from smcdiff.diffusion import kernels as kernels
 from smcdiff.diffusion import laws as laws

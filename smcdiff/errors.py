@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 CALLBACK_FAILED = "error calling callback: Traceback"
 """In JAX's error about a host callback that raised; a traceback follows, and what was raised."""
+NO_DERIVATIVE = (TypeError, ValueError, NotImplementedError)
+"""What JAX raises at the derivative of a callback, or of a function with a backward rule alone."""
 
 
 class InputError(ValueError):

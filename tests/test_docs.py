@@ -51,7 +51,16 @@ def test_more_of_the_api(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     names = run_page("tour.md")
     assert len(names["files"]) == 3 and all(file.exists() for file in names["files"])
-    # One run of 1,000 particles with exact kernels: its log evidence varies by some hundredths.
+    # Four chains of 1,000 particles with exact kernels: the log evidence varies by some hundredths.
     assert abs(names["ours"] - names["truth"]) < 0.2
     assert np.isfinite(names["result"].log_evidence)
     assert names["digits"].shape == (4, 28, 28, 1)
+
+
+@pytest.mark.slow
+def test_calibration(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names = run_page("calibration.md")
+    assert names["weighted"].passes() and names["truth"].passes()
+    assert not names["unweighted"].passes() and "norm" in names["unweighted"].ranks
+    assert {file.name for file in tmp_path.iterdir()} == {"coverage.png", "ranks.png"}

@@ -17,6 +17,7 @@ SLOW = [
         "flow",
         "mnist_learned",
         "learned_calibration",
+        "calibration",
         "cost",
         "devices",
         "large_images",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import tokenize
@@ -164,6 +165,33 @@ def made_folder(path: Path, remedy: str) -> Iterator[Path]:
         yield path
     finally:
         _remove_empty(missing)
+
+
+def claim(record: Path, identity: dict[str, str], what: str) -> None:
+    """Writes down what the results in a folder are of, or compares with what is there.
+
+    Args:
+        record: file of that, in the folder.
+        identity: what all results depend on.
+        what: they are of, in the message.
+
+    Raises:
+        InputError: the folder's results are of something else, or it holds other files.
+    """
+    folder = record.parent
+    if record.exists():
+        there = json.loads(record.read_text())
+        other = [name for name in identity if there.get(name) != identity[name]]
+        if other:
+            raise InputError(
+                f"{folder}: its results are of another {what} ({', '.join(other)} differ); choose"
+                " another output"
+            )
+        return
+    if any(folder.iterdir()):
+        raise InputError(f"{folder}: holds other files; choose another output")
+    with replacing(record) as temporary:
+        temporary.write_text(json.dumps(identity, indent=2) + "\n")
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -27,19 +27,22 @@ _SILENCE = 30.0
 
 
 @contextmanager
-def progress_of(choice: bool | Progress, description: str = "Sampling") -> Iterator[Progress]:
+def progress_of(
+    choice: bool | Progress, description: str = "Sampling", unit: str = "steps"
+) -> Iterator[Progress]:
     """What ``progress_bar=`` of a run stands for.
 
     Args:
         choice: True is a `ProgressBar`, False nothing; a callable is called instead, and what it
             raises ends the run.
         description: what the bar says is being done.
+        unit: what is counted.
 
     Yields:
         The callable.
     """
     if choice is True:
-        with ProgressBar(description) as bar:
+        with ProgressBar(description, unit=unit) as bar:
             yield bar
     else:
         yield choice or _silent
@@ -66,10 +69,12 @@ class ProgressBar:
     Args:
         description: what the bar says is being done.
         file: where to print; None is standard error.
+        unit: what is counted.
     """
 
-    def __init__(self, description: str = "Sampling", file: Any = None):
+    def __init__(self, description: str = "Sampling", file: Any = None, unit: str = "steps"):
         """See the class."""
+        self.unit = unit
         self.description = description
         self.file = file
         self._bar: Any = None
@@ -136,8 +141,8 @@ class ProgressBar:
         first, before = self._first  # whose time may be that of compilation
         pace = (elapsed - before) / (t - first) if t > first else None
         left = "" if pace is None else f", {pace * (num_steps - t):.1f} s left"
-        line = f"{self.description}: {t}/{num_steps} steps, {elapsed:.1f} s{left}, {_note(info)}"
-        self._print(line.rstrip(", "))
+        done = f"{self.description}: {t}/{num_steps} {self.unit}, {elapsed:.1f} s{left}"
+        self._print(f"{done}, {_note(info)}".rstrip(", "))
 
     def _print(self, line: str) -> None:
         if self._stream is not None:

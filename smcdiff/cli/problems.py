@@ -70,6 +70,41 @@ class Degradation:
             raise InputError(f"{options} exclude each other; leave one out")
         return found[0] if found else None
 
+    def check(self, problem: str) -> list[str]:
+        """What can be checked before the prior, and with it the images' shape, is known.
+
+        Args:
+            problem: its name, or several joined by "+".
+
+        Returns:
+            The names that are joined.
+
+        Raises:
+            InputError: an unknown problem, options of another, or numbers out of range.
+        """
+        kinds = _kinds(problem)
+        for option in self.given():
+            owners = [kind for kind, names in OPTIONS.items() if option in names]
+            if not set(owners) & set(kinds):
+                raise InputError(
+                    f"{_option(option)} goes with {' or '.join(owners)}, not with {problem}; leave"
+                    " it out"
+                )
+        for option in ("width", "motion", "factor"):
+            value = getattr(self, option)
+            if value is not None and not 0 < value < np.inf:
+                raise InputError(f"{_option(option)} is {value:g}; it must be positive")
+        if self.angle is not None and not np.isfinite(self.angle):
+            raise InputError(f"--angle is {self.angle:g}; give it in degrees, for example 45")
+        if self.keep is not None and not 0.0 < self.keep <= 1.0:
+            raise InputError(f"--keep is {self.keep:g}; it must lie in (0, 1]")
+        if self.box is not None and (min(self.box[:2]) < 0 or min(self.box[2:]) < 1):
+            raise InputError(
+                f"--box {' '.join(map(str, self.box))}: give the first row, the first column, from"
+                " 0, the height and the width, from 1"
+            )
+        return kinds
+
     def need(self, name: str, *others: str) -> None:
         """Raises ``InputError`` where ``name`` was given, and none of the others."""
         if name in self.given() and not set(others) & set(self.given()):
@@ -133,14 +168,7 @@ class Measurement:
         Raises:
             InputError: an unknown problem, or options that fit neither it nor the images.
         """
-        kinds = _kinds(name)
-        for option in options.given():
-            owners = [kind for kind, names in OPTIONS.items() if option in names]
-            if not set(owners) & set(kinds):
-                raise InputError(
-                    f"{_option(option)} goes with {' or '.join(owners)}, not with {name}; leave it"
-                    " out"
-                )
+        kinds = options.check(name)
         parts: list[Part] = []
         for previous, kind in zip([None, *kinds], kinds, strict=False):
             if previous in _NO_IMAGES and kind != "dense":
@@ -271,10 +299,7 @@ def _inpaint(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) ->
 
 
 def _kept(options: Degradation) -> float:
-    keep = 0.3 if options.keep is None else options.keep
-    if not 0.0 < keep <= 1.0:
-        raise InputError(f"--keep is {keep:g}; it must lie in (0, 1]")
-    return keep
+    return 0.3 if options.keep is None else options.keep
 
 
 def _deblur(options: Degradation, shape: tuple[int, ...], key: PRNGKeyArray) -> Part:

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from smcdiff import proposals
 from smcdiff.base._progress import Progress
+from smcdiff.diffusion.kernels import AnalyticDPM, Kernel
 from smcdiff.errors import InputError, did_you_mean
 from smcdiff.operators import LinearOperator
 from smcdiff.priors import Prior
@@ -20,6 +21,8 @@ from smcdiff.sampler.smc import SMC
 
 _CHAINS = 4
 """Enough to see whether they agree."""
+_LITTLE_NOISE = 0.05
+"""Below it DDPM's kernel, which takes x_0 for known, leaves too little spread where y is seen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Sampler:
         steps: reverse diffusion steps.
         chains: independent runs; None leaves it to `sized`.
         batch_size: particles in the network at once; None is all of them.
+        kernel: reverse kernel; None leaves it to `SMC`, and where there is little noise to `sized`.
     """
 
     proposal: proposals.Proposal | None
@@ -41,21 +45,35 @@ class Sampler:
     steps: int
     chains: int | None
     batch_size: int | None
+    kernel: Kernel | None = None
+
+    def check(self) -> None:
+        """Raises ``InputError`` where a number is out of range; no prior is needed for that."""
+        particles = 1 if self.particles is None else self.particles
+        chains = 1 if self.chains is None else self.chains
+        dataclasses.replace(self, particles=particles, chains=chains).smc(True)
 
     def sized(self, prior: Prior, operator: LinearOperator, noise: float, y: Array) -> Sampler:
-        """With the particles and chains that suit the proposal, where they were left out.
+        """With the particles, chains and kernel that suit the proposal, where they were left out.
 
         Where only the particles were named there are 4 chains.
         """
+        proposal = self.proposal or choose(read(_model, (prior, operator, noise), {"y": y}))[0]
         particles, chains = self.particles, _CHAINS
         if particles is None:
-            proposal = self.proposal or choose(read(_model, (prior, operator, noise), {"y": y}))[0]
             particles, chains = proposal.usual_size
         if self.chains is not None:
             chains = self.chains
-        return dataclasses.replace(self, particles=particles, chains=chains)
+        kernel = self._kernel(prior, proposal, noise)
+        return dataclasses.replace(self, particles=particles, chains=chains, kernel=kernel)
 
-    def smc(self, progress: Progress) -> SMC:
+    def _kernel(self, prior: Prior, proposal: proposals.Proposal, noise: float) -> Kernel | None:
+        """The kernel of `TwistedPath` under little noise: see docs/which-proposal.md."""
+        is_own = isinstance(proposal, proposals.TwistedPath) and not self.unweighted
+        is_known = prior.denoising_error is not None and prior.default_kernel().ends_in_dirac
+        return AnalyticDPM() if is_own and is_known and noise < _LITTLE_NOISE else self.kernel
+
+    def smc(self, progress: bool | Progress) -> SMC:
         """The sampler, which calls ``progress`` between two pieces of a run.
 
         Its model takes a prior, an operator and the noise's standard deviation.
@@ -64,7 +82,7 @@ class Sampler:
         return SMC(
             _model, self.proposal, num_particles=self.particles, num_steps=self.steps,
             num_chains=self.chains, weighted=not self.unweighted, batch_size=self.batch_size,
-            progress_bar=progress,
+            kernel=self.kernel, progress_bar=progress,
         )  # fmt: skip
 
 

@@ -73,5 +73,6 @@ def summarise(
         table.add_row(name, str(value))
     console = Console()
     console.print(table)
-    for finding in diagnose(posterior).findings:
+    diagnosis = diagnose(posterior)
+    for finding in filter(None, (*diagnosis.findings, diagnosis.untold)):
         console.print(f"[yellow]note:[/yellow] {finding}", soft_wrap=True)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from smcdiff.diffusion.schedules import Level
-from smcdiff.errors import InputError
+from smcdiff.errors import NO_DERIVATIVE, InputError, first_line
 from smcdiff.priors import Prior
 from smcdiff.problem import Problem, read
 
@@ -21,6 +21,9 @@ _LEARNED = 5.0
 """Log-SNR of a network's score; see `default_log_snr`."""
 _FEWEST = 5.0
 """Effective draws, 1 / sum w^2, below which neither U nor its error can be told."""
+_PROBES = 64
+"""Points of the prior at which a likelihood may differ that is the same at all draws."""
+_REMEDY = "judge the draws by posterior.diagnose() and by chains that agree"
 
 
 class SteinDiscrepancy(NamedTuple):
@@ -99,8 +102,9 @@ def score_stein_discrepancy(
         The discrepancy, computed in double precision from the scores.
 
     Raises:
-        InputError: draws, weights or settings that cannot be used, a model without a density, or a
-            score that is not finite.
+        InputError: draws, weights or settings that cannot be used, a model without a density or
+            whose log likelihood has no gradient or one that is zero at all draws although it
+            varies, or a score that is not finite.
     """
     problem = read(model, args, kwargs)
     values = _checked_samples(samples, problem)
@@ -110,7 +114,10 @@ def score_stein_discrepancy(
     level = _level(problem.prior, log_snr)
     keys = jax.random.split(key, len(values))
     points = jnp.asarray(samples, jnp.result_type(float))
-    scores = np.asarray(_scores(keys, points, problem, level, num_pairs), np.float64)
+    _check_differentiable(problem)
+    scores, slopes = _scores(keys, points, problem, level, num_pairs)
+    _check_not_flat(problem, points, slopes)
+    scores = np.asarray(scores, np.float64)
     lost = np.count_nonzero(~np.isfinite(scores).all(axis=1))
     if lost:
         raise InputError(
@@ -195,6 +202,36 @@ def _checked_weights(weights: Array | np.ndarray | None, count: int) -> Float[np
     return values / total
 
 
+def _check_differentiable(problem: Problem) -> None:
+    """Raises ``InputError`` where the log likelihood has no gradient; nothing is compiled."""
+    x = jax.ShapeDtypeStruct(problem.event_shape, jnp.result_type(float))
+    try:
+        jax.eval_shape(jax.grad(problem.log_likelihood), x)
+    except NO_DERIVATIVE as error:
+        raise InputError(
+            f"the model's log likelihood has no gradient ({first_line(error)}): give what JAX"
+            f" cannot differentiate, a callback say, a jax.custom_jvp, or {_REMEDY}"
+        ) from error
+
+
+def _check_not_flat(
+    problem: Problem, points: Float[Array, " n *event"], slopes: Float[Array, " n *event"]
+) -> None:
+    """Raises ``InputError`` where the gradients at all draws are zero, but the model is not flat.
+
+    It is looked at elsewhere in the prior too: draws may all lie on one step.
+    """
+    if np.any(np.asarray(slopes)):
+        return
+    anywhere = jnp.concatenate([points, problem.prior.probe_points(_PROBES)])
+    values = np.asarray(jax.lax.map(problem.log_likelihood, anywhere, batch_size=16))
+    if np.any(values != values[0]):
+        raise InputError(
+            "the gradient of the model's log likelihood is zero at all draws, although it varies"
+            f" with x: it jumps (rounding, signs), of which the score says nothing; {_REMEDY}"
+        )
+
+
 @partial(jax.jit, static_argnames="num_pairs")
 def _scores(
     keys: Key[Array, " n"],
@@ -202,8 +239,8 @@ def _scores(
     problem: Problem,
     level: Level,
     num_pairs: int,
-) -> Float[Array, "n d"]:
-    """The posterior's score at each draw, flat.
+) -> tuple[Float[Array, "n d"], Float[Array, " n *event"]]:
+    """The posterior's score at each draw, flat, and the likelihood's part of it.
 
     The prior's is alpha times that of x_t, at x_t = alpha x + sigma z (Qiu et al., section 3.1).
     Noise in pairs of opposite signs cancels where the score is linear: on the digits prior one pair
@@ -216,7 +253,8 @@ def _scores(
         noise = jnp.concatenate([noise, -noise]) if num_pairs else jnp.zeros_like(x)[None]
         near = (level.alpha * x)[None] + level.sigma * noise
         scores = jax.vmap(lambda x: problem.prior.score(x, level.time))(near)
-        return jnp.ravel(jax.grad(problem.log_likelihood)(x) + level.alpha * jnp.mean(scores, 0))
+        slope = jax.grad(problem.log_likelihood)(x)
+        return jnp.ravel(slope + level.alpha * jnp.mean(scores, 0)), slope
 
     return jax.lax.map(one, (keys, samples), batch_size=16)
 

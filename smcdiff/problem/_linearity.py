@@ -11,15 +11,13 @@ import numpy as np
 from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float
 
-from smcdiff.errors import InputError, first_line
+from smcdiff.errors import NO_DERIVATIVE, InputError, first_line
 from smcdiff.problem import _sites as sites
 from smcdiff.problem.linear import LinearObservation, expand
 from smcdiff.problem.problem import Problem
 
 _SIZE, _SLOPE = 1e-5, 1e-4
 """What float32 loses: sums of thousands of terms 1e-6 of the largest, and slopes may be steep."""
-NO_DERIVATIVE = (TypeError, ValueError, NotImplementedError)
-"""What JAX raises at a callback, or at a function with a backward rule alone."""
 LARGEST_QUADRATIC = 1024
 """Entries of x whose dense Hessian and its eigenvectors cost little beside a run."""
 _CUTOFF = 1e-5

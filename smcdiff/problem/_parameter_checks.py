@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from smcdiff.errors import InputError
+from smcdiff.errors import NO_DERIVATIVE, InputError
 from smcdiff.problem import _sites as sites
-from smcdiff.problem._linearity import NO_DERIVATIVE, depends_on_first
+from smcdiff.problem._linearity import depends_on_first
 from smcdiff.problem._observation import ExactObservation
 from smcdiff.problem.problem import Problem
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from smcdiff.errors import NO_DERIVATIVE
 from smcdiff.priors import Prior
 from smcdiff.problem import Problem
 from smcdiff.proposals.base import Proposal
@@ -23,10 +24,6 @@ _FEW_OBSERVATIONS = 16
 """Up to here d_y network VJPs per step cost less than the particles that they save."""
 
 
-_NO_DERIVATIVE = (TypeError, ValueError, NotImplementedError)
-"""What JAX raises where a callback, say, is differentiated."""
-
-
 @jax.jit
 def _slope(prior: Prior, x: Float[Array, "*event"]) -> Float[Array, "*event"]:
     """Of the denoiser, along x."""
@@ -39,7 +36,7 @@ def _is_differentiable(prior: Prior) -> bool:
     x = jax.ShapeDtypeStruct(prior.event_shape, jnp.result_type(float))
     try:
         _slope.eval_shape(prior, x)
-    except _NO_DERIVATIVE:
+    except NO_DERIVATIVE:
         return False
     return True
 
@@ -49,7 +46,7 @@ def _has_gradient(problem: Problem) -> bool:
     points = problem.prior.probe_points(4)
     try:
         gradients = np.asarray(_gradients(problem, points))
-    except _NO_DERIVATIVE:
+    except NO_DERIVATIVE:
         return False
     gradients = gradients.reshape(len(points), -1)
     usable = np.all(np.isfinite(gradients), axis=1) & np.any(gradients != 0.0, axis=1)

@@ -28,11 +28,30 @@ def evidence_in_words(particles: WeightedParticles) -> str:
     return f"{value:.2f}, its error cannot be told: {_hindrance(particles)}"
 
 
+def told_by_chains_alone(particles: WeightedParticles) -> str:
+    """What fewer than four chains cannot show; empty where there are four, or weights were off.
+
+    No number of a run knows of a solution that the run has never visited: under 30 Bernoulli data
+    in 8 dimensions, single chains of 4,000 particles were off by 2 to 7 nat with a standard error
+    of 0.6, a k-hat of 0, an ESS above 1,000 and 27 to 64 founders.
+
+    Args:
+        particles: the record of a run.
+    """
+    if not particles.weighted or particles.log_evidence.size >= FEW_CHAINS:
+        return ""
+    return (
+        f"what a run has missed only others show: compare log_evidence of num_chains={FEW_CHAINS}"
+    )
+
+
 def _hindrance(particles: WeightedParticles) -> str:
     """Why neither the chains nor their founders tell the standard error."""
     chains = particles.log_evidence.size
     if chains >= FEW_CHAINS:
         return f"the chains lie {np.ptp(particles.log_evidence):.1f} nat apart"
+    if particles.chains_alike:
+        return f"the chains' spread tells it; try {FEW_CHAINS} chains or more"
     founders = int(particles.num_founders[:, -1].min())
     if founders < FEW_FOUNDERS and np.any(np.isnan(particles.log_evidence_se)):
         left = "1 founder is" if founders == 1 else f"{founders} founders are"

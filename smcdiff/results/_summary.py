@@ -9,7 +9,7 @@ import numpy as np
 
 from smcdiff.errors import InputError
 from smcdiff.results import _weighted as averages
-from smcdiff.results._evidence import evidence_in_words
+from smcdiff.results._evidence import evidence_in_words, told_by_chains_alone
 from smcdiff.results._particles import WeightedParticles
 
 MOST_ROWS = 16
@@ -97,7 +97,9 @@ def rests_on(particles: WeightedParticles) -> str:
     )
     if not particles.weighted:
         return f"{text}\nweights were off: these are not draws from the posterior"
-    return f"{text}\nlog evidence {evidence_in_words(particles)}"
+    text = f"{text}\nlog evidence {evidence_in_words(particles)}"
+    untold = told_by_chains_alone(particles)
+    return f"{text}\n{untold}" if untold else text
 
 
 def print_table(particles: WeightedParticles, prob: float | int = 0.9) -> None:

@@ -9,7 +9,6 @@ filter.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from smcdiff._version import __version__
-from smcdiff.base._files import made_folder, replacing
+from smcdiff.base._files import claim, made_folder
 from smcdiff.errors import InputError, SamplingError
 from smcdiff.problem import Problem, ReverseModel
 from smcdiff.problem._arguments import split
@@ -31,7 +30,7 @@ from smcdiff.results._diagnosis import warn_if_degenerate
 from smcdiff.results._netcdf import read_attributes
 from smcdiff.results.posterior import Posterior
 from smcdiff.sampler._chains import Axes
-from smcdiff.sampler._outcome import Outcome, Provenance, brief, to_posterior
+from smcdiff.sampler._outcome import Outcome, Provenance, to_posterior
 from smcdiff.sampler._sampler import Sampler
 from smcdiff.smc.checkpoint import digest
 
@@ -74,7 +73,7 @@ class Catalogue:
         """All posteriors, in memory."""
         found = []
         for items in _batches(self.items, self.per_batch or len(self.items)):
-            for result in self._run(items).values():
+            for result in self.run(items).values():
                 if isinstance(result, Exception):
                     raise result
                 found.append(result)
@@ -94,7 +93,7 @@ class Catalogue:
             self._claim(folder)
             left = [item for item in self.items if not self._is_done(item, files[item])]
             for items in _batches(left, self.per_batch or _ITEMS):
-                for item, result in self._run(items).items():
+                for item, result in self.run(items).items():
                     if isinstance(result, Exception):
                         failed[item] = result
                     else:
@@ -120,33 +119,13 @@ class Catalogue:
 
     def _claim(self, folder: Path) -> None:
         """Writes down what the folder's results are of, or compares with what is there."""
-        identity = self._identity()
-        record = folder / _RECORD
-        if record.exists():
-            there = json.loads(record.read_text())
-            other = [n for n in identity if there.get(n) != identity[n]]
-            if other:
-                raise InputError(
-                    f"{folder}: its results are of another catalogue ({', '.join(other)} differ);"
-                    " choose another output"
-                )
-            return
-        if any(folder.iterdir()):
-            raise InputError(f"{folder}: holds other files; choose another output")
-        with replacing(record) as temporary:
-            temporary.write_text(json.dumps(identity, indent=2) + "\n")
+        claim(folder / _RECORD, self._identity(), "catalogue")
 
     def _identity(self) -> dict[str, str]:
         """What all results depend on; what an item alone depends on is in its file."""
-        settings = self.sampler.settings
         first = self._first_problem()
-        fields = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
-        described = {
-            name: getattr(value, "__qualname__", brief(value)) for name, value in fields.items()
-            if name not in ("batch_size", "mesh")
-        }  # fmt: skip
         return {
-            **described,
+            **self.sampler.settings.described(),
             "items": str(self.size),
             "random key": digest(self.key),
             "model": first.fingerprint,
@@ -165,7 +144,7 @@ class Catalogue:
                 errors.append(error)
         raise errors[0]
 
-    def _run(self, items: Sequence[int]) -> Mapping[int, Posterior | InputError | SamplingError]:
+    def run(self, items: Sequence[int]) -> Mapping[int, Posterior | InputError | SamplingError]:
         """The posteriors of a batch, or why there is none; items may repeat."""
         start, settings = time.perf_counter(), self.sampler.settings
         problems, found = {}, {}

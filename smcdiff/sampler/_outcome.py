@@ -17,7 +17,7 @@ from smcdiff.problem import ReverseModel
 from smcdiff.proposals import Proposal
 from smcdiff.results._diagnosis import CALMER
 from smcdiff.results.posterior import Posterior
-from smcdiff.sampler._settings import Settings
+from smcdiff.sampler._settings import Settings, brief
 from smcdiff.smc import FilterResult
 
 
@@ -119,12 +119,6 @@ def _attributes(model: ReverseModel, settings: Settings, made: Provenance) -> di
         "smcdiff_version": __version__,
         "jax_version": jax.__version__,
     }
-
-
-def brief(part: Any) -> str:
-    """How an object is written; of one that holds a network's weights, its type alone."""
-    text = repr(part)
-    return text if len(text) <= 300 else f"{type(part).__name__}(...)"
 
 
 def _check_finished(result: FilterResult, model: ReverseModel) -> None:

@@ -19,8 +19,8 @@ from smcdiff.moves import HMC, Move, RandomWalk
 from smcdiff.problem import Problem, ReverseModel, has_slope, read
 from smcdiff.proposals import Proposal, check_fits, choose
 from smcdiff.sampler import _chains as chains
-from smcdiff.sampler._outcome import Outcome, brief
-from smcdiff.sampler._settings import Settings
+from smcdiff.sampler._outcome import Outcome
+from smcdiff.sampler._settings import Settings, brief
 from smcdiff.smc import Checkpoint, Hooks, run_in_segments
 
 

@@ -51,9 +51,9 @@ class Settings:
 
     def __post_init__(self):
         for name, least in (("num_particles", 1), ("num_chains", 1), ("num_steps", 2)):
-            self._set(name, _count(name, getattr(self, name), least))
+            self._set(name, whole_number(name, getattr(self, name), least))
         if self.batch_size is not None:
-            self._set("batch_size", _count("batch_size", self.batch_size, 1))
+            self._set("batch_size", whole_number("batch_size", self.batch_size, 1))
         for name in ("weighted", "store_ancestors"):
             self._set(name, _flag(name, getattr(self, name)))
         if self.linear is not None:
@@ -86,6 +86,14 @@ class Settings:
                 " the log-SNR"
             )
         self._set("ess_threshold", float(threshold))
+
+    def described(self) -> dict[str, str]:
+        """The settings on which results depend, in words."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            name: getattr(value, "__qualname__", brief(value)) for name, value in fields.items()
+            if name not in ("batch_size", "mesh")
+        }  # fmt: skip
 
     def grid_for(self, prior: Prior, proposal: Proposal) -> Grid:
         """The grid that the user named, or the one that suits the prior and the proposal."""
@@ -121,6 +129,12 @@ class Settings:
         return jnp.concatenate([jnp.zeros(2), fractions]).astype(log_snr.dtype)
 
 
+def brief(part: Any) -> str:
+    """How an object is written; of one that holds a network's weights, its type alone."""
+    text = repr(part)
+    return text if len(text) <= 300 else f"{type(part).__name__}(...)"
+
+
 def _is_flag(value: Any) -> bool:
     return isinstance(value, (bool, np.bool_))
 
@@ -131,17 +145,24 @@ def _flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _count(name: str, value: Any, least: int) -> int:
+def whole_number(name: str, value: Any, least: int, caller: str = "SMC") -> int:
+    """A count that the user gave, of at least ``least``; else ``InputError`` names the caller."""
     if not isinstance(value, (int, np.integer)) or _is_flag(value) or value > _MOST:
-        raise InputError(f"SMC: {name} is {value!r}; it must be a whole number, at most {_MOST}")
+        raise InputError(
+            f"{caller}: {name} is {value!r}; it must be a whole number, at most {_MOST}"
+        )
     if value < least:
         why = "; a time grid needs at least 2 steps" if name == "num_steps" else ""
-        raise InputError(f"SMC: {name} is {value}; it must be at least {least}{why}")
+        raise InputError(f"{caller}: {name} is {value}; it must be at least {least}{why}")
     return int(value)
 
 
-def typed_key(key: Any) -> Key[Array, ""]:
+def typed_key(key: Any, caller: str = "SMC") -> Key[Array, ""]:
     """One random key, typed, from a typed one or the data of ``jax.random.PRNGKey``.
+
+    Args:
+        key: what the user gave.
+        caller: whom the message names.
 
     Raises:
         InputError: anything else, or a key that is being traced.
@@ -150,5 +171,7 @@ def typed_key(key: Any) -> Key[Array, ""]:
     is_key = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     is_data = hasattr(key, "dtype") and key.dtype == jnp.uint32
     if not (is_key and key.shape == ()) and not (is_data and key.ndim == 1):
-        raise InputError(f"SMC: the random key is {key!r}; pass jax.random.key(0), for example")
+        raise InputError(
+            f"{caller}: the random key is {key!r}; pass jax.random.key(0), for example"
+        )
     return key if is_key else jax.random.wrap_key_data(key)

@@ -28,14 +28,24 @@ def model_card(
         rest: tables and pictures.
     """
     commands = "\n\n".join(
-        f"    {run['command']}\n\n({run['seconds'] / 60:.0f} minutes)" for run in history
+        f"    {run['command']}\n\n({_duration(run['seconds'])})" for run in history
     )
-    return (
-        f"# {name}\n\n{config.description}\n\n"
-        f"Data: {data}. Licence: {config.licence}\n\n"
-        f"Trained on {jax.devices()[0].device_kind}, with\n\n{commands}\n\n"
-        f"{network}\n\n{rest}"
-    )
+    licence = f" Licence: {config.licence}" if config.licence else ""
+    paragraphs = [
+        f"# {name}",
+        config.description,
+        f"Data: {data}.{licence}",
+        f"Trained on {jax.devices()[0].device_kind}, with",
+        commands,
+        network,
+        rest,
+    ]
+    return "\n\n".join(filter(None, paragraphs))
+
+
+def _duration(seconds: float) -> str:
+    """In seconds below two minutes, else in minutes."""
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def error_table(errors: DenoisingError) -> str:

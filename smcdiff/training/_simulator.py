@@ -176,8 +176,11 @@ def load_model(spec: str) -> Callable:
     """
     file, _, name = spec.rpartition(":")
     path = Path(file)
-    if not name or not path.is_file():
+    if not (file and name):
         raise InputError(f"--model {spec}: give a Python file and a function, FILE:FUNCTION")
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"--model {spec}: {path}: {what}; give a Python file, FILE:FUNCTION")
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
     if module_spec is None or module_spec.loader is None:
         raise InputError(f"--model {spec}: {path} is no Python file; give FILE.py:FUNCTION")

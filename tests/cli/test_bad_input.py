@@ -171,6 +171,26 @@ def test_options(refused, words, message):
     refused(["solve", "inpaint", *words.split()], message)
 
 
+WITHOUT_A_PRIOR = [
+    ("inpaint --chains 0", "num_chains is 0"),
+    ("inpaint --particles 0", "num_particles is 0"),
+    ("inpaint --steps 1", "num_steps is 1"),
+    ("inpaint --batch-size 0", "batch_size is 0"),
+    ("inpaint --hide random --keep 2", "--keep is 2"),
+    ("inpaint --box 0 -1 4 4", "--box 0 -1 4 4: give the first row"),
+    ("deblur --width 0", "--width is 0"),
+    ("deblur --motion 5 --angle inf", "--angle is inf"),
+    ("super-resolve --factor 0", "--factor is 0"),
+    ("inpaint --factor 2", "--factor goes with super-resolve"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), WITHOUT_A_PRIOR)
+def test_numbers_are_looked_at_before_the_prior_is_loaded(refused, monkeypatch, words, message):
+    monkeypatch.delattr("smcdiff.cli.solve.load_prior")
+    refused(["solve", *words.split()], message)
+
+
 OTHERS = [
     ("solve sharpen", "no problem named 'sharpen'"),
     ("solve inpant", "did you mean 'inpaint'"),

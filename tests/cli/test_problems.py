@@ -148,7 +148,7 @@ BAD = [
     ("inpaint", {"hide": "left", "box": (0, 0, 1, 1)}, "--hide and --box exclude each other"),
     ("inpaint", {"keep": 0.5}, "--keep does nothing without --hide random"),
     ("inpaint", {"box": (0, 0, 9, 1)}, "not inside an image of 8 x 8"),
-    ("inpaint", {"box": (0, 0, 0, 1)}, "not inside"),
+    ("inpaint", {"box": (0, 0, 0, 1)}, "--box 0 0 0 1: give the first row"),
     ("inpaint", {"box": (0, 0, 8, 8)}, "every pixel is masked"),
     ("inpaint", {"hide_channels": "3"}, "numbers from 0 to 2"),
     ("inpaint", {"hide_channels": "red"}, "numbers from 0 to 2"),

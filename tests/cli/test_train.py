@@ -142,8 +142,8 @@ def model(y=None):
     numpyro.sample("y", dist.Normal(x, 1.0).to_event(), obs=y)
 """
 MODELS = [
-    ("none.py:model", "", "give a Python file and a function, FILE:FUNCTION"),
-    ("m.py", "", "FILE:FUNCTION"),
+    ("none.py:model", "", "none.py: no such file; give a Python file, FILE:FUNCTION"),
+    ("m.py", "", "give a Python file and a function, FILE:FUNCTION"),
     ("m.py:other", "", "m.py has no function 'other'"),
     ("m.txt:model", "", "m.txt is no Python file"),
     ("m.py:model", "1 / 0", "m.py fails when it is imported (ZeroDivisionError"),

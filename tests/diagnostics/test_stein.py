@@ -201,3 +201,26 @@ def test_messages(unchecked):
 
     with pytest.raises(InputError, match="the posterior's score is not finite at 8 of 8 draws"):
         score_stein_discrepancy(KEY, -jnp.abs(draws), rooted, GAUSSIAN)
+
+
+def _rounded_by_numpy(x):
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return jax.pure_callback(np.round, shape, x, vmap_method="expand_dims")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (_rounded_by_numpy, r"no gradient \(ValueError: Pure callbacks .*give .* jax.custom_jvp"),
+        # All draws lie on one step; the model has others.
+        (jnp.floor, "gradient .* is zero at all draws, although it varies with x"),
+    ],
+)
+def test_models_of_which_the_score_says_nothing(function, message):
+    def stepped(prior, y):
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", dist.Normal(function(x), 0.1).to_event(1), obs=y)
+
+    draws = 0.1 + 0.8 * jax.random.uniform(KEY, (8, 3))
+    with pytest.raises(InputError, match=message):
+        score_stein_discrepancy(KEY, draws, stepped, GAUSSIAN, jnp.zeros(3))

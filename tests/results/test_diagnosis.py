@@ -45,21 +45,36 @@ CASES = {
     "at 3 of 5 steps, between log-SNR -5.0 and 4.0": lambda: with_steps(0.5, 0.3, 0.3, 0.3, 0.5),
     "last step cut the ESS": lambda: with_ess(0, 3, 12.0),
     "founders survive": lambda: record(num_founders=np.full((2, 4), 3)),
+    "founders survive (7)": lambda: record(np.zeros((2, 12)), num_founders=np.full((2, 4), 7)),
     "one particle carries": one_weight,
     "Pareto k-hat": heavy_tail,
     "differs between chains by 3.5 nat": lambda: record(log_evidence=np.array([-1.0, -6.0])),
     "site 'x' lie 15 prior widths": lambda: record(prior_widths=np.full((2, 100), 15.0)),
-    "so that chains count alike": lambda: record(
+    "draws may be used; do not compare models": lambda: record(
         log_evidence=np.array([-1.0, -6.0]), chains_alike=True
     ),
 }
 
 
-@pytest.mark.parametrize("particles", [4, 8, 100])
-def test_healthy_run_has_no_findings(particles):
-    diagnosis = diagnose(record(np.zeros((2, particles))))
+@pytest.mark.parametrize("chains", [1, 3, 4])
+def test_healthy_run_has_no_findings_but_tells_what_it_cannot_know(chains):
+    diagnosis = diagnose(record(np.zeros((chains, 100))))
     assert diagnosis.findings == ()
     assert "no sign of degeneracy" in str(diagnosis)
+    line = "- what a run has missed only others show: compare log_evidence of num_chains=4"
+    assert (line in str(diagnosis).splitlines()) == (chains < 4)
+
+
+@pytest.mark.parametrize("particles", [1, 4, 9])
+def test_nothing_can_be_told_of_few_particles(particles):
+    few = record(np.zeros((2, particles)), num_founders=np.full((2, 4), particles))
+    (finding,) = diagnose(few).findings
+    assert finding.startswith(f"{particles} particle") and "nothing can be told" in finding
+    assert "try more particles" in finding
+    alike = {"chains_alike": True, "log_evidence": np.zeros(2)}
+    told = diagnose(record(np.zeros((2, particles)), num_founders=few.num_founders, **alike))
+    assert len(told.findings) == (particles < 5)
+    assert all("try more chains" in finding for finding in told.findings)
 
 
 def test_few_long_steps_or_a_last_one_or_many_particles_are_no_finding():
@@ -73,6 +88,17 @@ def test_finding(message):
     findings = diagnose(CASES[message]()).findings
     assert any(message in finding for finding in findings)
     assert all("try" in finding or "check" in finding or "rest" in finding for finding in findings)
+
+
+def test_the_cure_is_more_steps_only_where_that_was_measured_to_help():
+    """Under nonlinear likelihoods more steps made it worse."""
+    finding = next(f for f in diagnose(with_ess(1, 2, 5.0)).findings if "the ESS fell" in f)
+    assert "try, in this order, more particles, in 4 chains or more; resampling later" in finding
+    assert finding.endswith(
+        "More steps help where the observation is linear-Gaussian, and may harm elsewhere"
+    )
+    alike = diagnose(with_ess(1, 2, 5.0, chains_alike=True)).findings
+    assert any("in this order, more chains;" in f for f in alike)
 
 
 def test_moves_are_not_advised_to_what_is_held_to_a_path():
@@ -109,6 +135,7 @@ def test_shape_that_is_unknown_in_one_chain_is_that_of_the_other():
 def test_weights_off_is_the_only_finding():
     diagnosis = diagnose(record(weighted=False, log_evidence=np.full(2, np.nan)))
     assert len(diagnosis.findings) == 1 and "weights were off" in str(diagnosis)
+    assert not diagnosis.untold and "k-hat" not in str(diagnosis)
 
 
 def test_error_of_the_log_evidence():
@@ -126,6 +153,7 @@ def test_error_of_the_log_evidence():
 
 UNTOLD = {
     "12.5 nat apart": {"log_evidence": np.array([0.0, 1.0, 2.0, -10.5])},
+    "chains' spread tells it; try 4 chains or more": {"chains_alike": True},
     "2 founders are left; try 4 chains": {"num_founders": np.full((1, 4), 2)},
     "1 founder is left": {"num_founders": np.full((1, 4), 1)},
     "founders of one chain do not tell it; try 4 chains": {},
@@ -189,7 +217,10 @@ def test_bad_run_ends_with_one_warning():
     message = str(warning.message)
     assert "fell to 1.0 of 100 particles at step 2 of 3" in message
     assert "180.0 nat apart" in message
-    assert "Try more particles" in message and "diagnose()" in message
+    assert (
+        "Try more particles, in 4 chains or more, or a proposal" in message
+        and "diagnose()" in message
+    )
     assert not warning.filename.startswith(str(pathlib.Path(smcdiff.__file__).parent))
 
 

@@ -61,6 +61,7 @@ def test_table_has_a_row_per_entry(capsys):
     text = " ".join(word for line in lines[5:] for word in line)
     assert "effective particles of 2 x 1000, of" in text
     assert "log evidence -2.8" in text and "+- 0.05" in text  # -2.86 exactly
+    assert "compare log_evidence of num_chains=4" in text
 
 
 def test_image_is_shown_by_three_of_its_entries(capsys):

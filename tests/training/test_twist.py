@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +70,9 @@ def test_the_card_says_how_well(folder):
     assert values[0] < 0.4 and 0.7 < values[-1] < 1.3
     card = (folder / "card.md").read_text()
     assert f"| 4 | {contrast['4']:.3f} |" in card and "pytest" in card
+    # Nothing was said of the data, and it was quick.
+    assert "Licence" not in card and "\n\n\n" not in card
+    assert re.search(r"^\(\d+ seconds\)$", card, re.MULTILINE)
 
 
 def test_steers_by_a_black_box(tmp_path):
