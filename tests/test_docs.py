@@ -47,6 +47,16 @@ def test_network_of_your_own():
     np.testing.assert_array_equal(again, names["by_equinox"].denoise(x, t))
 
 
+def test_unknown_parameters():
+    names = run_page("unknown-parameters.md")
+    posterior, truth = names["posterior"], names["truth"]
+    # One data set: its truth lies within 3 posterior standard deviations, but for 3 in 1,000.
+    for site in ("width", "noise"):
+        assert abs(posterior.mean()[site] - truth[site]) < 3 * posterior.std()[site]
+    # 4 chains of 500: their log evidences differ by less than a nat.
+    assert np.ptp(posterior.log_evidence) < 1.0
+
+
 def test_more_of_the_api(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     names = run_page("tour.md")

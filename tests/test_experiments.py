@@ -26,6 +26,7 @@ SLOW = [
         "tds_toys",
         "mnist_exact",
         "learned_twist",
+        "unknown_parameters",
     )
 ]
 

@@ -102,11 +102,12 @@ def score_stein_discrepancy(
         The discrepancy, computed in double precision from the scores.
 
     Raises:
-        InputError: draws, weights or settings that cannot be used, a model without a density or
-            whose log likelihood has no gradient or one that is zero at all draws although it
-            varies, or a score that is not finite.
+        InputError: draws, weights or settings that cannot be used, unknown parameters, a model
+            without a density or whose log likelihood has no gradient or one that is zero at all
+            draws although it varies, or a score that is not finite.
     """
     problem = read(model, args, kwargs)
+    problem.require_known("score_stein_discrepancy")
     values = _checked_samples(samples, problem)
     weighed = _checked_weights(weights, len(values))
     if num_pairs < 0:

@@ -79,7 +79,8 @@ def weight_variance(
         **kwargs: keyword arguments of the model, the observations among them.
 
     Raises:
-        InputError: fewer than two particles or draws, or what `smcdiff.SMC` refuses.
+        InputError: fewer than two particles or draws, unknown parameters, or what `smcdiff.SMC`
+            refuses.
         SamplingError: the filter was left without a finite weight.
     """
     for name, value in (("num_particles", num_particles), ("num_draws", num_draws)):
@@ -88,10 +89,11 @@ def weight_variance(
     settings = Settings(
         proposal, num_particles, num_steps, num_chains=1, resampling="systematic",
         ess_threshold=0.5, weighted=True, batch_size=None, kernel=kernel, grid=grid, linear=None,
-        store_ancestors=False, mesh=None,
+        store_ancestors=False, mesh=None, move=None,
     )  # fmt: skip
     sampler = Sampler(model, settings, progress=False)
     problem = sampler.read(args, kwargs)
+    problem.require_known("weight_variance")
     chosen, _ = sampler.choose(problem)
     reverse = sampler.assemble(problem, chosen)
     key_prepare, key_run = jax.random.split(key)

@@ -79,7 +79,7 @@ class MALA(Move):
         """All steps."""
         from blackjax.mcmc import mala
 
-        kernel = mala.build_kernel()
+        kernel: Any = mala.build_kernel()  # its types know steps of Python's numbers alone
         # BlackJAX draws x + h grad + sqrt(2 h) z.
         return _chain(
             self.num_steps, key, mala.init(position, log_density),
@@ -124,7 +124,8 @@ class HMC(Move):
         """All trajectories."""
         from blackjax.mcmc import hmc
 
-        kernel, ones = hmc.build_kernel(), jnp.ones_like(position)
+        kernel: Any = hmc.build_kernel()
+        ones = jnp.ones_like(position)
 
         def trajectory(key: PRNGKeyArray, state: Any) -> tuple[Any, Any]:
             key, key_length = jax.random.split(key)

@@ -77,4 +77,5 @@ def _transform(site: Site) -> Transform:
 
 
 def _unconstrained(site: Site) -> Array:
-    return _transform(site).inv(jnp.asarray(site["value"], jnp.result_type(float)))
+    value = jnp.asarray(site["value"], jnp.result_type(float))
+    return jnp.asarray(_transform(site).inv(value))

@@ -132,6 +132,18 @@ class Problem(Module):
         (y,) = values.values()
         return y
 
+    def require_known(self, what: str) -> None:
+        """Raises ``InputError`` where the model has unknown parameters.
+
+        Args:
+            what: does not take them, for the message.
+        """
+        if self.parameters is not None:
+            raise InputError(
+                f"{what}: sites {list(self.parameters.names)} are unknown; give their values with"
+                " numpyro.handlers.substitute(model, {...})"
+            )
+
     def observe_gaussian(self, x: Float[Array, "*event"] | None = None) -> GaussianObservation:
         """The same of a problem whose sites are Gaussian or exact.
 

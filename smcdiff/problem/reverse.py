@@ -79,14 +79,17 @@ class ReverseModel(Module):
         """The model given a value of the unknown parameters, unconstrained."""
         return dataclasses.replace(self, problem=self.problem.at(parameters))
 
-    def seen_from(self, x: Float[Array, " d"], t: Level) -> ReverseModel:
-        """The model once its network has been evaluated at x and t.
+    def look(self, x: Float[Array, " d"], t: Level) -> Sight:
+        """One network evaluation, with its derivative."""
+        return Sight(*jax.linearize(lambda x: self.denoise(x, t), x))
+
+    def seen(self, sight: Sight) -> ReverseModel:
+        """The model where the network has been evaluated.
 
         Whatever is then asked at this state, values and derivatives, for however many values of the
         parameters, needs no other evaluation.
         """
-        denoised, derivative = jax.linearize(lambda x: self.denoise(x, t), x)
-        return dataclasses.replace(self, sight=Sight(denoised, derivative))
+        return dataclasses.replace(self, sight=sight)
 
     def denoise_for_kernel(self, x: Float[Array, " d"], t: Level) -> Float[Array, " d"] | None:
         """The denoised mean where the reverse kernel needs one; `transition` takes either."""

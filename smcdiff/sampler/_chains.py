@@ -36,11 +36,12 @@ class Chains(NamedTuple):
     """The models of several chains.
 
     Attributes:
-        diffusion: leaves that differ between chains have a leading axis of chains.
+        diffusion: a `SteeredDiffusion` or a `JointDiffusion`; leaves that differ between chains
+            have a leading axis of chains.
         axes: 0 for those leaves and None for the others, in the structure of ``diffusion``.
     """
 
-    diffusion: SteeredDiffusion | JointDiffusion
+    diffusion: Any
     axes: Any
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from smcdiff.base import _cpu as cpu
 from smcdiff.base.module import Module
 from smcdiff.moves import Move
 from smcdiff.moves.base import Experience, Frame
@@ -112,39 +113,44 @@ class JointDiffusion(Module):
         x, log_ratio = own.draw(key_draw, t, prev.x, prev.evaluation)
         s = self.model.level(t - 1)
 
-        def follow(value: Callable, evaluate: Callable) -> JointParticle:
-            """The parameters moved by the twist at x."""
-            scale = means.scale(self.move, self.shared.frame)
+        def follow(
+            x: Array, value: Callable[[ReverseModel, Any], Array], evaluate: Callable
+        ) -> JointParticle:
+            """The parameters moved, by what ``value`` says for the model given some."""
 
             def log_density(parameters: Array) -> Array:
-                problem = self.model.problem.at(parameters)
-                return problem.log_prior().astype(x.dtype) + value(parameters)
+                given = self._given(self.model, parameters)
+                log_prior = given.model.problem.log_prior().astype(x.dtype)
+                return log_prior + value(given.model, given.prepared)
 
-            moved = self.move(key_move, log_density, prev.parameters, scale)
+            # One after the other, for the sake of CPUs; see `smcdiff.base._cpu`.
+            weighed = value(own.model, own.prepared)
+            later = jax.tree.map(lambda a: cpu.after(a, weighed), means)
+            scale = later.scale(self.move, self.shared.frame)
+            start = cpu.after(prev.parameters, scale.root[0, 0])
+            moved = self.move(key_move, log_density, start, scale)
             return JointParticle(
-                x, moved.position, evaluate(moved.position), value(prev.parameters),
+                x, moved.position, evaluate(moved.position), weighed,
                 log_ratio, scale.log_size, moved.acceptance,
             )  # fmt: skip
 
         def reach(x: Array) -> JointParticle:
-            seen = self.model.seen_from(x, s)
+            sight = self.model.look(x, s)
 
-            def value(parameters: Array) -> Array:
-                own = self._given(seen, parameters)
-                return self.proposal.log_twist(own.model, own.prepared, x, s)
+            def value(model: ReverseModel, prepared: Any) -> Array:
+                return self.proposal.log_twist(model.seen(sight), prepared, x, s)
 
             def evaluate(parameters: Array) -> Evaluation:
-                own = self._given(seen, parameters)
-                return self.proposal.evaluate(own.model, own.prepared, x, s)
+                given = self._given(self.model, parameters)
+                return self.proposal.evaluate(given.model.seen(sight), given.prepared, x, s)
 
-            return follow(value, evaluate)
+            return follow(x, value, evaluate)
 
         def finish(x: Array) -> JointParticle:
-            def value(parameters: Array) -> Array:
-                own = self._given(self.model, parameters)
-                return self.proposal.final(own.model, own.prepared, x).astype(x.dtype)
+            def value(model: ReverseModel, prepared: Any) -> Array:
+                return self.proposal.final(model, prepared, x).astype(x.dtype)
 
-            return follow(value, lambda parameters: prev.evaluation)
+            return follow(x, value, lambda parameters: prev.evaluation)
 
         return jax.lax.cond(s.is_clean, finish, reach, x)
 

@@ -91,6 +91,7 @@ class Tempering(NamedTuple):
         A climb for each particle would cost too much: what the value changes by that each term has
         where the centre of its distribution is observed is taken for the change of its peak.
         """
+        assert self.reference is not None
         typical, above = self.reference
         return self._replace(peaks=_centres(model, typical) + above)
 

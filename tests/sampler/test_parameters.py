@@ -10,9 +10,10 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from smcdiff import SMC, InputError, Posterior, moves, priors, proposals
-from smcdiff.problem import ReverseModel
+from smcdiff.diffusion.schedules import Cosine
 from smcdiff.sampler import _chains as chains
 from smcdiff.smc import segments
+from tests.base.lapack import DECOMPOSES, unordered
 from tests.sampler.models import MATRIX, PRIOR, Y
 
 
@@ -172,14 +173,36 @@ def test_checkpoint(tmp_path, monkeypatch):
     np.testing.assert_array_equal(rest.samples["noise"], whole.samples["noise"])
 
 
+def step_of(model, proposal, num_particles, *args, **kwargs):
+    """The compiled step of the filter's model, of some particles."""
+    smc = SMC(model, proposal, num_particles=num_particles, num_steps=4, progress_bar=False)
+    sampler = smc._sampler
+    problem = sampler.read(args, kwargs)
+    reverse = sampler.assemble(problem, proposal)
+    keys = jax.random.split(jax.random.key(0), num_particles)
+    axes = (None,) * len(jax.tree.leaves(reverse))
+    made = chains.prepare(keys[:1], proposal, reverse, axes, sampler.move(problem)).diffusion
+
+    @jax.jit
+    def steps(keys):
+        def step(t, particles):
+            learned = hasattr(made, "statistics")
+            told = jax.vmap(made.statistics)(particles) if learned else None
+            means = (jax.tree.map(lambda a: a.mean(0), told),) if learned else ()
+            return jax.vmap(lambda key, p: made.step(key, t, p, *means))(keys, particles)
+
+        return jax.lax.fori_loop(1, 4, step, jax.vmap(made.init)(keys))
+
+    return steps.lower(keys).compile()
+
+
 def test_the_network_is_evaluated_once():
     """In operations: of a step with parameters and of one without, the network being most."""
     size = 256
     weights = jax.random.normal(jax.random.key(0), (size, size)) / size**0.5
     prior = priors.DiffusionPrior(
-        lambda x, t: jnp.tanh(weights @ jnp.tanh(weights @ x)), priors.Gaussian(
-            jnp.zeros(size), 1.0).schedule, (size,), data_variance=1.0,
-    )  # fmt: skip
+        lambda x, t: jnp.tanh(weights @ jnp.tanh(weights @ x)), Cosine(), (size,), data_variance=1.0
+    )
 
     def model(unknown, y=None):
         x = numpyro.sample("x", prior)
@@ -187,19 +210,17 @@ def test_the_network_is_evaluated_once():
         numpyro.sample("y", dist.Normal(x[:100], noise).to_event(1), obs=y)
 
     def operations(unknown):
-        sampler = SMC(model, proposals.Twisted(), num_particles=4, num_steps=4)._sampler
-        problem = sampler.read((unknown,), {"y": jnp.ones(100)})
-        reverse = sampler.assemble(problem, proposals.Twisted())
-        assert isinstance(reverse, ReverseModel)
-        keys, axes = jax.random.split(jax.random.key(0), 1), (None,) * len(jax.tree.leaves(reverse))
-        made = chains.prepare(keys, proposals.Twisted(), reverse, axes, sampler.move(problem))
-        blank = made.diffusion.init(keys[0])
-        means = (made.diffusion.statistics(blank),) if unknown else ()
-        step = jax.jit(lambda t: made.diffusion.step(keys[0], t, blank, *means))
-        return step.lower(jnp.int32(2)).compile().cost_analysis()["flops"]
+        compiled = step_of(model, proposals.Twisted(), 4, unknown, y=jnp.ones(100))
+        return compiled.cost_analysis()["flops"]
 
     # 4 products with the weights forward and back, of 2 size^2 each; the rest is of order size.
     assert operations(True) < 1.15 * operations(False)
+
+
+def test_decompositions_wait_for_each_other():
+    """Two at once, and XLA's threads may wait for each other for ever: see `base/_cpu.py`."""
+    program = step_of(noisy, proposals.MomentMatched(), 4, y=Y).as_text()
+    assert len(DECOMPOSES.findall(program)) > 3 and not unordered(program)
 
 
 def test_proposals_that_hold_a_path():
