@@ -47,6 +47,7 @@ def test_network_of_your_own():
     np.testing.assert_array_equal(again, names["by_equinox"].denoise(x, t))
 
 
+@pytest.mark.slow
 def test_unknown_parameters():
     names = run_page("unknown-parameters.md")
     posterior, truth = names["posterior"], names["truth"]

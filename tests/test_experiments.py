@@ -27,6 +27,8 @@ SLOW = [
         "mnist_exact",
         "learned_twist",
         "unknown_parameters",
+        "nonlinear",
+        "convergence",
     )
 ]
 
@@ -35,8 +37,6 @@ SLOW = [
     "name",
     [
         "gmm_256",
-        "nonlinear",
-        "convergence",
         *SLOW,
     ],
 )

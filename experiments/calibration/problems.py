@@ -104,4 +104,24 @@ def counts() -> Problem:
     )
 
 
-PROBLEMS = {"linear": linear, "magnitudes": magnitudes, "counts": counts}
+def noise() -> Problem:
+    """A linear observation whose noise level is unknown too."""
+    matrix = jnp.array([[1.0, 0.4], [-0.5, 1.0], [0.3, 0.8]])
+
+    def model(y=None):
+        x = numpyro.sample("x", PRIOR)
+        level = numpyro.sample("noise", dist.HalfNormal(1.0))
+        numpyro.sample("y", dist.Normal(matrix @ x, level).to_event(1), obs=y)
+
+    return Problem(
+        "Three sums of two entries, unknown noise",
+        model,
+        {
+            "MomentMatched": Method(proposals.MomentMatched()),
+            "Twisted": Method(proposals.Twisted()),
+            "Twisted, unweighted": _heuristic(proposals.Twisted()),
+        },
+    )
+
+
+PROBLEMS = {"linear": linear, "magnitudes": magnitudes, "counts": counts, "noise": noise}

@@ -1,6 +1,6 @@
 """Calibration of weighted samplers and of heuristics, on data that the model itself has simulated.
 
-    python experiments/calibration/run.py            # a quarter of an hour on two cores
+    python experiments/calibration/run.py            # half an hour on two cores
     python experiments/calibration/run.py --smoke    # what the slow tests run
 
 Writes results.md, results.json (every quantity's p-value and coverage) and picture.png. Each
@@ -33,8 +33,9 @@ Mixtures of three Gaussians in two dimensions, {simulations} simulations, {parti
 log likelihood and of TARP are all uniform (the least p-value, times their number); below 0.01 the
 sampler fails. Error: mean over all probabilities of abs(coverage - probability) of TARP, which is
 {chance:.3f} by chance. Intervals: what share of truths the central 90 % intervals of the two
-entries hold. Effective: particles, median, and the share of posteriors that have fewer than draws,
-whose ranks then stray even where the weights are right.
+entries hold, and those of the noise where it is unknown. Effective: particles, median, and the
+share of posteriors that have fewer than draws, whose ranks then stray even where the weights are
+right.
 
 ![Coverage and ranks of all samplers](picture.png)
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from smcdiff.errors import NO_DERIVATIVE, InputError
@@ -20,8 +21,9 @@ def check(problem: Problem) -> None:
         problem: with unknown parameters.
 
     Raises:
-        InputError: an exact observation, a prior that depends on x, a parameter that nothing
-            observed depends on, or a prior that is not finite at its own draws.
+        InputError: an exact observation, a prior that depends on x, a diffusion prior that depends
+            on the parameters, a parameter that nothing observed depends on, or a prior that is not
+            finite at its own draws.
     """
     names = _names(problem)
     if issubclass(problem.kind, ExactObservation):
@@ -41,6 +43,11 @@ def check(problem: Problem) -> None:
                 f"nothing that is observed depends on site '{name}', so that it keeps its prior;"
                 " remove it, or use it in an observed site"
             )
+    if not _has_one_prior(problem):
+        raise InputError(
+            f"the diffusion prior of site '{problem.site}' depends on {list(names)}, which is not"
+            " supported; give their values, or transform x in the mean of what is observed"
+        )
     if not bool(_is_proper(problem)):
         raise InputError(
             f"the prior of {list(names)} is not finite at draws of its own; check its parameters"
@@ -74,6 +81,14 @@ def _names(problem: Problem) -> tuple[str, ...]:
 
 def _log_prior(problem: Problem, x: Float[Array, "*event"], name: str) -> Array:
     return jnp.sum(sites.log_prob(problem.trace(x)[name]))
+
+
+def _has_one_prior(problem: Problem) -> bool:
+    """Whether the diffusion site has the same prior at another value of the parameters."""
+    other = problem.at(problem.draw_parameters(jax.random.key(1))).trace()[problem.site]["fn"]
+    first, second = jax.tree.leaves(problem.prior), jax.tree.leaves(sites.unwrap(other))
+    pairs = zip(first, second, strict=True)
+    return len(first) == len(second) and all(a is b or np.array_equal(a, b) for a, b in pairs)
 
 
 def _is_seen(problem: Problem, name: str) -> bool:

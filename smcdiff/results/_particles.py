@@ -40,8 +40,8 @@ class WeightedParticles:
 
     Attributes:
         samples: site -> (C, N, *event), the particles as they are: use them with ``log_weights``,
-            or call `resample`. The diffusion site comes first, ``numpyro.deterministic`` sites
-            follow.
+            or call `resample`. The diffusion site comes first, unknown parameters and
+            ``numpyro.deterministic`` sites follow.
         log_weights: (C, N), normalised in each chain.
         log_evidence: (C,) log Z_hat; NaN where weights were off. Where y is observed without noise
             it is a log density on the range of the operator, that of y if its rows are independent.

@@ -11,6 +11,7 @@ from numpyro.distributions.distribution import Distribution
 from numpyro.infer.util import log_density, transform_fn
 
 from smcdiff import InputError, operators
+from smcdiff.priors import Gaussian
 from smcdiff.problem import read
 from tests.problem.models import PRIOR, A, X, Y, assert_residual_matches
 
@@ -109,6 +110,16 @@ def test_scaled_prior():
             return x * numpyro.sample("z", dist.Normal())
 
     refuses("'z': a masked or scaled prior", body)
+
+
+def test_diffusion_prior_that_depends_on_a_parameter():
+    def model(y=None):
+        variance = numpyro.sample("variance", dist.HalfNormal(1.0))
+        x = numpyro.sample("x", Gaussian(jnp.zeros(3), variance))
+        numpyro.sample("y", dist.Normal(variance * x, 0.5).to_event(1), obs=y)
+
+    with pytest.raises(InputError, match=r"prior of site 'x' depends on \['variance'\]"):
+        read(model, (), {"y": Y[:3]})
 
 
 def test_exact_observation():
