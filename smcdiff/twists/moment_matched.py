@@ -156,6 +156,10 @@ class MomentMatched(Twist):
     ) -> Conditioned:
         """The reverse kernel conditioned on the linearised twist."""
         matrix, noise = _linearise(model, prepared, evaluation.detail, t, s)
+        if model.problem.parameters is not None:
+            variances = jnp.sum(transition.covariance_times(matrix) * matrix[None], axis=-1)
+            excess = jnp.maximum(_least_noise(variances) - 1.0, 0.0)
+            noise = noise + excess * jnp.eye(noise.shape[0], dtype=noise.dtype)
         return Conditioned.of(transition, matrix, evaluation.detail.residual, noise)
 
 
@@ -168,8 +172,12 @@ def _unit_noise(model: ReverseModel, inner: Float[Array, "m m"]) -> Float[Array,
     identity = jnp.eye(inner.shape[0], dtype=inner.dtype)
     if model.problem.parameters is None:
         return identity
-    least = _LEAST_DIGITS * jnp.finfo(inner.dtype).eps * jnp.max(jnp.diagonal(inner))
-    return jnp.maximum(1.0, least) * identity
+    return jnp.maximum(1.0, _least_noise(jnp.diagonal(inner))) * identity
+
+
+def _least_noise(variances: Float[Array, "..."]) -> Float[Array, ""]:
+    """The noise that is not lost beside what the prior contributes to each observation."""
+    return _LEAST_DIGITS * jnp.finfo(variances.dtype).eps * jnp.max(variances)
 
 
 def _linearise(

@@ -96,6 +96,21 @@ def test_noise_with_a_twist_of_the_mean(move):
     agrees(run(noisy, proposals.Twisted(), move), noise_truth(), ["noise"], 0.08)
 
 
+def test_noise_that_may_be_next_to_none():
+    """More observations than entries of x, nearly exact: some noise levels are lost in float32."""
+
+    def model(y=None):
+        x = numpyro.sample("x", priors.Gaussian(jnp.zeros(2), 1.0))
+        noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+        numpyro.sample("y", dist.Normal(matrix @ x, noise).to_event(1), obs=y)
+
+    matrix = jnp.array([[1.0, 0.4], [-0.5, 1.0], [0.3, 0.8]])
+    y = matrix @ jnp.array([1.0, -1.0]) + 1e-3 * jnp.array([1.0, -0.5, 0.3])
+    smc = SMC(model, num_particles=400, num_steps=30, progress_bar=False)
+    posterior = smc.run(jax.random.key(0), y=y)
+    assert np.all(np.isfinite(posterior.log_weights)) and posterior.mean()["noise"] < 0.5
+
+
 @pytest.mark.slow
 def test_two_coefficients():
     agrees(run(regression), regression_truth(), ["gain", "offset"], 0.08)
