@@ -7,7 +7,6 @@ same model with arguments of the same shapes. A `ReverseModel` is the problem wi
 and a grid of noise levels: what twists and proposals see.
 """
 
-from smcdiff.problem._parameter_checks import has_slope as has_slope
 from smcdiff.problem.linear import LinearObservation as LinearObservation
 from smcdiff.problem.problem import Problem as Problem
 from smcdiff.problem.reading import read as read

@@ -21,11 +21,11 @@ from smcdiff.problem._observation import (
     Observation,
     observation_of,
 )
+from smcdiff.problem._parameters import Parameters
 from smcdiff.problem._program_key import ProgramKey
 from smcdiff.problem._sites import Site
 from smcdiff.problem._tracing import trace
 from smcdiff.problem.linear import LinearObservation, RecognisedOperator, TracedOperator
-from smcdiff.problem.parameters import Parameters
 
 
 class Problem(Module):

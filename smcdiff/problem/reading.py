@@ -23,11 +23,11 @@ from smcdiff.problem import _parameter_checks as parameter_checks
 from smcdiff.problem import _sites as sites
 from smcdiff.problem._linearity import check_declared, is_linear, quadratic_rank
 from smcdiff.problem._observation import ExactObservation, GaussianObservation, observation_of
+from smcdiff.problem._parameters import Parameters
 from smcdiff.problem._program_key import ProgramKey, program_key
 from smcdiff.problem._recognition import candidates, moves_alike, precision_roots, recognise
 from smcdiff.problem._sites import Site
 from smcdiff.problem._tracing import trace
-from smcdiff.problem.parameters import Parameters
 from smcdiff.problem.problem import Problem
 
 

@@ -16,7 +16,8 @@ from smcdiff.base._progress import Progress, begin, progress_of
 from smcdiff.diffusion.kernels import AnalyticDPM, Kernel
 from smcdiff.errors import InputError
 from smcdiff.moves import HMC, Move, RandomWalk
-from smcdiff.problem import Problem, ReverseModel, has_slope, read
+from smcdiff.problem import Problem, ReverseModel, read
+from smcdiff.problem._parameter_checks import has_slope
 from smcdiff.proposals import Proposal, check_fits, choose
 from smcdiff.sampler import _chains as chains
 from smcdiff.sampler._outcome import Outcome
