@@ -81,6 +81,7 @@ def misfit(sites, data):
     return jnp.square(data["y"] - sites["x"][0] - 0.5 * sites["x"][1] - sites["offset"])[:1]
 
 
+@pytest.mark.slow
 def test_weighted_sampler_on_a_mixture(monkeypatch):
     sizes, run = [], _catalogue.Catalogue.run
 

@@ -50,6 +50,7 @@ def test_standard_error_of_the_probes_covers():
     assert abs(np.mean(errors)) < 4 * 1.07 / 8
 
 
+@pytest.mark.slow
 def test_learned_prior_has_a_log_density():
     learned = priors.DiffusionPrior(MIXTURE.denoise, MIXTURE.schedule, (3,))
     # Its start is N(0, I), the mixture's is exact: alpha_T = 0.007 is felt.

@@ -61,6 +61,7 @@ def test_leaves_its_target_as_it_is(move):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("move", MOVES, ids=lambda move: type(move).__name__)
 def test_one_place_is_left(move):
     """Where all particles are copies of one, in a tail, the move still finds its way."""

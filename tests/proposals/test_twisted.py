@@ -62,7 +62,13 @@ def _log_evidence(log_likelihood):
     return float(total + 2 * np.log(axis[1] - axis[0]))
 
 
-@pytest.fixture(scope="module", params=CASES)
+FAST = ("poisson", "either")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+)
 def ratios(request):
     """Z_hat / Z of every chain, and the mean of the least ESS: widened or tempered, and plain."""
     model, y, log_likelihood = CASES[request.param]

@@ -57,7 +57,14 @@ def _same_mean(first, second):
 
 
 # Levels between two of the grid, on one of it, above its noisiest and below its cleanest.
-@pytest.mark.parametrize("case", ["between", "on the grid", "weak", "tiny", "exact"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "on the grid",
+        "tiny",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("between", "weak", "exact")),
+    ],
+)
 def test_evidence_is_the_same_on_every_path_where_the_kernel_is_ideal(case):
     """For N(m, v I) AnalyticDPM is exact, and no particle differs where it is seen."""
     prior, analytic = isotropic(jnp.zeros(3), 2.0)
@@ -88,6 +95,7 @@ def test_steering_changes_no_evidence():
     _same_mean(steered, plain)
 
 
+@pytest.mark.slow
 def test_mean_over_paths_is_the_evidence_of_the_chain_itself():
     """Coarse DDPM steps are far from the reverse of the forward process; chains average it out.
 

@@ -91,6 +91,7 @@ def test_noise():
     agrees(posterior, noise_truth(), ["noise"], 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("move", [moves.MALA(), moves.RandomWalk()])
 def test_noise_with_a_twist_of_the_mean(move):
     agrees(run(noisy, proposals.Twisted(), move), noise_truth(), ["noise"], 0.08)
@@ -126,6 +127,7 @@ def counts(y=None):
     numpyro.sample("y", dist.Poisson(rate * jnp.exp(slopes * x)).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_counts():
     """A likelihood that is not Gaussian: tempered, with peaks that follow the rate."""
     x, rate = np.meshgrid(np.linspace(-5.0, 5.0, 201), (np.arange(400) + 0.5) / 25.0)
@@ -156,6 +158,7 @@ def test_same_key_same_bits():
     assert np.any(small(key=1).samples["noise"] != posterior.samples["noise"])
 
 
+@pytest.mark.slow
 def test_batches():
     """Items as runs of their own, up to rounding.
 
@@ -169,6 +172,7 @@ def test_batches():
         np.testing.assert_allclose(found.samples["noise"], own.samples["noise"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_checkpoint(tmp_path, monkeypatch):
     class Stopped(Exception):
         pass

@@ -37,7 +37,9 @@ def _log_evidence():
     return np.log(np.sum(density * likelihood) * (axis[1] - axis[0]) ** 2)
 
 
-@pytest.mark.parametrize("proposal", [proposals.Bootstrap, proposals.Twisted])
+@pytest.mark.parametrize(
+    "proposal", [pytest.param(proposals.Bootstrap, marks=pytest.mark.slow), proposals.Twisted]
+)
 def test_consistent_whatever_it_learned(proposal):
     """Random weights, three times too large: it is as sure as it can be, and wrong."""
     twist = twists.Learned(twist_network((2,), (3,), 3.0))
