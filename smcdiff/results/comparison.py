@@ -60,7 +60,8 @@ class Comparison:
         draws = np.random.default_rng(0).normal(size=(_NUM_DRAWS, len(self.names)))
         drawn = self._probabilities(self.log_evidence + self.log_evidence_se * draws)
         low, high = np.quantile(drawn, [0.5 - prob / 2, 0.5 + prob / 2], axis=0).tolist()
-        return {name: pair for name, *pair in zip(self.names, low, high, strict=True)}  # pyright: ignore
+        ends = zip(low, high, strict=True)
+        return dict(zip(self.names, ends, strict=True))
 
     def log_bayes_factor(self, one: str, other: str) -> tuple[float, float]:
         """Log Z of a model less that of another, nat, and the standard error of that.

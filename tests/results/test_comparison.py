@@ -35,18 +35,17 @@ def comparison():
 
 
 def test_against_the_exact_evidence(comparison):
-    """Weights are constant for Gaussian priors, so that the evidence is exact up to rounding."""
+    """Within 4 of the standard errors that the comparison tells, which are of some hundredths."""
     exact = {n: np.sum(stats.norm.logpdf(Y, 0, np.hypot(1, s))) for n, s in NOISES.items()}
     assert comparison.names == ("right", "low", "high")
-    np.testing.assert_allclose(
-        comparison.log_evidence, [exact[n] for n in comparison.names], atol=1e-3
-    )
+    off = np.abs(comparison.log_evidence - [exact[name] for name in comparison.names])
+    assert np.all(off < 4.0 * comparison.log_evidence_se + 1e-3)
+    assert np.all(comparison.log_evidence_se < 0.05)
     total = sum(np.exp(value) for value in exact.values())
     for name, probability in comparison.probabilities.items():
-        np.testing.assert_allclose(probability, np.exp(exact[name]) / total, rtol=1e-2)
+        np.testing.assert_allclose(probability, np.exp(exact[name]) / total, rtol=0.15)
     factor, error = comparison.log_bayes_factor("low", "right")
-    np.testing.assert_allclose(factor, exact["low"] - exact["right"], atol=2e-3)
-    assert error < 1e-3
+    assert abs(factor - (exact["low"] - exact["right"])) < 4.0 * error + 1e-3
     text = str(comparison)
     assert text.index("right") < text.index("low") < text.index("high")
 
