@@ -25,6 +25,8 @@ from smcdiff.diffusion import thresholding as thresholding
 from smcdiff.errors import DegeneracyWarning as DegeneracyWarning
 from smcdiff.errors import InputError as InputError
 from smcdiff.errors import SamplingError as SamplingError
+from smcdiff.results.comparison import Comparison as Comparison
+from smcdiff.results.comparison import compare as compare
 from smcdiff.results.posterior import Posterior as Posterior
 from smcdiff.sampler.smc import SMC as SMC
 from smcdiff.smc import particle_filter as particle_filter
