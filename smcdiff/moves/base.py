@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -39,32 +41,26 @@ class Move(Module):
     target: ClassVar[float] = 0.65
 
     def __post_init__(self):
-        if isinstance(self.num_steps, bool) or not self.num_steps >= 1:
-            raise InputError(
-                f"{type(self).__name__}: num_steps is {self.num_steps!r}; it must be a whole"
-                " number, at least 1"
-            )
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(
+                    f"{type(self).__name__}: {field.name} is {value!r}; it must be a whole number,"
+                    " at least 1"
+                )
 
     def first_size(self, dimension: int) -> float:
         """Size of a step for a target of unit covariance."""
         raise NotImplementedError(f"{type(self).__name__} must define first_size")
 
-    def steps(
-        self,
-        key: PRNGKeyArray,
-        log_density: LogDensity,
-        position: Float[Array, " p"],
-        size: Float[Array, ""],
-    ) -> Moved:
-        """All steps, in coordinates in which the target has about unit covariance.
+    def kernel(self, log_density: LogDensity, size: Float[Array, ""]) -> tuple[Callable, Callable]:
+        """A kernel as BlackJAX has them: ``init(position)``, and ``step(key, state)``.
 
         Args:
-            key: random key.
-            log_density: that the chain leaves as it is.
-            position: where it starts.
-            size: of its steps.
+            log_density: that it leaves as it is, in coordinates of about unit covariance.
+            size: of a step.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define steps")
+        raise NotImplementedError(f"{type(self).__name__} must define kernel")
 
     def __call__(
         self, key: PRNGKeyArray, log_density: LogDensity, position: Float[Array, " p"], scale: Scale
@@ -81,8 +77,16 @@ class Move(Module):
         def whitened(offset: Float[Array, " p"]) -> Float[Array, ""]:
             return log_density(position + scale.root @ offset)
 
-        moved = self.steps(key, whitened, jnp.zeros_like(position), jnp.exp(scale.log_size))
-        return moved._replace(position=position + scale.root @ moved.position)
+        init, step = self.kernel(whitened, jnp.exp(scale.log_size))
+
+        def one(state: Any, key: PRNGKeyArray) -> tuple[Any, Array]:
+            state, info = step(key, state)
+            # NaN where a trajectory has left what can be computed; the kernel stays where it was.
+            return state, jnp.nan_to_num(info.acceptance_rate)
+
+        keys = jax.random.split(key, self.num_steps)
+        state, rates = jax.lax.scan(one, init(jnp.zeros_like(position)), keys)
+        return Moved(position + scale.root @ state.position, jnp.mean(rates))
 
 
 class Scale(NamedTuple):
@@ -155,6 +159,8 @@ class Experience(NamedTuple):
 _QUARTILES = 1.349
 """Between those of a standard normal."""
 _LEAST = 1e-6
+"""Of a spread: a prior may be next to a point."""
 _HELD = 1e-4
+"""Of the prior's variance, that is added to the particles' own."""
 _BOUNDS = (math.log(1e-4), math.log(10.0))
 """Of the size of a step: below there is no move, above no acceptance."""

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.base.module import static
-from smcdiff.errors import InputError
-from smcdiff.moves.base import LogDensity, Move, Moved
+from smcdiff.moves.base import LogDensity, Move
 
 
 class RandomWalk(Move):
@@ -31,14 +30,8 @@ class RandomWalk(Move):
         """2.38 / sqrt(p), Roberts, Gelman and Gilks (1997)."""
         return 2.38 / math.sqrt(dimension)
 
-    def steps(
-        self,
-        key: PRNGKeyArray,
-        log_density: LogDensity,
-        position: Float[Array, " p"],
-        size: Float[Array, ""],
-    ) -> Moved:
-        """All steps."""
+    def kernel(self, log_density: LogDensity, size: Float[Array, ""]) -> tuple[Callable, Callable]:
+        """See `Move`."""
         from blackjax.mcmc import random_walk  # half a second, for models with parameters alone
 
         kernel = random_walk.build_additive_step()
@@ -46,10 +39,10 @@ class RandomWalk(Move):
         def draw(key: PRNGKeyArray, position: Array) -> Array:
             return size * jax.random.normal(key, position.shape, position.dtype)
 
-        return _chain(
-            self.num_steps, key, random_walk.init(position, log_density),
+        return (
+            lambda position: random_walk.init(position, log_density),
             lambda key, state: kernel(key, state, log_density, draw),
-        )  # fmt: skip
+        )
 
 
 class MALA(Move):
@@ -69,22 +62,16 @@ class MALA(Move):
         """1.65 / p^(1/6), Roberts and Rosenthal (1998)."""
         return 1.65 / dimension ** (1 / 6)
 
-    def steps(
-        self,
-        key: PRNGKeyArray,
-        log_density: LogDensity,
-        position: Float[Array, " p"],
-        size: Float[Array, ""],
-    ) -> Moved:
-        """All steps."""
+    def kernel(self, log_density: LogDensity, size: Float[Array, ""]) -> tuple[Callable, Callable]:
+        """See `Move`."""
         from blackjax.mcmc import mala
 
         kernel: Any = mala.build_kernel()  # its types know steps of Python's numbers alone
         # BlackJAX draws x + h grad + sqrt(2 h) z.
-        return _chain(
-            self.num_steps, key, mala.init(position, log_density),
+        return (
+            lambda position: mala.init(position, log_density),
             lambda key, state: kernel(key, state, log_density, 0.5 * size**2),
-        )  # fmt: skip
+        )
 
 
 class HMC(Move):
@@ -102,46 +89,20 @@ class HMC(Move):
     num_integration_steps: int = static(default=4)
     target: ClassVar[float] = 0.7
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.num_integration_steps >= 1:
-            raise InputError(
-                f"HMC: num_integration_steps is {self.num_integration_steps!r}; it must be at"
-                " least 1"
-            )
-
     def first_size(self, dimension: int) -> float:
         """A trajectory of about a quarter of a period."""
         return math.pi / 2 / self.num_integration_steps
 
-    def steps(
-        self,
-        key: PRNGKeyArray,
-        log_density: LogDensity,
-        position: Float[Array, " p"],
-        size: Float[Array, ""],
-    ) -> Moved:
-        """All trajectories."""
+    def kernel(self, log_density: LogDensity, size: Float[Array, ""]) -> tuple[Callable, Callable]:
+        """See `Move`."""
         from blackjax.mcmc import hmc
 
         kernel: Any = hmc.build_kernel()
-        ones = jnp.ones_like(position)
 
         def trajectory(key: PRNGKeyArray, state: Any) -> tuple[Any, Any]:
             key, key_length = jax.random.split(key)
             own = size * jax.random.uniform(key_length, (), size.dtype, 0.5, 1.5)
+            ones = jnp.ones_like(state.position)
             return kernel(key, state, log_density, own, ones, self.num_integration_steps)
 
-        return _chain(self.num_steps, key, hmc.init(position, log_density), trajectory)
-
-
-def _chain(num_steps: int, key: PRNGKeyArray, state: Any, step: Callable) -> Moved:
-    """Steps of a kernel of BlackJAX, from its first state."""
-
-    def body(state: Any, key: PRNGKeyArray) -> tuple[Any, Array]:
-        state, info = step(key, state)
-        # NaN where a trajectory has left what can be computed; the kernel stays where it was.
-        return state, jnp.nan_to_num(info.acceptance_rate)
-
-    state, rates = jax.lax.scan(body, state, jax.random.split(key, num_steps))
-    return Moved(state.position, jnp.mean(rates))
+        return lambda position: hmc.init(position, log_density), trajectory

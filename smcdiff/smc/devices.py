@@ -20,7 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from smcdiff.errors import InputError
 
@@ -131,6 +131,24 @@ def own(mesh: Mesh | None, values: Shaped[Array, "*c n"]) -> Shaped[Array, "*c p
         return values
     part, axis = values.shape[-1] // size, values.ndim - 1
     return jax.lax.dynamic_slice_in_dim(values, jax.lax.axis_index(PARTICLES) * part, part, axis)
+
+
+def mean(
+    mesh: Mesh | None, weights: Float[Array, "*c n"], values: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """The weighted mean over all particles, for each of this device's own; inside `spread`.
+
+    Args:
+        mesh: of the filter.
+        weights: of all particles.
+        values: (C, part, ...), of this device's.
+    """
+    axis = weights.ndim - 1
+    own = jnp.moveaxis(values, axis, -1)
+    every = gather(mesh, own)
+    shape = (*weights.shape[:-1], *[1] * (every.ndim - axis - 1), weights.shape[-1])
+    total = jnp.sum(weights.reshape(shape) * every, axis=-1, keepdims=True)
+    return jnp.moveaxis(jnp.broadcast_to(total, own.shape), -1, axis)
 
 
 def any_chain(mesh: Mesh | None, flags: Bool[Array, "*c"]) -> Bool[Array, ""]:

@@ -300,16 +300,7 @@ class ParticleFilter(Module):
         )
         failed = state.failed_step[..., None] >= 0  # NaN weights: any means will do
         weights = jnp.where(failed, 1.0 / self.num_particles, jnp.exp(state.log_weights))
-
-        def mean(values: Array) -> Array:
-            axis = weights.ndim - 1
-            own = jnp.moveaxis(values, axis, -1)
-            every = devices.gather(self.mesh, own)
-            by_axis = weights.reshape(*weights.shape[:-1], *[1] * (every.ndim - axis - 1), -1)
-            total = jnp.sum(by_axis * every, axis=-1, keepdims=True)
-            return jnp.moveaxis(jnp.broadcast_to(total, own.shape), -1, axis)
-
-        return (jax.tree.map(mean, found),)
+        return (jax.tree.map(partial(devices.mean, self.mesh, weights), found),)
 
     def _keys(
         self, chains: Chains, key: Key[Array, "*c"], t: Int[Array, ""]
