@@ -219,7 +219,7 @@ def _chain(sampler: Sampler, joint: Joint) -> DrawPrior:
             )
         schedule = prior.schedule
         return jax.tree_util.Partial(from_chain_of_product, model.kernel, model.levels, schedule)
-    if layout.joins_sites:  # multiplied out, and exact
+    if layout.joins_sites or model.before:  # multiplied out, and exact; or of several chains
         return from_prior
     return jax.tree_util.Partial(from_chain, model.kernel, model.levels)
 

@@ -71,6 +71,11 @@ class Layout:
             for name, place in self.places
         }
 
+    def join(self, values: dict[str, Array]) -> Array:
+        """The flat event of some values; the inverse of `split`."""
+        order = sorted(self.places, key=lambda place: place[1].start)
+        return jnp.concatenate([jnp.ravel(values[name]) for name, _ in order])
+
     def values_at(self, x: Shaped[Array, "*event"] | None) -> dict[str, Array]:
         """The value of each site at an event; None is zeros."""
         if x is None:

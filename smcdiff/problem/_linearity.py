@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.interpreters import partial_eval
 from jaxtyping import Array, Bool, Float
 
 from smcdiff.errors import NO_DERIVATIVE, InputError, first_line
 from smcdiff.problem import _sites as sites
+from smcdiff.problem._dependence import depends_on_first
 from smcdiff.problem.linear import LinearObservation, expand
 from smcdiff.problem.problem import Problem
 
@@ -140,13 +139,6 @@ def _other_parameters(problem: Problem, x: Float[Array, "*event"]) -> list[Array
         parameters = (scale, masked, weight, site["value"])
         result += [jnp.asarray(parameter) for parameter in parameters]
     return result
-
-
-def depends_on_first(function: Callable, *args: Array) -> bool:
-    """Whether the output depends on the first argument, after dead code is removed."""
-    jaxpr = jax.make_jaxpr(function)(*args)
-    _, used = partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))
-    return used[0]
 
 
 @jax.jit  # what depends on what is a property of the program, found once for all its data

@@ -33,6 +33,29 @@ def diffusion_sites(trace: dict[str, Site]) -> dict[str, Site]:
     return diffusion
 
 
+def check_stages(stages: list[list[str]], unknown: tuple[str, ...], found: dict[str, Site]) -> None:
+    """Raises ``InputError`` where what else a model has does not go with dependent diffusion sites.
+
+    Args:
+        stages: names of the sites of each.
+        unknown: names of the unknown parameters.
+        found: sites of the model.
+    """
+    later = [name for names in stages[1:] for name in names]
+    if unknown:
+        raise InputError(
+            f"sites {list(unknown)} are unknown, and the diffusion priors of {later} depend on"
+            " other diffusion sites, which is not supported together; give the values of the former"
+            " with numpyro.handlers.substitute(model, {...})"
+        )
+    exact = [n for n, s in found.items() if s["type"] == "sample" and sites.is_exact(s)]
+    if exact:
+        raise InputError(
+            f"site '{exact[0]}' is observed without noise (Delta), and the diffusion priors of"
+            f" {later} depend on other diffusion sites; give the site noise (dist.Normal)"
+        )
+
+
 def _check_prior(name: str, site: Site) -> None:
     fn, prior = site["fn"], sites.unwrap(site["fn"])
     if site["is_observed"]:

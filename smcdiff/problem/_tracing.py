@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
 from smcdiff.errors import InputError
+from smcdiff.priors import Prior
 from smcdiff.problem import _lock as lock
 from smcdiff.problem._sites import Site, is_diffusion, unwrap
 
@@ -30,8 +31,9 @@ class _FixLatents(Messenger):
         fn: Any = None,
         values: dict[str, Array] | None = None,
         parameters: dict[str, Array] | None = None,
+        guesses: bool = False,
     ):
-        self.values, self.parameters = values or {}, parameters or {}
+        self.values, self.parameters, self.guesses = values or {}, parameters or {}, guesses
         super().__init__(fn)
 
     def process_message(self, msg: dict[str, Any]) -> None:
@@ -67,7 +69,19 @@ class _FixLatents(Messenger):
                 " remove handlers.substitute or condition from that site"
             )
         value = self.values.get(name)
-        msg["value"] = jnp.zeros(fn.batch_shape + fn.event_shape) if value is None else value
+        if value is None:
+            value = (
+                _of_noise(cast(Prior, base))
+                if self.guesses
+                else jnp.zeros(fn.batch_shape + fn.event_shape)
+            )
+        msg["value"] = value
+
+
+def _of_noise(prior: Prior) -> Float[Array, "*event"]:
+    """What the prior takes for x_0 where it sees nothing but noise: one network evaluation."""
+    start = prior.terminal().mean.reshape(prior.event_shape)
+    return prior.denoise(start, prior.schedule.t_max)
 
 
 def trace(
@@ -77,6 +91,7 @@ def trace(
     values: dict[str, Array] | None = None,
     parameters: dict[str, Array] | None = None,
     key: PRNGKeyArray | None = None,
+    guesses: bool = False,
 ) -> dict[str, Site]:
     """The sites of one run of a model, without NumPyro's own validation: ours names the site.
 
@@ -84,14 +99,15 @@ def trace(
         model: a NumPyro model.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        values: of diffusion sites; zeros for those that have none.
+        values: of diffusion sites; zeros for those that have none, unless ``guesses``.
         parameters: unconstrained values of other latent sites; those that have none are drawn.
         key: random key to draw with; None is a fixed one.
+        guesses: in place of zeros take what the prior of a site makes of noise; for single events.
 
     Returns:
         Sites by name.
     """
     with lock.NUMPYRO, numpyro.validation_enabled(False):
         seeded = handlers.seed(model, jax.random.key(0) if key is None else key)
-        fixed = _FixLatents(seeded, values, parameters)
+        fixed = _FixLatents(seeded, values, parameters, guesses)
         return handlers.trace(fixed).get_trace(*args, **kwargs)

@@ -25,6 +25,7 @@ from smcdiff.problem._observation import (
 from smcdiff.problem._parameters import Parameters
 from smcdiff.problem._program_key import ProgramKey
 from smcdiff.problem._sites import Site
+from smcdiff.problem._stages import Held, prior_given, scale_of
 from smcdiff.problem._tracing import trace
 from smcdiff.problem.linear import LinearObservation, RecognisedOperator, TracedOperator
 
@@ -53,6 +54,10 @@ class Problem(Module):
             says it, the number of directions of x that it sees; else None.
         equal_noise: whether all entries have the same noise, and none is masked.
         key: of what the model and the denoiser read besides their arguments.
+        held: values of the diffusion sites of earlier stages, on which the prior depends; None
+            where there are none. All that the problem says of x holds given them, see `holding`.
+        before: the problems of the earlier stages, see `smcdiff.problem._stages`.
+        has_later: whether there are later stages, of whose sites there is a guess.
     """
 
     prior: Prior
@@ -69,6 +74,9 @@ class Problem(Module):
     quadratic_rank: int | None = static(default=None)
     equal_noise: bool = static(default=False)
     key: tuple[ProgramKey, ...] = static(default=())
+    held: Held | None = None
+    before: tuple[Problem, ...] = ()
+    has_later: bool = static(default=False)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -90,11 +98,52 @@ class Problem(Module):
         """Whether every observed site is Normal or MultivariateNormal, the mean being anything."""
         return self.kind is GaussianObservation
 
-    def trace(self, x: Float[Array, "*event"] | None = None) -> dict[str, Site]:
-        """All sites of a run of the model at ``x`` (None: zeros)."""
+    def trace(
+        self, x: Float[Array, "*event"] | None = None, later: dict[str, Array] | None = None
+    ) -> dict[str, Site]:
+        """All sites of a run of the model.
+
+        Args:
+            x: one event; None is zeros.
+            later: values of the sites of later stages; without them they are guessed.
+        """
         args, kwargs = self.fixed.rebuild(self.arguments)
         known = None if self.parameters is None else self.parameters.by_site
-        return trace(self.model, args, kwargs, self.layout.values_at(x), known)
+        values = {**self.layout.values_at(x), **(later or {})}
+        if self.held is not None:
+            values |= self.held.by_site
+        return trace(self.model, args, kwargs, values, known, guesses=self.has_later)
+
+    @property
+    def varies(self) -> bool:
+        """Whether each particle has a problem of its own: its parameters, or its earlier sites."""
+        return self.parameters is not None or self.held is not None
+
+    def given(self, values: Float[Array, " p"]) -> Problem:
+        """The problem of a particle, by what it `varies` with."""
+        return self.at(values) if self.parameters is not None else self.holding(values)
+
+    def holding(self, values: Float[Array, " p"]) -> Problem:
+        """The problem given other values of the sites of earlier stages, flat."""
+        assert self.held is not None
+        held = dataclasses.replace(self.held, values=values)
+        given = dataclasses.replace(self, held=held)
+        (name,) = self.layout.names
+        return dataclasses.replace(given, prior=prior_given(self.prior, given.trace()[name]))
+
+    def guess_later(
+        self, x: Float[Array, "*event"]
+    ) -> tuple[dict[str, Array], dict[str, Float[Array, ""]]]:
+        """What the priors of later stages make of noise, given ``x``: one evaluation of each.
+
+        Returns:
+            A value for each site, and the standard deviation of its entries about it.
+        """
+        found = {n: s for n, s in self.trace(x).items() if s["type"] == "sample"}
+        known = {*self.layout.names, *(() if self.held is None else self.held.layout.names)}
+        later = {n: s for n, s in found.items() if sites.is_diffusion(s["fn"]) and n not in known}
+        scales = {name: scale_of(sites.unwrap(site["fn"])) for name, site in later.items()}
+        return {name: site["value"] for name, site in later.items()}, scales
 
     def at(self, parameters: Float[Array, " p"]) -> Problem:
         """The problem given another value of the unknown parameters, unconstrained."""
@@ -116,9 +165,11 @@ class Problem(Module):
             raise ValueError("the model has no unknown parameters")
         return self.parameters
 
-    def observe(self, x: Float[Array, "*event"] | None = None) -> Observation:
-        """What the observed sites say of ``x`` (None: zeros)."""
-        found = self.trace(x)
+    def observe(
+        self, x: Float[Array, "*event"] | None = None, later: dict[str, Array] | None = None
+    ) -> Observation:
+        """What the observed sites say of ``x`` (None: zeros); ``later`` as in `trace`."""
+        found = self.trace(x, later)
         return observation_of({name: found[name] for name in self.observed_sites})
 
     def sole_observation(self, what: str) -> Array:
@@ -139,7 +190,7 @@ class Problem(Module):
         return y
 
     def require_known(self, what: str) -> None:
-        """Raises ``InputError`` where the model has unknown parameters.
+        """Raises ``InputError`` where a model has unknown parameters, or dependent diffusion sites.
 
         Args:
             what: does not take them, for the message.
@@ -148,6 +199,11 @@ class Problem(Module):
             raise InputError(
                 f"{what}: sites {list(self.parameters.names)} are unknown; give their values with"
                 " numpyro.handlers.substitute(model, {...})"
+            )
+        if self.held is not None:
+            raise InputError(
+                f"{what}: the diffusion prior of site '{self.site}' depends on"
+                f" {list(self.held.layout.names)}, and it takes independent diffusion sites only"
             )
 
     def observe_gaussian(self, x: Float[Array, "*event"] | None = None) -> GaussianObservation:

@@ -14,20 +14,21 @@ from jaxtyping import Array
 from smcdiff.errors import InputError, first_line
 from smcdiff.operators import LinearOperator
 from smcdiff.operators._declared import check_operator
-from smcdiff.operators._recording import record_calls
+from smcdiff.operators._recording import Call, record_calls
 from smcdiff.problem import _arguments as arguments
 from smcdiff.problem import _data_checks as data_checks
 from smcdiff.problem import _exact_observation as exact_observation
-from smcdiff.problem import _latent_checks as latent_checks
 from smcdiff.problem import _model_checks as model_checks
+from smcdiff.problem import _parameter_checks as parameter_checks
 from smcdiff.problem import _sites as sites
-from smcdiff.problem._layout import lay_out
+from smcdiff.problem._layout import Layout, Place, lay_out
 from smcdiff.problem._linearity import check_declared, is_linear, quadratic_rank
 from smcdiff.problem._observation import ExactObservation, GaussianObservation, observation_of
 from smcdiff.problem._parameters import Parameters
 from smcdiff.problem._program_key import ProgramKey, program_key
 from smcdiff.problem._recognition import candidates, moves_alike, precision_roots, recognise
 from smcdiff.problem._sites import Site
+from smcdiff.problem._stages import Held, in_order, laid_out
 from smcdiff.problem._tracing import trace
 from smcdiff.problem.problem import Problem
 
@@ -53,9 +54,13 @@ def read(
     kwargs = kwargs or {}
     arguments.check_signature(model, args, kwargs)
     arrays, fixed = arguments.split(args, kwargs)
-    found, operators = _run(model, *fixed.rebuild(arrays))
-    prior, layout = lay_out(model_checks.diffusion_sites(found))
+    found, calls = _run(model, *fixed.rebuild(arrays))
+    diffusion = model_checks.diffusion_sites(found)
+    stages = in_order(diffusion, lambda values: trace(model, *fixed.rebuild(arrays), values))
+    prior, layout = lay_out({name: diffusion[name] for name in stages[0]})
     unknown = model_checks.parameter_sites(found)
+    if len(stages) > 1:
+        model_checks.check_stages(stages, unknown, found)
     observed = {name: found[name] for name in model_checks.observed_sites(found)}
     model_checks.check_exported(found)
     data_checks.check_shapes(observed)
@@ -67,11 +72,11 @@ def read(
     problem = Problem(
         prior, arrays, None, parameters, model, fixed, layout, tuple(observed), count, kind
     )
-    if len(layout.places) > 1:
-        latent_checks.check_independent(problem)
+    if len(stages) > 1:
+        problem = _last_stage(problem, stages, diffusion)
     problem = dataclasses.replace(problem, key=_key(problem))
     if parameters is not None:
-        latent_checks.check(problem)
+        parameter_checks.check(problem)
     data_checks.check_likelihood(problem)
     if not issubclass(kind, GaussianObservation):
         return _without_means(problem, linear)
@@ -79,33 +84,68 @@ def read(
     if problem.is_noise_free:
         exact_observation.check_linear(problem)
     if problem.is_linear:
-        if parameters is None:  # a wide prior of theirs puts anything within reach
+        if not problem.varies:  # a wide prior of what it varies with puts anything within reach
             data_checks.check_plausible(problem)
-        problem = _with_structure(problem, operators)
+        problem = _with_structure(problem, calls, found)
     if problem.is_noise_free:
         exact_observation.check_consistent(problem)
     return problem
 
 
-def _with_structure(problem: Problem, operators: list[LinearOperator]) -> Problem:
-    """A linear problem with what is known of its operator and its noise, whatever the parameters.
+def _last_stage(problem: Problem, stages: list[list[str]], diffusion: dict[str, Site]) -> Problem:
+    """The problem of the last stage, with those before it.
+
+    Args:
+        problem: of the first stage.
+        stages: names of the sites of each.
+        diffusion: the diffusion sites.
+    """
+    values, before, earlier = {}, [], list(stages[0])
+    problem = dataclasses.replace(problem, has_later=True)
+    for (name,) in stages[1:]:
+        # Where the sites of the stages before may lie: at zero, scales or means may vanish.
+        values |= problem.layout.split(problem.prior.probe_points(1)[0])
+        before.append(problem)
+        held_layout = laid_out(earlier, diffusion)
+        shape = jnp.shape(diffusion[name]["value"])
+        problem = dataclasses.replace(
+            problem,
+            prior=sites.unwrap(diffusion[name]["fn"]),
+            layout=Layout(((name, Place(shape, 0)),), False),
+            held=Held(held_layout.join(values), held_layout),
+        )
+        earlier.append(name)
+    return dataclasses.replace(problem, before=tuple(before), has_later=False)
+
+
+def _with_structure(problem: Problem, calls: list[Call], found: dict[str, Site]) -> Problem:
+    """A linear problem with what is known of its operator and its noise, whatever it varies with.
 
     Args:
         problem: the problem.
-        operators: that its model applied to x.
+        calls: of operators, by its model.
+        found: the sites of that run.
     """
+    x = found[problem.layout.names[0]]["value"]
+    # Of several sites together no operator of the package is known.
+    operators = [] if problem.layout.joins_sites else candidates(calls, x)
     recognised, equal = recognise(problem, operators), _has_equal_noise(problem)
-    if problem.parameters is not None:
-        other = problem.at(problem.draw_parameters(jax.random.key(1)))
+    if problem.varies:
+        other = _elsewhere(problem)
         recognised = recognised if moves_alike(problem, other) else None
         equal = equal and _has_equal_noise(other)
     return dataclasses.replace(problem, recognised=recognised, equal_noise=equal)
 
 
-def _run(
-    model: Callable, args: tuple, kwargs: dict
-) -> tuple[dict[str, Site], list[LinearOperator]]:
-    """The sites of a run of the model at zeros, and the operators that it applied to x."""
+def _elsewhere(problem: Problem) -> Problem:
+    """The same at other values of what it varies with."""
+    if problem.held is None:
+        return problem.at(problem.draw_parameters(jax.random.key(1)))
+    return problem.holding(problem.held.values + 1.0)
+
+
+def _run(model: Callable, args: tuple, kwargs: dict) -> tuple[dict[str, Site], list[Call]]:
+    """The sites of a run of the model at zeros, and the calls of operators."""
     try:
         with record_calls() as calls:
             found = trace(model, args, kwargs)
@@ -118,10 +158,7 @@ def _run(
             f"the model fails on these arguments ({first_line(error)}); run it under"
             " numpyro.handlers.seed to see where"
         ) from error
-    values = [s["value"] for s in found.values() if s["type"] == "sample"
-              and sites.is_diffusion(s["fn"])]  # fmt: skip
-    # Of several sites together no operator of the package is known.
-    return found, candidates(calls, values[0]) if len(values) == 1 else []
+    return found, calls
 
 
 def _with_floats(arrays: tuple[Array, ...], observed: dict[str, Site]) -> tuple[Array, ...]:
@@ -160,15 +197,17 @@ def _key(problem: Problem) -> tuple[ProgramKey, ...]:
     of_gradient = program_key(gradient, problem, x)
     if of_gradient.is_traced:  # a callback, say, has no derivative
         keys.append(of_gradient)
-    if not problem.prior.is_self_contained:
-        keys.append(program_key(denoiser, problem.prior, x, time))
+    for stage in (*problem.before, problem):
+        if not stage.prior.is_self_contained:
+            x = jax.ShapeDtypeStruct(stage.event_shape, time.dtype)
+            keys.append(program_key(denoiser, stage.prior, x, time))
     return tuple(keys)
 
 
 def _without_means(problem: Problem, declared: bool | None) -> Problem:
     """A problem with sites that are neither Gaussian nor exact; the log likelihood may still be."""
-    # The rank of a quadratic log likelihood may depend on the parameters.
-    looked_for = declared is not False and problem.parameters is None
+    # The rank of a quadratic log likelihood may depend on what the problem varies with.
+    looked_for = declared is not False and not problem.varies
     rank = quadratic_rank(problem) if looked_for else None
     if declared and rank is None:
         observed = problem.observe().sites.items()

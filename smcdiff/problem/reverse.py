@@ -38,6 +38,7 @@ class ReverseModel(Module):
         weighted: whether the draws will be weighed; a heuristic may then make no move that has
             no density.
         sight: where the network has been evaluated already; then `denoise` is for that state.
+        before: of the stages before, where the prior depends on other diffusion sites.
     """
 
     problem: Problem
@@ -45,6 +46,7 @@ class ReverseModel(Module):
     levels: Level
     weighted: bool = static(default=True)
     sight: Sight | None = None
+    before: tuple[ReverseModel, ...] = ()
 
     @property
     def size(self) -> int:
@@ -59,6 +61,16 @@ class ReverseModel(Module):
     def level(self, index: Int[Array, ""] | int) -> Level:
         """The level of a place on the grid: 0 is t_max, ``num_steps`` is noise-free."""
         return jax.tree.map(lambda field: field[index], self.levels)
+
+    @property
+    def stages(self) -> tuple[ReverseModel, ...]:
+        """This model after those of the stages before."""
+        return (*self.before, self)
+
+    @property
+    def all_levels(self) -> Level:
+        """The levels of all stages, one grid after the other."""
+        return jax.tree.map(lambda *a: jnp.concatenate(a), *(m.levels for m in self.stages))
 
     @property
     def first(self) -> Level:
@@ -78,6 +90,10 @@ class ReverseModel(Module):
     def given(self, parameters: Float[Array, " p"]) -> ReverseModel:
         """The model given a value of the unknown parameters, unconstrained."""
         return dataclasses.replace(self, problem=self.problem.at(parameters))
+
+    def holding(self, values: Float[Array, " p"]) -> ReverseModel:
+        """The model given values of the sites of earlier stages, flat."""
+        return dataclasses.replace(self, problem=self.problem.holding(values))
 
     def look(self, x: Float[Array, " d"], t: Level) -> Sight:
         """One network evaluation, with its derivative."""

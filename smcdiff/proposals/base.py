@@ -223,6 +223,12 @@ def check_fits(proposal: Proposal, model: ReverseModel) -> None:
         InputError: unknown parameters or an observation that the proposal cannot use, an exact one
             that it divides by the noise of, or one whose last step has no density to weigh.
     """
+    if model.problem.held is not None and not proposal.takes_parameters:
+        raise InputError(
+            f"{type(proposal).__name__}: the diffusion prior of site '{model.problem.site}' depends"
+            f" on {list(model.problem.held.layout.names)}, and it prepares one problem for all"
+            " particles; use proposals.Twisted(), MomentMatched() or Bootstrap()"
+        )
     if model.problem.parameters is not None and not proposal.takes_parameters:
         raise InputError(
             f"{type(proposal).__name__}: sites {list(model.problem.parameters.names)} are unknown,"

@@ -74,8 +74,8 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
         reason = f"site '{problem.observed_sites[0]}' is observed without noise (Delta)"
         return FPS(), f"{reason}, to which FPS holds every particle"
     exact = problem.prior.has_exact_denoiser
-    if problem.parameters is not None:
-        return _choose_for_parameters(problem)
+    if problem.varies:
+        return _choose_for_each_particle(problem)
     limit = MomentMatchedTwist().max_observations if exact else _FEW_OBSERVATIONS
     if not _is_differentiable(problem.prior):
         reason = "the denoiser has no derivative"
@@ -107,14 +107,15 @@ def _choose_for_many(problem: Problem, limit: int) -> tuple[Proposal, str]:
     return KrylovMomentMatched(twist=Krylov(floor=0.0)), f"{reason} or for Lanczos to decompose"
 
 
-def _choose_for_parameters(problem: Problem) -> tuple[Proposal, str]:
-    """Where there are unknown parameters: of the proposals that take them.
+def _choose_for_each_particle(problem: Problem) -> tuple[Proposal, str]:
+    """Where particles have unknown parameters, or sites of earlier stages, of their own.
 
     Each value that is tried costs `MomentMatched` its pullbacks again, which are cheap for exact
     denoisers alone; `Twisted` needs the denoised mean that the particle has.
     """
-    assert problem.parameters is not None
-    reason = f"{list(problem.parameters.names)} are unknown, and the observation is"
+    names = [] if problem.parameters is None else list(problem.parameters.names)
+    names = names if problem.held is None else list(problem.held.layout.names)
+    reason = f"{names} differ from particle to particle, and the observation is"
     if not _is_differentiable(problem.prior):
         return Bootstrap(), "the denoiser has no derivative"
     few = problem.num_observations <= MomentMatchedTwist().max_observations

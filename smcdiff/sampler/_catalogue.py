@@ -292,9 +292,23 @@ def _sharing(models: list[ReverseModel]) -> list[ReverseModel]:
     both branches, and the operator would be decomposed for each item.
     """
     first = models[0]
+    stages = zip(*(model.before for model in models), strict=True)
+    shared = zip(*(_sharing(list(stage)) for stage in stages), strict=True)
+    if first.before:
+        pairs = zip(models, shared, strict=True)
+        models = [
+            dataclasses.replace(
+                model,
+                before=before,
+                problem=dataclasses.replace(
+                    model.problem, before=tuple(stage.problem for stage in before)
+                ),
+            )
+            for model, before in pairs
+        ]
     if all(are_equal(model.levels, first.levels) for model in models):
         models = [dataclasses.replace(model, levels=first.levels) for model in models]
-    for name in ("prior", "recognised", "parameters"):
+    for name in ("prior", "recognised", "parameters", "held"):
         shared = {name: getattr(first.problem, name)}
         if all(are_equal(getattr(model.problem, name), shared[name]) for model in models):
             problems = [dataclasses.replace(m.problem, **shared) for m in models]

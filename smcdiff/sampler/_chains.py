@@ -16,15 +16,17 @@ from jax.interpreters import partial_eval
 from jaxtyping import Array, Float, Key, Shaped
 
 from smcdiff.base.module import Module, static
-from smcdiff.errors import InputError, first_line
+from smcdiff.errors import NO_DERIVATIVE, InputError, first_line
 from smcdiff.moves import Move
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals import Draw, Proposal
+from smcdiff.proposals._ahead import TwistedAhead
 from smcdiff.sampler._joint_diffusion import JointDiffusion, Shared
+from smcdiff.sampler._staged_diffusion import StagedDiffusion
 from smcdiff.sampler._steered_diffusion import SteeredDiffusion
 from smcdiff.twists import Evaluation
 
-_NO_DERIVATIVE = (
+_HINT = (
     "; denoiser or likelihood have no derivative, as a jax.pure_callback has none: use"
     " proposals.Bootstrap(), or a twist that needs none (`smcdiff train twist`)"
 )
@@ -36,8 +38,8 @@ class Chains(NamedTuple):
     """The models of several chains.
 
     Attributes:
-        diffusion: a `SteeredDiffusion` or a `JointDiffusion`; leaves that differ between chains
-            have a leading axis of chains.
+        diffusion: a `SteeredDiffusion`, `JointDiffusion` or `StagedDiffusion`; leaves that differ
+            between chains have a leading axis of chains.
         axes: 0 for those leaves and None for the others, in the structure of ``diffusion``.
     """
 
@@ -78,7 +80,7 @@ def prepare(
     except InputError:
         raise
     except Exception as error:  # a user's denoiser, likelihood or proposal may raise anything
-        hint = _NO_DERIVATIVE if any(word in str(error) for word in ("JVP", "differen")) else ""
+        hint = _HINT if any(word in str(error) for word in ("JVP", "differen")) else ""
         raise InputError(
             f"{type(proposal).__name__}: it fails on this problem ({first_line(error)}){hint}"
         ) from error
@@ -88,11 +90,15 @@ def prepare(
         return isinstance(node, _Leaf)
 
     prepared = jax.tree.map(lambda leaf: leaf.array, marked, is_leaf=is_leaf)
-    if move is None:
+    proposals = proposal
+    if model.before:
+        proposals = of_stages(proposal, model)
+        diffusion = StagedDiffusion(proposals, model, prepared)
+    elif move is None:
         diffusion = SteeredDiffusion(proposal, model, prepared)
     else:
         diffusion = JointDiffusion(proposal, model, prepared, move)
-    shared = [None for _ in jax.tree.leaves(proposal)]
+    shared = [None for _ in jax.tree.leaves(proposals)]
     own = [leaf.axis for leaf in jax.tree.leaves(marked, is_leaf=is_leaf)]
     axes = [*shared, *model_axes, *own, *(None for _ in jax.tree.leaves(move))]
     return Chains(diffusion, jax.tree.unflatten(jax.tree.structure(diffusion), axes))
@@ -109,12 +115,33 @@ def _prepare(
         own = jax.tree.unflatten(structure, leaves)
         if own.problem.parameters is not None:
             return Shared.of(key, proposal, own)
+        if own.before:
+            pairs = zip(of_stages(proposal, own), own.stages, strict=True)
+            return tuple(each.prepare(key, stage) for each, stage in pairs)
         return proposal.prepare(key, own)
 
     in_axes = (0, list(model_axes))
     axes = _differing(one, in_axes, keys, leaves)
     prepared = jax.vmap(one, in_axes=in_axes, out_axes=axes)(keys, leaves)
     return jax.tree.map(_Leaf, prepared, axes)
+
+
+def of_stages(proposal: Proposal, model: ReverseModel) -> tuple[Proposal, ...]:
+    """The proposal of each stage: those before the last look ahead."""
+    first = model.before[0]
+
+    def slope(x: Float[Array, " d"]) -> Float[Array, " d"]:
+        def log_likelihood(x):
+            return first.problem.log_likelihood(first.event(first.denoise(x, first.first)))
+
+        return jax.grad(log_likelihood)(x)
+
+    try:
+        jax.eval_shape(slope, jnp.zeros(first.size))
+        steers = True
+    except NO_DERIVATIVE:
+        steers = False
+    return (*(TwistedAhead(steers=steers) for _ in model.before), proposal)
 
 
 def _differing(function: Callable, in_axes: tuple, *args: Any) -> Any:
@@ -173,7 +200,7 @@ def first_of(model: ReverseModel, model_axes: Axes) -> ReverseModel:
 @partial(jax.jit, static_argnames=("model_axes", "batch_size"))
 def describe(
     x: Float[Array, "c n d"],
-    parameters: Float[Array, "c n p"] | None,
+    given: Float[Array, "c n p"] | None,
     model: ReverseModel,
     model_axes: Axes,
     batch_size: int | None,
@@ -182,7 +209,8 @@ def describe(
 
     Args:
         x: flat events.
-        parameters: unconstrained, where the model has unknown ones.
+        given: what the problem varies with: unknown parameters, unconstrained, or the sites of the
+            stages before.
         model: the reverse model.
         model_axes: of its leaves.
         batch_size: particles at once, per chain; None is all of them.
@@ -194,15 +222,15 @@ def describe(
     """
     leaves, structure = jax.tree.flatten(model)
 
-    def chain(x: Float[Array, "n d"], parameters: Array | None, leaves: list[Array]) -> Any:
+    def chain(x: Float[Array, "n d"], given: Array | None, leaves: list[Array]) -> Any:
         problem = jax.tree.unflatten(structure, leaves).problem
         events = x.reshape(len(x), *problem.event_shape)
 
         def describe(particle: tuple[Float[Array, "*event"], Array | None]) -> Any:
-            event, parameters = particle
-            own = problem if parameters is None else problem.at(parameters)
-            return *own.describe(event), problem.prior.widths(event)
+            event, given = particle
+            own = problem if given is None else problem.given(given)
+            return *own.describe(event), own.prior.widths(event)
 
-        return jax.lax.map(describe, (events, parameters), batch_size=batch_size or len(x))
+        return jax.lax.map(describe, (events, given), batch_size=batch_size or len(x))
 
-    return jax.vmap(chain, in_axes=(0, 0, list(model_axes)))(x, parameters, leaves)
+    return jax.vmap(chain, in_axes=(0, 0, list(model_axes)))(x, given, leaves)

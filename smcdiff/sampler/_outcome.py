@@ -64,11 +64,11 @@ def to_posterior(
     problem, result = model.problem, outcome.result
     alike = settings.weighted and made.proposal.counts_chains_alike(model)
     _check_finished(result, model)
-    samples = np.asarray(result.particles)
-    if not np.all(np.isfinite(samples)):
+    samples = _by_site(model, result.particles)
+    if not all(np.all(np.isfinite(values)) for values in samples.values()):
         raise SamplingError(
             f"site '{problem.site}': samples are not finite although their weights are:"
-            f" {_blamed(model, range(model.num_steps)) or f'guidance is unstable; {CALMER}'}"
+            f" {_blamed(model, range(_num_levels(model))) or f'guidance is unstable; {CALMER}'}"
         )
     # The filter's first step makes blank particles, and is none of the diffusion's.
     steps = {
@@ -79,7 +79,7 @@ def to_posterior(
     }
     ancestors = None if result.ancestors is None else np.asarray(result.ancestors)[:, 1:]
     return Posterior(
-        samples={**problem.layout.split(samples, 2), **_on_host(outcome.computed)},
+        samples={**samples, **_on_host(outcome.computed)},
         log_weights=np.asarray(result.log_weights),
         log_evidence=np.asarray(result.log_evidence),
         prior_widths=np.asarray(outcome.prior_widths),
@@ -87,7 +87,7 @@ def to_posterior(
         log_evidence_se=np.where(alike, np.nan, np.asarray(result.log_evidence_se)),
         founders=np.asarray(result.founders),
         ancestors=ancestors,
-        log_snr=np.asarray(model.levels.log_snr),
+        log_snr=np.asarray(model.all_levels.log_snr),
         pointwise_log_likelihood=_on_host(outcome.log_likelihood),
         observed=_on_host(problem.observe().values),
         weighted=settings.weighted,
@@ -95,6 +95,27 @@ def to_posterior(
         attrs=_attributes(model, settings, made),
         **{name: np.asarray(values)[:, 1:] for name, values in steps.items()},
     )
+
+
+def _by_site(model: ReverseModel, particles: Any) -> dict[str, np.ndarray]:
+    """The values of all diffusion sites, of each chain and particle."""
+    states = particles if model.before else (particles,)
+    pairs = zip(model.stages, states, strict=True)
+    parts = [stage.problem.layout.split(np.asarray(x), 2) for stage, x in pairs]
+    return {site: values for part in parts for site, values in part.items()}
+
+
+def _num_levels(model: ReverseModel) -> int:
+    return sum(stage.num_steps + 1 for stage in model.stages)
+
+
+def _at(model: ReverseModel, index: int) -> tuple[ReverseModel, int]:
+    """The stage of a level among those of all stages, and its place there."""
+    for stage in model.before:
+        if index <= stage.num_steps:
+            return stage, index
+        index -= stage.num_steps + 1
+    return model, index
 
 
 def _on_host(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
@@ -129,12 +150,15 @@ def _check_finished(result: FilterResult, model: ReverseModel) -> None:
     increment = float(result.log_evidence_increments[first, failed[first]])
     step = max(int(failed[first]) - 1, 0)  # of the diffusion
     name = f"site '{model.problem.site}'"
-    where = f"{name}: at step {step} of {model.num_steps} (noise level {_noise(model, step)})"
+    where = (
+        f"{name}: at step {step} of {_num_levels(model) - 1} (noise level {_noise(model, step)})"
+    )
     # A step draws by the level that it leaves, and weighs by the one that it reaches.
     blamed = _blamed(model, (step - 1, step))
     if blamed is not None:
         raise SamplingError(f"{where} {blamed}; more particles do not help")
-    if not np.all(np.isfinite(result.particles[first])):
+    ends = jax.tree.leaves(result.particles)
+    if not all(np.all(np.isfinite(x[first])) for x in ends):
         raise SamplingError(
             f"{where} particles had gone to infinity: the denoiser returns NaN or infinity for some"
             f" x, or guidance is unstable; {CALMER}"
@@ -153,7 +177,8 @@ def _check_finished(result: FilterResult, model: ReverseModel) -> None:
 
 
 def _noise(model: ReverseModel, step: int) -> str:
-    return f"sigma = {float(model.level(step).sigma):.3g}"
+    stage, place = _at(model, step)
+    return f"sigma = {float(stage.level(place).sigma):.3g}"
 
 
 def _blamed(model: ReverseModel, indices: Iterable[int]) -> str | None:
@@ -167,8 +192,9 @@ def _blamed(model: ReverseModel, indices: Iterable[int]) -> str | None:
         What it returned and where to look; None if it is neither the denoiser nor the likelihood.
     """
     for index in indices:
-        if 0 <= index < model.num_steps and not bool(_denoiser_is_finite(model, index)):
-            time = float(model.level(index).time)
+        stage, place = _at(model, max(index, 0))
+        if 0 <= index and place < stage.num_steps and not bool(_denoiser_is_finite(stage, place)):
+            time = float(stage.level(place).time)
             return (
                 f"the denoiser returned NaN or infinity (at {_noise(model, index)}): look at"
                 f" prior.denoise(x, {time:.4g})"

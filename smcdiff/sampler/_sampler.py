@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from smcdiff._version import __version__
 from smcdiff.base._callbacks import own_exceptions
@@ -17,11 +17,13 @@ from smcdiff.diffusion.kernels import AnalyticDPM, Kernel
 from smcdiff.errors import InputError
 from smcdiff.moves import HMC, Move, RandomWalk
 from smcdiff.problem import Problem, ReverseModel, read
-from smcdiff.problem._latent_checks import has_slope
+from smcdiff.problem._parameter_checks import has_slope
 from smcdiff.proposals import Proposal, check_fits, choose
+from smcdiff.proposals._ahead import TwistedAhead
 from smcdiff.sampler import _chains as chains
 from smcdiff.sampler._outcome import Outcome
 from smcdiff.sampler._settings import Settings, brief
+from smcdiff.sampler._staged_diffusion import held_values
 from smcdiff.smc import Checkpoint, Hooks, run_in_segments
 
 
@@ -60,7 +62,8 @@ class Sampler:
             )
         grid = settings.grid_for(problem.prior, proposal)
         levels = grid(problem.prior.schedule, settings.num_steps)
-        model = ReverseModel(problem, kernel, levels, settings.weighted)
+        before = tuple(self.assemble(stage, TwistedAhead()) for stage in problem.before)
+        model = ReverseModel(problem, kernel, levels, settings.weighted, before=before)
         check_fits(proposal, model)
         return model
 
@@ -100,7 +103,7 @@ class Sampler:
         own = _keys_of_chains(keys.reshape(num_items), self.settings.num_chains)
         move = self.move(chains.first_of(model, model_axes).problem)
         prepared = chains.prepare(own[:, 0], proposal, model, model_axes, move)
-        particles = self.settings.filter(model.levels, num_items)
+        particles = self.settings.filter(model.all_levels, num_items)
         with progress_of(self.progress) as progress:
             begin(progress)
             # Without progress there is no cause to stop between steps.
@@ -109,12 +112,17 @@ class Sampler:
                 particles, own[:, 1], prepared.diffusion, prepared.diffusion.num_steps,
                 chain_axes=prepared.axes, hooks=Hooks(called, None, checkpoint),
             )  # fmt: skip
-        parameters = None if model.problem.parameters is None else result.particles.parameters
-        result = result._replace(particles=result.particles.x)
+        x, given = result.particles.x, None
+        if model.problem.parameters is not None:
+            given = result.particles.parameters
+        if model.before:
+            given = _held(model, model_axes, x)
+        result = result._replace(particles=x)
+        x = x[-1] if model.before else x
         batch_size = self.settings.batch_size
         if batch_size is not None:
             batch_size = max(1, batch_size // len(own))
-        described = chains.describe(result.particles, parameters, model, model_axes, batch_size)
+        described = chains.describe(x, given, model, model_axes, batch_size)
         # Else a run without progress would be timed to where it was handed to the device.
         return jax.block_until_ready(Outcome(result, *described))
 
@@ -142,6 +150,15 @@ class Sampler:
         if isinstance(given, Checkpoint):
             return Checkpoint(given.folder, {**identity, **given.identity}, given.every)
         return Checkpoint(given, identity)
+
+
+@partial(jax.jit, static_argnames="model_axes")
+def _held(
+    model: ReverseModel, model_axes: chains.Axes, x: tuple[Float[Array, "c n _"], ...]
+) -> Float[Array, "c n p"]:
+    """What the last stage of each particle was given."""
+    own = chains.first_of(model, model_axes)
+    return jax.vmap(jax.vmap(lambda *x: held_values(own, len(own.before), x)))(*x)
 
 
 @partial(jax.jit, static_argnames="num_chains")

@@ -81,7 +81,7 @@ class Tempering(NamedTuple):
         else:
             observation = problem.observe(model.event(typical))
             peaks = observation.entrywise_peak(key_peaks, _NUM_PEAK_DRAWS)
-        if problem.parameters is None:
+        if not problem.varies:
             return cls(points, peaks, None)
         return cls(points, peaks, _Reference(typical, peaks - _centres(model, typical)))
 
@@ -101,11 +101,23 @@ class Tempering(NamedTuple):
         """Log psi_t, from the denoised mean and the variance of x_0 about it."""
         terms = _terms(model)
         around = jax.vmap(terms)(denoised[None] + jnp.sqrt(spread) * self.points)
-        # Held fixed in gradients: there the log likelihood is followed, not its variation.
-        changes = jax.lax.stop_gradient(around - terms(denoised)[None])
-        power = 1.0 / jnp.sqrt(1.0 + 4.0 / 3.0 * jnp.mean(changes**2, axis=0))
-        tempered = power * (jnp.mean(around, axis=0) - self.peaks) + self.peaks
-        return jnp.sum(tempered + 0.5 * jnp.log(power))
+        return tempered(around, terms(denoised), self.peaks)
+
+
+def tempered(
+    around: Float[Array, "j n"], centre: Float[Array, " n"], peaks: Float[Array, " n"]
+) -> Float[Array, ""]:
+    """Log psi_t of the module.
+
+    Args:
+        around: the terms at the points about m.
+        centre: at m.
+        peaks: the largest value of each.
+    """
+    # Held fixed in gradients: there the log likelihood is followed, not its variation.
+    changes = jax.lax.stop_gradient(around - centre[None])
+    power = 1.0 / jnp.sqrt(1.0 + 4.0 / 3.0 * jnp.mean(changes**2, axis=0))
+    return jnp.sum(power * (jnp.mean(around, axis=0) - peaks) + peaks + 0.5 * jnp.log(power))
 
 
 def as_a_whole(model: ReverseModel, num_entries: int) -> bool:

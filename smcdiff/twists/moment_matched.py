@@ -156,7 +156,7 @@ class MomentMatched(Twist):
     ) -> Conditioned:
         """The reverse kernel conditioned on the linearised twist."""
         matrix, noise = _linearise(model, prepared, evaluation.detail, t, s)
-        if model.problem.parameters is not None:
+        if model.problem.varies:
             variances = jnp.sum(transition.covariance_times(matrix) * matrix[None], axis=-1)
             excess = jnp.maximum(_least_noise(variances) - 1.0, 0.0)
             noise = noise + excess * jnp.eye(noise.shape[0], dtype=noise.dtype)
@@ -170,7 +170,7 @@ def _unit_noise(model: ReverseModel, inner: Float[Array, "m m"]) -> Float[Array,
     still make it so, and are then given what can be computed: any positive function is a twist.
     """
     identity = jnp.eye(inner.shape[0], dtype=inner.dtype)
-    if model.problem.parameters is None:
+    if not model.problem.varies:
         return identity
     return jnp.maximum(1.0, _least_noise(jnp.diagonal(inner))) * identity
 

@@ -7,7 +7,6 @@ import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
 
-from smcdiff import priors
 from smcdiff.errors import InputError
 from smcdiff.problem import read
 from smcdiff.problem._layout import Place
@@ -38,14 +37,6 @@ def test_no_diffusion_site():
         normal(numpyro.sample("x", dist.Normal(0.0, 1.0)), y)
 
     refuses(r"no site .*'x'.* has a diffusion prior; give one site", model, 0.5)
-
-
-def test_diffusion_prior_that_depends_on_another_site():
-    def model(y):
-        x = numpyro.sample("x", PRIOR)
-        normal(numpyro.sample("w", priors.Gaussian(x, 1.0)), y)
-
-    refuses("'w': its diffusion prior depends on another", model, jnp.ones(3))
 
 
 def test_y_not_given():

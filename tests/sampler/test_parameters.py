@@ -11,10 +11,9 @@ from scipy.special import logsumexp
 
 from smcdiff import SMC, InputError, Posterior, moves, priors, proposals
 from smcdiff.diffusion.schedules import Cosine
-from smcdiff.sampler import _chains as chains
 from smcdiff.smc import segments
 from tests.base.lapack import DECOMPOSES, unordered
-from tests.sampler.models import MATRIX, PRIOR, Y
+from tests.sampler.models import MATRIX, PRIOR, Y, step_of
 
 
 def noisy(y=None):
@@ -190,29 +189,6 @@ def test_checkpoint(tmp_path, monkeypatch):
         sampler(stop).run(jax.random.key(0), y=Y, checkpoint=tmp_path / "run")
     rest = sampler(False).run(jax.random.key(0), y=Y, checkpoint=tmp_path / "run")
     np.testing.assert_array_equal(rest.samples["noise"], whole.samples["noise"])
-
-
-def step_of(model, proposal, num_particles, *args, **kwargs):
-    """The compiled step of the filter's model, of some particles."""
-    smc = SMC(model, proposal, num_particles=num_particles, num_steps=4, progress_bar=False)
-    sampler = smc._sampler
-    problem = sampler.read(args, kwargs)
-    reverse = sampler.assemble(problem, proposal)
-    keys = jax.random.split(jax.random.key(0), num_particles)
-    axes = (None,) * len(jax.tree.leaves(reverse))
-    made = chains.prepare(keys[:1], proposal, reverse, axes, sampler.move(problem)).diffusion
-
-    @jax.jit
-    def steps(keys):
-        def step(t, particles):
-            learned = hasattr(made, "statistics")
-            told = jax.vmap(made.statistics)(particles) if learned else None
-            means = (jax.tree.map(lambda a: a.mean(0), told),) if learned else ()
-            return jax.vmap(lambda key, p: made.step(key, t, p, *means))(keys, particles)
-
-        return jax.lax.fori_loop(1, 4, step, jax.vmap(made.init)(keys))
-
-    return steps.lower(keys).compile()
 
 
 def test_the_network_is_evaluated_once():

@@ -1,4 +1,4 @@
-"""What is wrong with the latent sites of a model, in one line that names the remedy."""
+"""What is wrong with the unknown parameters of a model, in one line that names the remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 from smcdiff.base._trees import are_equal
 from smcdiff.errors import NO_DERIVATIVE, InputError
 from smcdiff.problem import _sites as sites
-from smcdiff.problem._linearity import depends_on_first
+from smcdiff.problem._dependence import depends_on_first
 from smcdiff.problem._observation import ExactObservation
 from smcdiff.problem.problem import Problem
 
@@ -53,29 +53,6 @@ def check(problem: Problem) -> None:
             f"the prior of {list(names)} is not finite at draws of its own; check its parameters"
             " and its support"
         )
-
-
-def check_independent(problem: Problem) -> None:
-    """Raises ``InputError`` where the prior of a diffusion site depends on another one.
-
-    Args:
-        problem: with several diffusion sites.
-    """
-
-    def priors(x: Float[Array, "*event"], name: str) -> list[Array]:
-        return [
-            leaf
-            for leaf in jax.tree.leaves(sites.unwrap(problem.trace(x)[name]["fn"]))
-            if isinstance(leaf, jax.Array)
-        ]
-
-    for name in problem.layout.names[1:]:
-        if depends_on_first(lambda x, name=name: priors(x, name), _origin(problem)):
-            others = [other for other in problem.layout.names if other != name]
-            raise InputError(
-                f"site '{name}': its diffusion prior depends on another of the sites {others},"
-                " which is not supported; give the other its value"
-            )
 
 
 def has_slope(problem: Problem) -> bool:
