@@ -15,6 +15,7 @@ from smcdiff.errors import InputError
 from smcdiff.priors import Prior
 from smcdiff.problem import _sites as sites
 from smcdiff.problem._arguments import StaticArguments
+from smcdiff.problem._named_axes import NamedAxes
 from smcdiff.problem._observation import (
     ExactObservation,
     GaussianObservation,
@@ -52,6 +53,7 @@ class Problem(Module):
             says it, the number of directions of x that it sees; else None.
         equal_noise: whether all entries have the same noise, and none is masked.
         key: of what the model and the denoiser read besides their arguments.
+        named_axes: of the sites; see `smcdiff.problem._named_axes`.
     """
 
     prior: Prior
@@ -68,6 +70,7 @@ class Problem(Module):
     quadratic_rank: int | None = static(default=None)
     equal_noise: bool = static(default=False)
     key: tuple[ProgramKey, ...] = static(default=())
+    named_axes: NamedAxes = static(default=())
 
     @property
     def event_shape(self) -> tuple[int, ...]:

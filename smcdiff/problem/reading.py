@@ -22,6 +22,7 @@ from smcdiff.problem import _model_checks as model_checks
 from smcdiff.problem import _parameter_checks as parameter_checks
 from smcdiff.problem import _sites as sites
 from smcdiff.problem._linearity import check_declared, is_linear, quadratic_rank
+from smcdiff.problem._named_axes import named_axes
 from smcdiff.problem._observation import ExactObservation, GaussianObservation, observation_of
 from smcdiff.problem._parameters import Parameters
 from smcdiff.problem._program_key import ProgramKey, program_key
@@ -65,8 +66,9 @@ def read(
     prior = sites.unwrap(found[site]["fn"])
     parameters = Parameters.of(found, unknown) if unknown else None
     problem = Problem(
-        prior, arrays, None, parameters, model, fixed, site, tuple(observed), count, kind
-    )
+        prior, arrays, None, parameters, model, fixed, site, tuple(observed), count, kind,
+        named_axes=named_axes(found),
+    )  # fmt: skip
     problem = dataclasses.replace(problem, key=_key(problem))
     if parameters is not None:
         parameter_checks.check(problem)

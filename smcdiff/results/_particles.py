@@ -63,6 +63,7 @@ class WeightedParticles:
         prior_widths: (C, N) root mean square over the entries of the diffusion site of its
             distance from the prior's centre, in standard deviations of the prior; None where it is
             not known.
+        dims: site -> names of all its axes, of the sites where plates name some.
         attrs: how the run was made.
     """
 
@@ -82,6 +83,7 @@ class WeightedParticles:
     chains_alike: bool = False
     ancestors: Int[np.ndarray, "c steps n"] | None = None
     prior_widths: Float[np.ndarray, "c n"] | None = None
+    dims: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
