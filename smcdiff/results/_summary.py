@@ -40,7 +40,8 @@ def summarise(
 
     Returns:
         site -> ``"mean"``, ``"std"``, the quantiles (``"5.0%"`` and ``"95.0%"`` if prob is 0.9),
-        ``"mcse_mean"``, ``"mcse_std"`` and ``"n_eff"``, each of the site's event shape. See `smcdiff.Posterior.summary`.
+        ``"mcse_mean"``, ``"mcse_std"`` and ``"n_eff"``, each of the site's event shape. See
+        `smcdiff.Posterior.summary`.
 
     Raises:
         InputError: prob is not between 0 and 1.

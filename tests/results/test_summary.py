@@ -6,7 +6,6 @@ import pytest
 from smcdiff import InputError
 from tests.results.records import Y, importance, lopsided, record
 
-
 COLUMNS = ["mean", "std", "5.0%", "95.0%", "mcse_mean", "mcse_std", "n_eff"]
 
 
