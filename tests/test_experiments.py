@@ -29,6 +29,7 @@ SLOW = [
         "unknown_parameters",
         "nonlinear",
         "convergence",
+        "arviz",
     )
 ]
 
