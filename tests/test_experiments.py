@@ -30,6 +30,7 @@ SLOW = [
         "nonlinear",
         "convergence",
         "arviz",
+        "evidence_error",
     )
 ]
 

@@ -57,9 +57,9 @@ def checked_axes(
         InputError: a variable or an axis that there is not, a wrong number of names or of labels,
             or one name for two things.
     """
-    dims = {} if dims is None else {name: _as_names(name, axes) for name, axes in dims.items()}
-    _check_variables(dims, shapes)
-    axes = Axes({**inferred, **dims})
+    named = {name: _as_names(name, axes) for name, axes in (dims or {}).items()}
+    _check_variables(named, shapes)
+    axes = Axes({**inferred, **named})
     lengths: dict[str, tuple[int, str]] = {}
     for name, shape in shapes.items():
         for axis, size in zip(axes.of(name, len(shape)), shape, strict=True):
