@@ -47,7 +47,8 @@ class WeightedParticles:
             it is a log density on the range of the operator, that of y if its rows are independent.
         log_evidence_se: (C,) standard error of each, told from the founders; NaN where they cannot
             tell: fewer than 10 are left, or than 5 effective ones by their weights, a chain's
-            evidence is that of a path of its own, or weights were off. See `smcdiff.smc.evidence_variance`.
+            evidence is that of a path of its own, or weights were off. See
+            `smcdiff.smc.evidence_variance`.
         ess: (C, K + 1) effective sample size after each weighting.
         founders: (C, N) the particle of step 0 from which each descends.
         num_founders: (C, K + 1) number of distinct founders.

@@ -15,7 +15,7 @@ from tests.sampler.models import run, sampler
     [(proposals.MomentMatched(), None), (proposals.Twisted(), kernels.DDIM())],
 )
 def test_within_a_factor_of_the_spread(proposal, kernel):
-    posterior = run(sampler(proposal, num_particles=100, num_chains=100, kernel=kernel))
+    posterior = run(sampler(proposal, num_particles=200, num_chains=100, kernel=kernel))
     errors, spread = posterior.log_evidence_se, posterior.log_evidence.std(ddof=1)
     told = ~np.isnan(errors)
     assert np.mean(told) > 0.9 and not np.any(told & (posterior.num_founders[:, -1] < 10))
