@@ -21,9 +21,10 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray, Shaped
 from numpyro import handlers
 
 from smcdiff.diffusion.kernels import Kernel
-from smcdiff.diffusion.schedules import Level
+from smcdiff.diffusion.schedules import Level, Schedule
 from smcdiff.errors import InputError, did_you_mean, first_line
 from smcdiff.priors import Prior
+from smcdiff.priors.product import Product
 from smcdiff.problem import _arguments as arguments
 from smcdiff.problem import _lock as lock
 from smcdiff.problem import _sites as sites
@@ -54,6 +55,14 @@ def from_chain(
 ) -> Float[Array, "*event"]:
     """The end of a path of the reverse chain of this kernel and grid."""
     return prior.reverse_path(key, kernel, levels)[-1].reshape(prior.event_shape)
+
+
+def from_chain_of_product(
+    kernel: Kernel, levels: Level, schedule: Schedule, key: PRNGKeyArray, prior: Prior
+) -> Float[Array, "*event"]:
+    """The same of a part of a product with this schedule, whose parts move independently."""
+    part = Product([prior], schedule=schedule)
+    return part.reverse_path(key, kernel, levels)[-1].reshape(prior.event_shape)
 
 
 def _typical(key: PRNGKeyArray, prior: Prior) -> Float[Array, "*event"]:
@@ -109,9 +118,9 @@ class Joint:
         """
 
         def value(site: Site) -> Array | None:
-            name, fn = site["name"], site["fn"]
             if site["type"] != "sample" or site["is_observed"]:
                 return None
+            name, fn = site["name"], site["fn"]
             if name in values:
                 return values[name]
             if not sites.is_diffusion(fn):

@@ -14,8 +14,16 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, Shaped
 
 from smcdiff.base._progress import Progress
-from smcdiff.calibration._joint import DrawPrior, Joint, from_chain, from_prior
+from smcdiff.calibration._joint import (
+    DrawPrior,
+    Joint,
+    from_chain,
+    from_chain_of_product,
+    from_prior,
+)
+from smcdiff.diffusion.kernels import AnalyticDPM
 from smcdiff.errors import DegeneracyWarning, InputError, SamplingError
+from smcdiff.priors.product import Product
 from smcdiff.problem import ReverseModel
 from smcdiff.results import _weighted as averages
 from smcdiff.results._particles import WeightedParticles
@@ -202,6 +210,17 @@ def _reverse_model(sampler: Sampler, joint: Joint) -> ReverseModel:
 def _chain(sampler: Sampler, joint: Joint) -> DrawPrior:
     """Draws by the reverse chain that the sampler would run on the model that is simulated from."""
     model = _reverse_model(dataclasses.replace(sampler, model=joint.model), joint)
+    layout, prior = model.problem.layout, model.problem.prior
+    if isinstance(prior, Product):
+        if isinstance(model.kernel, AnalyticDPM) and len(prior.parts) > 1:
+            raise InputError(
+                "calibrate: kernels.AnalyticDPM moves several diffusion sites by their average"
+                " denoising error, so that no site can be drawn by itself; use kernels.DDIM()"
+            )
+        schedule = prior.schedule
+        return jax.tree_util.Partial(from_chain_of_product, model.kernel, model.levels, schedule)
+    if layout.joins_sites:  # multiplied out, and exact
+        return from_prior
     return jax.tree_util.Partial(from_chain, model.kernel, model.levels)
 
 

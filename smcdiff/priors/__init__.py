@@ -11,3 +11,4 @@ from smcdiff.priors.predictions import EpsPrediction as EpsPrediction
 from smcdiff.priors.predictions import Prediction as Prediction
 from smcdiff.priors.predictions import VPrediction as VPrediction
 from smcdiff.priors.predictions import X0Prediction as X0Prediction
+from smcdiff.priors.product import Product as Product

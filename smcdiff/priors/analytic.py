@@ -148,10 +148,10 @@ class AnalyticPrior(Prior):
 
     def posterior_mean(self, x: Float[Array, "*event"], t: Scalar) -> Float[Array, "*event"]:
         """The exact denoiser E[x_0 given x_t = x]."""
-        level = self.schedule.level(t)
-        return self._mean(jnp.ravel(x), level).reshape(x.shape)
+        return self.mean_given(jnp.ravel(x), self.schedule.level(t)).reshape(x.shape)
 
-    def _mean(self, x: Float[Array, " d"], level: Level) -> Float[Array, " d"]:
+    def mean_given(self, x: Float[Array, " d"], level: Level) -> Float[Array, " d"]:
+        """E[x_0 given x_t = x], flat, at a level of any schedule."""
         log_weights, inside = self._evaluate(x, level)
         weights = jnp.exp(log_weights)
         gains, rest = self._gains(level)

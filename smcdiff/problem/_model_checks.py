@@ -11,31 +11,26 @@ from smcdiff.problem import _sites as sites
 from smcdiff.problem._sites import Site
 
 
-def diffusion_site(trace: dict[str, Site]) -> str:
-    """Name of the one diffusion site of a model whose other latent structure is supported.
+def diffusion_sites(trace: dict[str, Site]) -> dict[str, Site]:
+    """The diffusion sites of a model whose other latent structure is supported.
 
     Args:
         trace: sites of the model.
 
-    Returns:
-        The name.
-
     Raises:
-        InputError: none or several diffusion sites, or a structure that is not supported.
+        InputError: no diffusion site, or a structure that is not supported.
     """
     found = {n: s for n, s in trace.items() if s["type"] == "sample"}
-    names = [n for n, s in found.items() if sites.is_diffusion(s["fn"])]
-    if not names:
+    diffusion = {n: s for n, s in found.items() if sites.is_diffusion(s["fn"])}
+    if not diffusion:
         raise InputError(
             f"no site of the model (sites: {sorted(found)}) has a diffusion prior; give one site a"
             " distribution of smcdiff.priors or smcdiff.load_prior"
         )
-    if len(names) > 1:
-        raise InputError(f"sites {names} all have diffusion priors; one is supported: join them")
-    (name,) = names
-    _check_prior(name, found[name])
+    for name, site in diffusion.items():
+        _check_prior(name, site)
     _check_plates_and_params(trace)
-    return name
+    return diffusion
 
 
 def _check_prior(name: str, site: Site) -> None:
@@ -44,11 +39,6 @@ def _check_prior(name: str, site: Site) -> None:
         raise InputError(
             f"site '{name}' has a diffusion prior and is observed; leave it latent and observe a"
             " function of it"
-        )
-    if fn.batch_shape or site["cond_indep_stack"] or fn.event_shape != prior.event_shape:
-        raise InputError(
-            f"site '{name}': a diffusion prior in a plate or with a batch shape is not supported;"
-            " use SMC.run_batch for several observations"
         )
     if isinstance(fn, dist.MaskedDistribution) or site["scale"] is not None:
         raise InputError(
@@ -76,11 +66,10 @@ def _check_plates_and_params(trace: dict[str, Site]) -> None:
         )
 
 
-def parameter_sites(name: str, trace: dict[str, Site]) -> tuple[str, ...]:
-    """Names of the unknown parameters: the latent sites beside the diffusion site.
+def parameter_sites(trace: dict[str, Site]) -> tuple[str, ...]:
+    """Names of the unknown parameters: the latent sites beside the diffusion sites.
 
     Args:
-        name: the diffusion site.
         trace: sites of the model.
 
     Raises:
@@ -88,7 +77,8 @@ def parameter_sites(name: str, trace: dict[str, Site]) -> tuple[str, ...]:
             sampled or is none.
     """
     found = {n: s for n, s in trace.items() if s["type"] == "sample"}
-    latent = {n: s for n, s in found.items() if n != name and not s["is_observed"]}
+    unobserved = {n: s for n, s in found.items() if not s["is_observed"]}
+    latent = {n: s for n, s in unobserved.items() if not sites.is_diffusion(s["fn"])}
     masked = [n.removesuffix("_unobserved") for n in latent if n.endswith("_unobserved")]
     masked = [n for n in masked if f"{n}_observed" in found]
     if masked:
@@ -96,7 +86,7 @@ def parameter_sites(name: str, trace: dict[str, Site]) -> tuple[str, ...]:
             f"site '{masked[0]}': obs_mask is not supported, because it adds a latent site; put"
             " numpyro.handlers.mask around the site"
         )
-    if latent and len(latent) == len(found) - 1:
+    if latent and len(unobserved) == len(found):
         raise InputError(f"no site is observed; pass data for {sorted(latent)}, for example y=...")
     for other, site in latent.items():
         _check_parameter(other, site)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
@@ -20,7 +20,7 @@ from smcdiff.problem._sites import Site, is_diffusion, unwrap
 
 
 class _FixLatents(Messenger):
-    """Gives the diffusion site a value, so that tracing never runs the reverse process.
+    """Gives diffusion sites their values, so that tracing never runs the reverse process.
 
     Unknown parameters get theirs, or are drawn from their prior by the seed where none is given.
     """
@@ -28,10 +28,10 @@ class _FixLatents(Messenger):
     def __init__(
         self,
         fn: Any = None,
-        value: Float[Array, "*event"] | None = None,
+        values: dict[str, Array] | None = None,
         parameters: dict[str, Array] | None = None,
     ):
-        self.value, self.parameters = value, parameters or {}
+        self.values, self.parameters = values or {}, parameters or {}
         super().__init__(fn)
 
     def process_message(self, msg: dict[str, Any]) -> None:
@@ -66,15 +66,15 @@ class _FixLatents(Messenger):
                 f"site '{name}' has a diffusion prior but its value is already set by a handler;"
                 " remove handlers.substitute or condition from that site"
             )
-        shape = fn.batch_shape + fn.event_shape
-        msg["value"] = jnp.zeros(shape) if self.value is None else self.value
+        value = self.values.get(name)
+        msg["value"] = jnp.zeros(fn.batch_shape + fn.event_shape) if value is None else value
 
 
 def trace(
     model: Callable,
     args: tuple,
     kwargs: dict,
-    x: Float[Array, "*event"] | None = None,
+    values: dict[str, Array] | None = None,
     parameters: dict[str, Array] | None = None,
     key: PRNGKeyArray | None = None,
 ) -> dict[str, Site]:
@@ -84,7 +84,7 @@ def trace(
         model: a NumPyro model.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        x: value of the diffusion site; None is zeros.
+        values: of diffusion sites; zeros for those that have none.
         parameters: unconstrained values of other latent sites; those that have none are drawn.
         key: random key to draw with; None is a fixed one.
 
@@ -93,5 +93,5 @@ def trace(
     """
     with lock.NUMPYRO, numpyro.validation_enabled(False):
         seeded = handlers.seed(model, jax.random.key(0) if key is None else key)
-        fixed = _FixLatents(seeded, x, parameters)
+        fixed = _FixLatents(seeded, values, parameters)
         return handlers.trace(fixed).get_trace(*args, **kwargs)

@@ -15,6 +15,7 @@ from smcdiff.errors import InputError
 from smcdiff.priors import Prior
 from smcdiff.problem import _sites as sites
 from smcdiff.problem._arguments import StaticArguments
+from smcdiff.problem._layout import Layout
 from smcdiff.problem._named_axes import NamedAxes
 from smcdiff.problem._observation import (
     ExactObservation,
@@ -33,7 +34,7 @@ class Problem(Module):
     """A NumPyro model, read: everything that a sampler needs to know of it.
 
     Attributes:
-        prior: the distribution of the diffusion site.
+        prior: the distribution of the diffusion site, or of all of them together.
         arguments: array arguments of the model.
         recognised: the operator of the package that the mean applies to x, where it is one, and
             the same whatever the parameters are.
@@ -41,7 +42,7 @@ class Problem(Module):
             problem says of x holds given this value, see `at`.
         model: the NumPyro model.
         fixed: the rest of the model's arguments.
-        site: name of the diffusion site.
+        layout: the diffusion sites, and where each of them lies in an event of the prior.
         observed_sites: names of the observed sites, ``numpyro.factor`` sites included.
         num_observations: number of observed scalars d_y (factors excluded, masked ones included;
             of a quadratic one its rank).
@@ -62,7 +63,7 @@ class Problem(Module):
     parameters: Parameters | None
     model: Callable = static()
     fixed: StaticArguments = static()
-    site: str = static()
+    layout: Layout = static()
     observed_sites: tuple[str, ...] = static()
     num_observations: int = static()
     kind: type[Observation] = static()
@@ -74,8 +75,13 @@ class Problem(Module):
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one event of the diffusion site."""
+        """Shape of one event of the prior."""
         return self.prior.event_shape
+
+    @property
+    def site(self) -> str:
+        """The diffusion site, or all of them, for messages."""
+        return self.layout.title
 
     @property
     def is_noise_free(self) -> bool:
@@ -91,7 +97,7 @@ class Problem(Module):
         """All sites of a run of the model at ``x`` (None: zeros)."""
         args, kwargs = self.fixed.rebuild(self.arguments)
         known = None if self.parameters is None else self.parameters.by_site
-        return trace(self.model, args, kwargs, x, known)
+        return trace(self.model, args, kwargs, self.layout.values_at(x), known)
 
     def at(self, parameters: Float[Array, " p"]) -> Problem:
         """The problem given another value of the unknown parameters, unconstrained."""

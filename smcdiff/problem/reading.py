@@ -18,9 +18,10 @@ from smcdiff.operators._recording import record_calls
 from smcdiff.problem import _arguments as arguments
 from smcdiff.problem import _data_checks as data_checks
 from smcdiff.problem import _exact_observation as exact_observation
+from smcdiff.problem import _latent_checks as latent_checks
 from smcdiff.problem import _model_checks as model_checks
-from smcdiff.problem import _parameter_checks as parameter_checks
 from smcdiff.problem import _sites as sites
+from smcdiff.problem._layout import lay_out
 from smcdiff.problem._linearity import check_declared, is_linear, quadratic_rank
 from smcdiff.problem._named_axes import named_axes
 from smcdiff.problem._observation import ExactObservation, GaussianObservation, observation_of
@@ -38,7 +39,7 @@ def read(
     """Reads a NumPyro model. Eager and cheap: no prior is sampled.
 
     Args:
-        model: the model; one of its sample sites has a `smcdiff.priors.Prior`.
+        model: the model; one or several of its sample sites have a `smcdiff.priors.Prior`.
         args: positional arguments of the model.
         kwargs: keyword arguments of the model, the observed values among them.
         linear: None detects whether the observation is linear-Gaussian, True declares it, False
@@ -54,8 +55,8 @@ def read(
     arguments.check_signature(model, args, kwargs)
     arrays, fixed = arguments.split(args, kwargs)
     found, operators = _run(model, *fixed.rebuild(arrays))
-    site = model_checks.diffusion_site(found)
-    unknown = model_checks.parameter_sites(site, found)
+    prior, layout = lay_out(model_checks.diffusion_sites(found))
+    unknown = model_checks.parameter_sites(found)
     observed = {name: found[name] for name in model_checks.observed_sites(found)}
     model_checks.check_exported(found)
     data_checks.check_shapes(observed)
@@ -63,15 +64,16 @@ def read(
     arrays = _with_floats(arrays, observed)
     count = sum(jnp.size(s["value"]) for s in observed.values() if not sites.is_factor(s))
     kind = type(observation_of(observed))
-    prior = sites.unwrap(found[site]["fn"])
     parameters = Parameters.of(found, unknown) if unknown else None
     problem = Problem(
-        prior, arrays, None, parameters, model, fixed, site, tuple(observed), count, kind,
+        prior, arrays, None, parameters, model, fixed, layout, tuple(observed), count, kind,
         named_axes=named_axes(found),
     )  # fmt: skip
+    if len(layout.places) > 1:
+        latent_checks.check_independent(problem)
     problem = dataclasses.replace(problem, key=_key(problem))
     if parameters is not None:
-        parameter_checks.check(problem)
+        latent_checks.check(problem)
     data_checks.check_likelihood(problem)
     if not issubclass(kind, GaussianObservation):
         return _without_means(problem, linear)
@@ -120,7 +122,8 @@ def _run(
         ) from error
     values = [s["value"] for s in found.values() if s["type"] == "sample"
               and sites.is_diffusion(s["fn"])]  # fmt: skip
-    return found, candidates(calls, values[0]) if values else []
+    # Of several sites together no operator of the package is known.
+    return found, candidates(calls, values[0]) if len(values) == 1 else []
 
 
 def _with_floats(arrays: tuple[Array, ...], observed: dict[str, Site]) -> tuple[Array, ...]:

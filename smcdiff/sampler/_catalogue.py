@@ -22,6 +22,7 @@ from jaxtyping import Array, Key
 
 from smcdiff._version import __version__
 from smcdiff.base._files import claim, made_folder
+from smcdiff.base._trees import are_equal
 from smcdiff.errors import InputError, SamplingError
 from smcdiff.problem import Problem, ReverseModel
 from smcdiff.problem._arguments import split
@@ -291,22 +292,12 @@ def _sharing(models: list[ReverseModel]) -> list[ReverseModel]:
     both branches, and the operator would be decomposed for each item.
     """
     first = models[0]
-    if all(_equal(model.levels, first.levels) for model in models):
+    if all(are_equal(model.levels, first.levels) for model in models):
         models = [dataclasses.replace(model, levels=first.levels) for model in models]
-    for name in ("recognised", "parameters"):
+    for name in ("prior", "recognised", "parameters"):
         shared = {name: getattr(first.problem, name)}
-        if all(_equal(getattr(model.problem, name), shared[name]) for model in models):
+        if all(are_equal(getattr(model.problem, name), shared[name]) for model in models):
             problems = [dataclasses.replace(m.problem, **shared) for m in models]
             pairs = zip(models, problems, strict=True)
             models = [dataclasses.replace(model, problem=problem) for model, problem in pairs]
     return models
-
-
-def _equal(first: Any, second: Any) -> bool:
-    """Whether two trees have the same structure and values."""
-    leaves, structure = jax.tree.flatten(first)
-    others, other_structure = jax.tree.flatten(second)
-    if structure != other_structure:
-        return False
-    pairs = zip(leaves, others, strict=True)
-    return all(a is b or np.array_equal(a, b) for a, b in pairs)

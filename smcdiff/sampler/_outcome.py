@@ -64,8 +64,7 @@ def to_posterior(
     problem, result = model.problem, outcome.result
     alike = settings.weighted and made.proposal.counts_chains_alike(model)
     _check_finished(result, model)
-    chains, particles = result.log_weights.shape
-    samples = np.asarray(result.particles).reshape(chains, particles, *problem.event_shape)
+    samples = np.asarray(result.particles)
     if not np.all(np.isfinite(samples)):
         raise SamplingError(
             f"site '{problem.site}': samples are not finite although their weights are:"
@@ -80,7 +79,7 @@ def to_posterior(
     }
     ancestors = None if result.ancestors is None else np.asarray(result.ancestors)[:, 1:]
     return Posterior(
-        samples={problem.site: samples, **_on_host(outcome.computed)},
+        samples={**problem.layout.split(samples, 2), **_on_host(outcome.computed)},
         log_weights=np.asarray(result.log_weights),
         log_evidence=np.asarray(result.log_evidence),
         prior_widths=np.asarray(outcome.prior_widths),

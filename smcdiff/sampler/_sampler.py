@@ -17,7 +17,7 @@ from smcdiff.diffusion.kernels import AnalyticDPM, Kernel
 from smcdiff.errors import InputError
 from smcdiff.moves import HMC, Move, RandomWalk
 from smcdiff.problem import Problem, ReverseModel, read
-from smcdiff.problem._parameter_checks import has_slope
+from smcdiff.problem._latent_checks import has_slope
 from smcdiff.proposals import Proposal, check_fits, choose
 from smcdiff.sampler import _chains as chains
 from smcdiff.sampler._outcome import Outcome

@@ -33,12 +33,13 @@ from smcdiff.smc import Checkpoint
 
 
 class SMC:
-    """Samples the posterior of a NumPyro model whose one site has a diffusion prior.
+    """Samples the posterior of a NumPyro model in which sites have diffusion priors.
 
-    Other continuous latent sites are unknown parameters, and are sampled with it.
+    Several such sites, and sites in plates, are independent and are sampled together; other
+    continuous latent sites are unknown parameters, and are sampled with them.
 
     Args:
-        model: a NumPyro model with one site whose distribution is a diffusion prior, and observed
+        model: a NumPyro model with sites whose distributions are diffusion priors, and observed
             sites (or ``numpyro.factor``).
         proposal: a proposal of `smcdiff.proposals`; None chooses from the model's structure and
             says so in ``posterior.attrs``.

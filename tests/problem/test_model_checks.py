@@ -7,8 +7,10 @@ import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
 
+from smcdiff import priors
 from smcdiff.errors import InputError
 from smcdiff.problem import read
+from smcdiff.problem._layout import Place
 from tests.problem.models import PRIOR, A, Y, affine, assert_residual_matches
 
 
@@ -38,11 +40,12 @@ def test_no_diffusion_site():
     refuses(r"no site .*'x'.* has a diffusion prior; give one site", model, 0.5)
 
 
-def test_several_diffusion_sites():
+def test_diffusion_prior_that_depends_on_another_site():
     def model(y):
-        normal(numpyro.sample("x", PRIOR) + numpyro.sample("w", PRIOR), y)
+        x = numpyro.sample("x", PRIOR)
+        normal(numpyro.sample("w", priors.Gaussian(x, 1.0)), y)
 
-    refuses(r"\['x', 'w'\] all have diffusion priors", model, jnp.ones(3))
+    refuses("'w': its diffusion prior depends on another", model, jnp.ones(3))
 
 
 def test_y_not_given():
@@ -107,16 +110,19 @@ def test_diffusion_site_whose_value_is_set_by_a_handler():
     "prior", [PRIOR.expand([2]), PRIOR.expand([2]).to_event(1)], ids=["batch", "event"]
 )
 def test_batched_prior(prior):
-    refuses("'x': a diffusion prior in a plate", make(normal, prior), jnp.ones((2, 3)))
+    problem = read(make(normal, prior), (jnp.ones((2, 3)),))
+    assert problem.layout.places == (("x", Place((2, 3), 0)),) and problem.size == 6
 
 
 def test_prior_in_a_plate():
     def model(y):
+        w = numpyro.sample("w", PRIOR)
         with numpyro.plate("images", 2):
             x = numpyro.sample("x", PRIOR)
-        normal(x, y)
+        normal(x + w[None], y)
 
-    refuses("'x': a diffusion prior in a plate", model, jnp.ones((2, 3)))
+    problem = read(model, (jnp.ones((2, 3)),))
+    assert problem.layout.places == (("w", Place((3,), 0)), ("x", Place((2, 3), 3)))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
-"""What is wrong with the unknown parameters of a model, in one line that names the remedy."""
+"""What is wrong with the latent sites of a model, in one line that names the remedy."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from smcdiff.base._trees import are_equal
 from smcdiff.errors import NO_DERIVATIVE, InputError
 from smcdiff.problem import _sites as sites
 from smcdiff.problem._linearity import depends_on_first
@@ -55,6 +55,29 @@ def check(problem: Problem) -> None:
         )
 
 
+def check_independent(problem: Problem) -> None:
+    """Raises ``InputError`` where the prior of a diffusion site depends on another one.
+
+    Args:
+        problem: with several diffusion sites.
+    """
+
+    def priors(x: Float[Array, "*event"], name: str) -> list[Array]:
+        return [
+            leaf
+            for leaf in jax.tree.leaves(sites.unwrap(problem.trace(x)[name]["fn"]))
+            if isinstance(leaf, jax.Array)
+        ]
+
+    for name in problem.layout.names[1:]:
+        if depends_on_first(lambda x, name=name: priors(x, name), _origin(problem)):
+            others = [other for other in problem.layout.names if other != name]
+            raise InputError(
+                f"site '{name}': its diffusion prior depends on another of the sites {others},"
+                " which is not supported; give the other its value"
+            )
+
+
 def has_slope(problem: Problem) -> bool:
     """Whether the log likelihood has a derivative in the unknown parameters."""
     try:
@@ -84,11 +107,14 @@ def _log_prior(problem: Problem, x: Float[Array, "*event"], name: str) -> Array:
 
 
 def _has_one_prior(problem: Problem) -> bool:
-    """Whether the diffusion site has the same prior at another value of the parameters."""
-    other = problem.at(problem.draw_parameters(jax.random.key(1))).trace()[problem.site]["fn"]
-    first, second = jax.tree.leaves(problem.prior), jax.tree.leaves(sites.unwrap(other))
-    pairs = zip(first, second, strict=True)
-    return len(first) == len(second) and all(a is b or np.array_equal(a, b) for a, b in pairs)
+    """Whether each diffusion site has the same prior at another value of the parameters."""
+    found, other = (
+        own.trace() for own in (problem, problem.at(problem.draw_parameters(jax.random.key(1))))
+    )
+    return all(
+        are_equal(sites.unwrap(found[name]["fn"]), sites.unwrap(other[name]["fn"]))
+        for name in problem.layout.names
+    )
 
 
 def _is_seen(problem: Problem, name: str) -> bool:
