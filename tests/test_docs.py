@@ -68,6 +68,16 @@ def test_more_of_the_api(monkeypatch, tmp_path):
     assert names["digits"].shape == (4, 28, 28, 1)
 
 
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # of one entry of twelve
+def test_tables_and_pictures(monkeypatch, capsys):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names = run_page("arviz.md")
+    assert "mcse_mean" in capsys.readouterr().out
+    # Four chains of 500 each: nearly equal weights, and a plain problem.
+    assert np.isfinite(names["weighted"].entries).all()
+    assert abs(float(names["table"]["mean"].iloc[0]) - names["posterior"].mean()["noise"]) < 0.1
+
+
 @pytest.mark.slow
 def test_calibration(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

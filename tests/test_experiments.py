@@ -29,6 +29,8 @@ SLOW = [
         "unknown_parameters",
         "nonlinear",
         "convergence",
+        "arviz",
+        "evidence_error",
     )
 ]
 

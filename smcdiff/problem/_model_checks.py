@@ -138,7 +138,10 @@ def _check_parameter(name: str, site: Site) -> None:
         ) from error
 
 
-_TAKEN = {"chain", "draw", "particle", "step", "log_weight", "founder", "log_likelihood"}
+TAKEN = frozenset({
+    "chain", "draw", "particle", "step", "log_weight", "founder", "log_likelihood", "prior_widths",
+})  # fmt: skip
+"""Names that the groups of the export have for themselves."""
 
 
 def check_exported(trace: dict[str, Site]) -> None:
@@ -161,7 +164,7 @@ def check_exported(trace: dict[str, Site]) -> None:
                 f"site '{name}': a netCDF file cannot hold a name with '/'; with handlers.scope"
                 " pass divider='.'"
             )
-        if name in _TAKEN or name in axes:
+        if name in TAKEN or name in axes:
             raise InputError(f"site '{name}': the posterior file uses that name; choose another")
         if site["type"] == "deterministic":
             value = site["value"]

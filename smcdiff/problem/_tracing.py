@@ -69,13 +69,9 @@ class _FixLatents(Messenger):
                 " remove handlers.substitute or condition from that site"
             )
         value = self.values.get(name)
-        if value is None:
-            value = (
-                _of_noise(cast(Prior, base))
-                if self.guesses
-                else jnp.zeros(fn.batch_shape + fn.event_shape)
-            )
-        msg["value"] = value
+        if value is None and self.guesses:
+            value = _of_noise(cast(Prior, base))
+        msg["value"] = jnp.zeros(fn.batch_shape + fn.event_shape) if value is None else value
 
 
 def _of_noise(prior: Prior) -> Float[Array, "*event"]:

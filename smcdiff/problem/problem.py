@@ -16,6 +16,7 @@ from smcdiff.priors import Prior
 from smcdiff.problem import _sites as sites
 from smcdiff.problem._arguments import StaticArguments
 from smcdiff.problem._layout import Layout
+from smcdiff.problem._named_axes import NamedAxes
 from smcdiff.problem._observation import (
     ExactObservation,
     GaussianObservation,
@@ -58,6 +59,7 @@ class Problem(Module):
             where there are none. All that the problem says of x holds given them, see `holding`.
         before: the problems of the earlier stages, see `smcdiff.problem._stages`.
         has_later: whether there are later stages, of whose sites there is a guess.
+        named_axes: of the sites; see `smcdiff.problem._named_axes`.
     """
 
     prior: Prior
@@ -77,6 +79,7 @@ class Problem(Module):
     held: Held | None = None
     before: tuple[Problem, ...] = ()
     has_later: bool = static(default=False)
+    named_axes: NamedAxes = static(default=())
 
     @property
     def event_shape(self) -> tuple[int, ...]:

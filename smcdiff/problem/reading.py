@@ -23,6 +23,7 @@ from smcdiff.problem import _parameter_checks as parameter_checks
 from smcdiff.problem import _sites as sites
 from smcdiff.problem._layout import Layout, Place, lay_out
 from smcdiff.problem._linearity import check_declared, is_linear, quadratic_rank
+from smcdiff.problem._named_axes import named_axes
 from smcdiff.problem._observation import ExactObservation, GaussianObservation, observation_of
 from smcdiff.problem._parameters import Parameters
 from smcdiff.problem._program_key import ProgramKey, program_key
@@ -70,8 +71,9 @@ def read(
     kind = type(observation_of(observed))
     parameters = Parameters.of(found, unknown) if unknown else None
     problem = Problem(
-        prior, arrays, None, parameters, model, fixed, layout, tuple(observed), count, kind
-    )
+        prior, arrays, None, parameters, model, fixed, layout, tuple(observed), count, kind,
+        named_axes=named_axes(found),
+    )  # fmt: skip
     if len(stages) > 1:
         problem = _last_stage(problem, stages, diffusion)
     problem = dataclasses.replace(problem, key=_key(problem))

@@ -65,17 +65,38 @@ def pareto_shape(log_weights: Float[np.ndarray, " n"]) -> float:
     Raises:
         InputError: ArviZ is not installed.
     """
+    _, shape = pareto_smoothed(log_weights)
+    return shape
+
+
+def pareto_smoothed(log_weights: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"], float]:
+    """Weights whose largest are replaced by quantiles of the Pareto distribution that fits them.
+
+    Args:
+        log_weights: (n,), any constant added.
+
+    Returns:
+        Log weights, normalised and in their order, and `pareto_shape`; where that is NaN or -inf,
+        the weights as they were.
+
+    Raises:
+        InputError: ArviZ is not installed.
+    """
     major = _major()
-    values = np.sort(log_weights.astype(np.float64))
+    values = log_weights.astype(np.float64)
+    values = values - np.logaddexp.reduce(values)
     tail = int(np.ceil(min(values.size / 5, 3 * np.sqrt(values.size))))  # as ArviZ cuts it
     if tail < 5:
-        return float("nan")
-    if values[-tail] == values[-1]:
-        return float("-inf")
+        return values, float("nan")
+    largest = np.sort(values)[-tail:]
+    if largest[0] == largest[-1]:
+        return values, float("-inf")
     if major >= 1:
         from arviz_stats.base import array_stats  # pyright: ignore[reportMissingImports]
 
-        shape = array_stats.psislw(-values)[1]  # of log likelihoods, which are negated there
+        smoothed, shape = array_stats.psislw(-values)  # of log likelihoods, negated there
     else:
-        shape = _arviz_0().psislw(values)[1]
-    return float(shape) if np.isfinite(shape) else float("nan")
+        smoothed, shape = _arviz_0().psislw(values)
+    if not np.isfinite(shape):
+        return values, float("nan")
+    return smoothed - np.logaddexp.reduce(smoothed), float(shape)

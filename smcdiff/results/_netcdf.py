@@ -15,6 +15,7 @@ import numpy as np
 
 from smcdiff.base._files import check_file, write_whole
 from smcdiff.errors import InputError
+from smcdiff.results._axes import Axes
 from smcdiff.results._datatree import particle_groups
 from smcdiff.results._particles import WeightedParticles
 
@@ -33,7 +34,7 @@ def write(particles: WeightedParticles, path: Path) -> None:
     """
     import xarray
 
-    tree = xarray.DataTree.from_dict(particle_groups(particles))
+    tree = xarray.DataTree.from_dict(particle_groups(particles, Axes(particles.dims)))
     tree.attrs.update(
         smcdiff_format=_FORMAT,
         weighted=int(particles.weighted),
@@ -43,6 +44,7 @@ def write(particles: WeightedParticles, path: Path) -> None:
         sites=json.dumps(list(particles.samples)),
         terms=json.dumps(list(particles.pointwise_log_likelihood)),
         observed=json.dumps(list(particles.observed)),
+        dims=json.dumps(particles.dims),
     )
     # With a sum of each chunk HDF5 refuses damaged arrays; a scalar has no chunks.
     summed = {
@@ -133,6 +135,7 @@ def _fields(tree: Any) -> dict[str, Any]:
         "chains_alike": bool(tree.attrs.get("chains_alike", 0)),  # older files have none
         "ancestors": smc["ancestors"].values if "ancestors" in smc else None,
         "prior_widths": particles["prior_widths"].values if "prior_widths" in particles else None,
+        "dims": {n: tuple(d) for n, d in json.loads(tree.attrs.get("dims", "{}")).items()},
         "attrs": json.loads(tree.attrs["run"]),
     }
 

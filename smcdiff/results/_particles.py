@@ -46,8 +46,9 @@ class WeightedParticles:
         log_evidence: (C,) log Z_hat; NaN where weights were off. Where y is observed without noise
             it is a log density on the range of the operator, that of y if its rows are independent.
         log_evidence_se: (C,) standard error of each, told from the founders; NaN where they cannot
-            tell: fewer than 10 are left, a chain's evidence is that of a path of its own, or
-            weights were off. See `smcdiff.smc.evidence_variance`.
+            tell: fewer than 10 are left, or than 5 effective ones by their weights, a chain's
+            evidence is that of a path of its own, or weights were off. See
+            `smcdiff.smc.evidence_variance`.
         ess: (C, K + 1) effective sample size after each weighting.
         founders: (C, N) the particle of step 0 from which each descends.
         num_founders: (C, K + 1) number of distinct founders.
@@ -63,6 +64,7 @@ class WeightedParticles:
         prior_widths: (C, N) root mean square over the entries of the diffusion site of its
             distance from the prior's centre, in standard deviations of the prior; None where it is
             not known.
+        dims: site -> names of all its axes, of the sites where plates name some.
         attrs: how the run was made.
     """
 
@@ -82,6 +84,7 @@ class WeightedParticles:
     chains_alike: bool = False
     ancestors: Int[np.ndarray, "c steps n"] | None = None
     prior_widths: Float[np.ndarray, "c n"] | None = None
+    dims: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:

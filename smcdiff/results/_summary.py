@@ -16,7 +16,7 @@ MOST_ROWS = 16
 """Sites with more entries than this are shown by a few of them."""
 
 _FEW_FOUNDERS = 5
-"""Fewer effective founders leave `averages.effective_draws` without a meaning."""
+"""Fewer effective founders leave `averages.precision` without a meaning."""
 
 
 def _levels(prob: float | int) -> tuple[float, float]:
@@ -39,8 +39,9 @@ def summarise(
         prob: posterior probability between the two quantiles, which cut off equal parts.
 
     Returns:
-        site -> ``"mean"``, ``"std"``, the quantiles (``"5.0%"`` and ``"95.0%"`` if prob is 0.9) and
-        ``"n_eff"``, each of the site's event shape. See `smcdiff.Posterior.summary`.
+        site -> ``"mean"``, ``"std"``, the quantiles (``"5.0%"`` and ``"95.0%"`` if prob is 0.9),
+        ``"mcse_mean"``, ``"mcse_std"`` and ``"n_eff"``, each of the site's event shape. See
+        `smcdiff.Posterior.summary`.
 
     Raises:
         InputError: prob is not between 0 and 1.
@@ -55,15 +56,17 @@ def _numbers(
     weights, founders = particles.pooled_weights.ravel(), particles.pooled_founders
     low, high = levels = _levels(prob)
     below, above = averages.quantiles(values, weights, levels)
-    n_eff = averages.effective_draws(values, weights, founders)
+    told = averages.precision(values, weights, founders)
     if averages.effective_founders(weights, founders) < _FEW_FOUNDERS:
-        n_eff = np.full_like(n_eff, np.nan)
+        told = averages.Precision(*(np.full_like(number, np.nan) for number in told))
     return {
         "mean": averages.mean(values, weights),
         "std": averages.std(values, weights),
         _percent(low): below,
         _percent(high): above,
-        "n_eff": n_eff,
+        "mcse_mean": told.mean_error,
+        "mcse_std": told.std_error,
+        "n_eff": told.draws,
     }
 
 
@@ -117,8 +120,8 @@ def print_table(particles: WeightedParticles, prob: float | int = 0.9) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    columns = ("mean", "std", *map(_percent, _levels(prob)), "n_eff")
-    table = Table(box=SIMPLE)
+    columns = ("mean", "std", *map(_percent, _levels(prob)), "mcse_mean", "mcse_std", "n_eff")
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("site", overflow="fold")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
@@ -140,4 +143,6 @@ def _cell(value: Any, column: str) -> str:
     value = float(value)
     if np.isnan(value):
         return "-"
-    return f"{value:.1f}" if column == "n_eff" else f"{value:.4g}"
+    if column == "n_eff":
+        return f"{value:.1f}"
+    return f"{value:.2g}" if column.startswith("mcse") else f"{value:.4g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from smcdiff.results import _arviz as arviz
 from smcdiff.results import _datatree as datatree
 from smcdiff.results import _netcdf as netcdf
 from smcdiff.results import _summary as summary
+from smcdiff.results._axes import checked_axes
 from smcdiff.results._diagnosis import Diagnosis, diagnose
 from smcdiff.results._particles import WeightedParticles
 from smcdiff.results._weighted import log_mean_evidence as log_mean_evidence
@@ -60,11 +62,13 @@ class Posterior(WeightedParticles):
             prob: posterior probability between the two quantiles, which cut off equal parts.
 
         Returns:
-            site -> ``"mean"``, ``"std"``, the quantiles (``"5.0%"`` and ``"95.0%"`` if prob is 0.9)
-            and ``"n_eff"``, each of the site's event shape. ``n_eff`` is the number of independent
-            draws that would tell the mean of the entry as well, from the particles' weights and
-            common founders. Where few founders are left it is too high, 2 to 3 times with ten
-            effective ones; it is NaN below five of them, or where all values are equal.
+            site -> ``"mean"``, ``"std"``, the quantiles (``"5.0%"`` and ``"95.0%"`` if prob is
+            0.9), ``"mcse_mean"``, ``"mcse_std"`` and ``"n_eff"``, each of the site's event shape.
+            ``n_eff`` is the number of independent draws that would tell the mean of the entry as
+            well, from the particles' weights and common founders, and the standard errors
+            (``mcse``) of mean and standard deviation are told by the same. Where few founders are
+            left ``n_eff`` is too high, 2 to 3 times with ten effective ones; they are NaN below
+            five of them, ``n_eff`` also where all values are equal.
 
         Raises:
             InputError: prob is not between 0 and 1.
@@ -95,15 +99,27 @@ class Posterior(WeightedParticles):
         print(diagnosis)
         return diagnosis
 
-    def to_arviz(self, posterior_predictive: dict[str, Any] | None = None) -> Any:
-        """What the functions of the installed ArviZ take.
+    def to_arviz(
+        self,
+        posterior_predictive: Mapping[str, Any] | None = None,
+        *,
+        prior: Mapping[str, Any] | None = None,
+        constant_data: Mapping[str, Any] | None = None,
+        coords: Mapping[str, Any] | None = None,
+        dims: Mapping[str, Sequence[str]] | None = None,
+    ) -> Any:
+        """What the functions of the installed ArviZ take, with ``arviz.from_numpyro``'s arguments.
 
         Groups: ``posterior`` (chain, draw; each chain resampled to equal weights with a fixed key,
         as `get_samples` by chain), ``sample_stats``, ``log_likelihood`` (each observed site,
-        pointwise, of each draw) and ``observed_data``; of the particles with their weights,
-        ``weighted_posterior`` (chain, particle; with ``log_weight``, ``founder`` and
+        pointwise, of each draw) and ``observed_data``; ``prior``, ``prior_predictive``,
+        ``posterior_predictive`` and ``constant_data`` where they are given; of the particles with
+        their weights, ``weighted_posterior`` (chain, particle; with ``log_weight``, ``founder`` and
         ``log_likelihood``), ``weighted_log_likelihood`` and ``smc`` (chain, step; the filter's
         record, and ``log_evidence`` per chain with its standard error).
+
+        An axis has the name of the model's plate, or of ``infer={"event_dims": [...]}`` of the
+        site, and else ``x_dim_0`` and so on.
 
         Chains count equally in the groups of draws, as ArviZ wants them, while `mean`, `std` and
         `resample` pool them as `pooled_weights` says: by their evidence, or alike. R-hat and ESS
@@ -111,20 +127,31 @@ class Posterior(WeightedParticles):
         `diagnose`.
 
         Args:
-            posterior_predictive: observed site -> (C, N, ...), replications of the data for
-                ``arviz.plot_ppc`` and its like, of ``numpyro.infer.Predictive(model,
-                posterior.get_samples(group_by_chain=True), batch_ndims=2)``.
+            posterior_predictive: site -> (C, N, ...), replications of the data, of
+                ``numpyro.infer.Predictive(model, posterior.get_samples(group_by_chain=True),
+                batch_ndims=2)``. Sites of the posterior are left out.
+            prior: site -> (draws, ...), of ``Predictive(model, num_samples=...)``; sites of the
+                posterior go to ``prior``, others to ``prior_predictive``.
+            constant_data: name -> array: covariates, masks, the truth of a simulation.
+            coords: name of an axis -> labels along it.
+            dims: site, or name of constant data -> names of all its axes, in the place of the
+                plates' names.
 
         Returns:
             ``arviz.InferenceData`` for ArviZ 0.x (Python 3.11), `xarray.DataTree` for ArviZ 1.x.
 
         Raises:
-            InputError: ArviZ is not installed, or replications of another shape.
+            InputError: ArviZ is not installed; draws of another number or shape than the run's;
+                dims or coords of no variable, or of another number than its axes; a name for two
+                things.
         """
         import xarray
 
-        groups = datatree.draw_groups(self, posterior_predictive)
-        tree = xarray.DataTree.from_dict({**groups, **datatree.particle_groups(self)})
+        given = datatree.given_values(self, prior, posterior_predictive, constant_data)
+        shapes = {**datatree.given_shapes(given), **datatree.event_shapes(self)}
+        axes = checked_axes(self.dims, shapes, dims, coords)
+        groups = datatree.draw_groups(self, axes) | datatree.given_groups(given, axes)
+        tree = xarray.DataTree.from_dict({**groups, **datatree.particle_groups(self, axes)})
         tree.attrs.update({**self.attrs, "weighted": int(self.weighted)})
         return arviz.as_arviz_takes(tree)
 

@@ -92,6 +92,7 @@ def to_posterior(
         observed=_on_host(problem.observe().values),
         weighted=settings.weighted,
         chains_alike=alike,
+        dims=dict(problem.named_axes),
         attrs=_attributes(model, settings, made),
         **{name: np.asarray(values)[:, 1:] for name, values in steps.items()},
     )

@@ -6,11 +6,13 @@ import pytest
 from smcdiff import InputError
 from tests.results.records import Y, importance, lopsided, record
 
+COLUMNS = ["mean", "std", "5.0%", "95.0%", "mcse_mean", "mcse_std", "n_eff"]
+
 
 def test_numbers_of_an_exact_posterior():
     """Posterior N(0.8 y, 0.2) of each entry, from 8,000 weighted draws of the prior."""
     numbers = importance(particles=20_000).summary()["x"]
-    assert list(numbers) == ["mean", "std", "5.0%", "95.0%", "n_eff"]
+    assert list(numbers) == COLUMNS
     deviation = 0.2**0.5
     np.testing.assert_allclose(numbers["mean"], 0.8 * Y, atol=0.03)
     np.testing.assert_allclose(numbers["std"], deviation, atol=0.03)
@@ -29,6 +31,7 @@ def test_numbers_rest_on_founders():
     x = np.random.default_rng(0).standard_normal((1, 100, 2))
     independent = record(np.zeros((1, 100)), samples={"x": x})
     np.testing.assert_allclose(independent.summary()["x"]["n_eff"], 100.0)
+    np.testing.assert_allclose(independent.summary()["x"]["mcse_mean"], x.std(1)[0] / 10.0)
     copies = record(
         np.zeros((1, 100)),
         samples={"x": np.repeat(x[:, :20], 5, axis=1)},
@@ -36,7 +39,8 @@ def test_numbers_rest_on_founders():
     )
     np.testing.assert_allclose(copies.summary()["x"]["n_eff"], 20.0)
     few = record(np.zeros((1, 100)), samples={"x": x}, founders=np.arange(100)[None] % 4)
-    assert np.all(np.isnan(few.summary()["x"]["n_eff"]))
+    for column in ("n_eff", "mcse_mean", "mcse_std"):
+        assert np.all(np.isnan(few.summary()["x"][column]))
 
 
 @pytest.mark.parametrize("prob", [0, 1, 90, True, -0.5])
@@ -55,7 +59,7 @@ def printed(posterior, capsys, **options):
 def test_table_has_a_row_per_entry(capsys):
     posterior = importance()
     lines = printed(posterior, capsys)
-    assert lines[0] == ["site", "mean", "std", "5.0%", "95.0%", "n_eff"]
+    assert lines[0] == ["site", *COLUMNS]
     assert [line[0] for line in lines[2:5]] == ["x[0]", "x[1]", "energy"]
     assert float(lines[2][1]) == pytest.approx(posterior.mean()["x"][0], rel=1e-3)
     text = " ".join(word for line in lines[5:] for word in line)
@@ -71,7 +75,7 @@ def test_image_is_shown_by_three_of_its_entries(capsys):
     lines = printed(record(samples={"x": images}), capsys)
     assert lines[2][:3] == ["x[3,", "4]", "widest"]
     assert lines[3][2] == "middle"
-    assert lines[4] == ["x[0,", "0]", "narrowest", "0.5", "0", "0.5", "0.5", "-"]
+    assert lines[4] == ["x[0,", "0]", "narrowest", "0.5", "0", "0.5", "0.5", "0", "0", "-"]
     assert lines[5][-3:] == ["of", "784", "entries"]
 
 
@@ -81,6 +85,6 @@ def test_flags_weights_off_and_empty_sites(capsys):
         np.zeros((1, 30)), samples=samples, weighted=False, log_evidence=np.full(1, np.nan)
     )
     lines = printed(off, capsys, prob=0.5)
-    assert lines[2] == ["flag", "1", "0", "1", "1", "-"]
+    assert lines[2] == ["flag", "1", "0", "1", "1", "0", "0", "-"]
     text = " ".join(word for line in lines[3:] for word in line)
     assert "none" not in text and "weights were off" in text and "log evidence" not in text

@@ -48,7 +48,7 @@ def test_effective_numbers():
 
 def test_effective_draws_of_equal_independent_draws_are_their_number():
     values = np.random.default_rng(0).standard_normal((200, 3))
-    found = weighted.effective_draws(values, np.full(200, 1 / 200), np.arange(200))
+    found = weighted.precision(values, np.full(200, 1 / 200), np.arange(200)).draws
     np.testing.assert_allclose(found, 200.0)
 
 
@@ -58,26 +58,30 @@ def test_effective_draws_count_copies_once():
     order = generator.permutation(800)
     values = np.repeat(generator.standard_normal((200, 2)), 4, axis=0)[order]
     founders = np.repeat(np.arange(200), 4)[order]
-    found = weighted.effective_draws(values, np.full(800, 1 / 800), founders)
+    found = weighted.precision(values, np.full(800, 1 / 800), founders).draws
     np.testing.assert_allclose(found, 200.0)
 
 
-def test_effective_draws_predict_the_error_of_importance_sampling():
-    """The variance of 2,000 weighted means, which 1 / n_eff must match to a tenth."""
+def test_errors_are_the_spread_of_importance_sampling():
+    """Of 2,000 weighted means and standard deviations, which they must match to a tenth."""
     generator = np.random.default_rng(0)
-    means, inverse = [], []
+    found, told = [], []
     for _ in range(2000):
         x = generator.standard_normal(400)
         weights = np.exp(0.7 * x)  # tilts N(0, 1) to N(0.7, 1)
         weights /= weights.sum()
-        means.append(weighted.mean(x, weights))
-        inverse.append(1.0 / weighted.effective_draws(x, weights, np.arange(400)))
-    assert np.mean(inverse) == pytest.approx(np.var(means), rel=0.1)
+        found.append((weighted.mean(x, weights), weighted.std(x, weights)))
+        told.append(weighted.precision(x, weights, np.arange(400)))
+    mean_error, std_error, draws = np.transpose(told)
+    spread = np.var(found, axis=0)
+    assert np.mean(mean_error**2) == pytest.approx(spread[0], rel=0.1)
+    assert np.mean(std_error**2) == pytest.approx(spread[1], rel=0.1)
+    assert np.mean(1.0 / draws) == pytest.approx(spread[0], rel=0.1)
 
 
 def test_effective_draws_of_a_constant_are_unknown():
     values = np.stack([np.ones(50), np.arange(50.0)], axis=1)
-    found = weighted.effective_draws(values, np.full(50, 1 / 50), np.arange(50))
+    found = weighted.precision(values, np.full(50, 1 / 50), np.arange(50)).draws
     assert np.isnan(found[0]) and found[1] == pytest.approx(50.0)
 
 

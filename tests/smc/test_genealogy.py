@@ -31,6 +31,14 @@ def test_few_founders_cannot_tell(left):
     assert np.isnan(variance) == (left < 10)
 
 
+@pytest.mark.parametrize("effective", [4, 6])
+def test_few_effective_founders_cannot_tell(effective):
+    """All 200 survive, and all but some have next to no weight."""
+    log_weights = jax.nn.log_softmax(jnp.where(jnp.arange(200) < effective, 0.0, -20.0))
+    variance = evidence_variance(log_weights, jnp.arange(200), jnp.float32(0.0))
+    assert np.isnan(variance) == (effective < 5)
+
+
 def test_resampling_of_equal_weights_is_no_variance():
     """It brings founders together, and the evidence is known for certain."""
 
