@@ -96,27 +96,30 @@ class ConditionalDiffusion(Module):
 
 def check_has_law(proposal: Proposal, model: ReverseModel) -> None:
     """Raises ``InputError`` unless the path of another sweep can be weighed under the proposal."""
-    name, kind = type(proposal).__name__, type(proposal)
+    name = type(proposal).__name__
     if model.problem.is_noise_free:
         raise InputError(
             f"ParticleGibbs: site '{model.problem.observed_sites[0]}' is observed without noise"
             " (Delta), to which no path of another sweep could be held; use SMC, or give the site"
             " noise (dist.Normal)"
         )
-    own = [part for part in ("start", "final") if getattr(kind, part) is not getattr(Proposal, part)]
-    if own or not _has_law(proposal, model):
-        why = f"has a {' and a '.join(own)} of its own" if own else "has no law"
+    if not (can_be_held(proposal) and _gives_law(proposal, model)):
         raise InputError(
-            f"ParticleGibbs: {name} {why}, so that a path that it has not drawn cannot be weighed;"
+            f"ParticleGibbs: {name} has no law, or a start or an end of its own, so that a path that it has not drawn cannot be weighed;"
             " use proposals.Twisted(), MomentMatched(), LanczosMomentMatched(),"
             " KrylovMomentMatched() or Bootstrap(), or SMC"
         )
 
 
-def _has_law(proposal: Proposal, model: ReverseModel) -> bool:
-    """Whether `Proposal.law` gives one; it is traced and not run."""
-    if type(proposal).law is Proposal.law:
-        return False
+def can_be_held(proposal: Proposal) -> bool:
+    """Whether a proposal's draws are those of its `Proposal.law`, and start and end of the rest."""
+    kind = type(proposal)
+    same = all(getattr(kind, part) is getattr(Proposal, part) for part in ("start", "final"))
+    return same and kind.law is not Proposal.law
+
+
+def _gives_law(proposal: Proposal, model: ReverseModel) -> bool:
+    """Whether the law is one; it is traced and not run."""
 
     def law(key: PRNGKeyArray, model: ReverseModel) -> Any:
         prepared = proposal.prepare(key, model)

@@ -167,7 +167,7 @@ class ConditionalFilter(Module):
         traces = jax.tree.map(
             lambda a, b: jnp.concatenate([a[None], b]), jax.vmap(model.trace)(particles), traces
         )
-        chosen = jax.random.categorical(_key_of(key, num_steps, _CHOICE), last)
+        chosen = _choose(_key_of(key, num_steps, _CHOICE), last, is_held)
         slots = _lineage(ancestors, chosen)
         new = jax.tree.map(lambda a: a[jnp.arange(num_steps + 1), slots], traces)
         return Sweep(
@@ -283,6 +283,26 @@ def _normalised(log_weights: Float[Array, " n"]) -> tuple[Float[Array, " n"], Fl
 
 def _ess(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
     return jnp.exp(-jax.scipy.special.logsumexp(2.0 * log_weights))
+
+
+def _choose(
+    key: PRNGKeyArray, log_weights: Float[Array, " n"], is_held: Bool[Array, ""]
+) -> Int[Array, ""]:
+    """The slot in which the new path ends.
+
+    Where a path was held another slot j is proposed, by the weights, and taken with probability
+    min(1, (1 - W_0) / (1 - W_j)): of the kernels that leave the weights as they are this one stays
+    less often than a draw by the weights (Liu 1996, Biometrika 83, 681; Chopin and Singh 2015).
+    """
+    key_draw, key_other, key_take = jax.random.split(key, 3)
+    drawn = jax.random.categorical(key_draw, log_weights)
+    others = log_weights.at[0].set(-jnp.inf)
+    other = jax.random.categorical(key_other, others)
+    rest = jax.scipy.special.logsumexp(others)
+    left = jnp.log1p(-jnp.minimum(jnp.exp(log_weights[other]), 1.0))
+    takes = jnp.log(jax.random.uniform(key_take, (), log_weights.dtype)) < rest - left
+    takes = takes & (log_weights[other] > -jnp.inf)
+    return jnp.where(is_held, jnp.where(takes, other, 0), drawn).astype(jnp.int32)
 
 
 def _lineage(ancestors: Int[Array, "steps n"], last: Int[Array, ""]) -> Int[Array, " times"]:

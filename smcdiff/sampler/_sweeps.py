@@ -1,0 +1,239 @@
+"""The Markov chains of `ParticleGibbs`: sweeps over path and unknown parameters, in segments.
+
+A sweep draws a new path given the parameters by the conditional particle filter, and new parameters
+given the path by steps of a `smcdiff.moves` kernel on p(theta) p(y given x_0, theta), all else being
+independent of them. What the moves learn of their scale they learn in the warmup, from all chains;
+after it nothing changes any more, and the chains are Markov chains.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+from smcdiff.base._callbacks import own_exceptions
+from smcdiff.base._progress import Progress
+from smcdiff.base.module import Module, static
+from smcdiff.diffusion import kernels
+from smcdiff.moves.base import Experience
+from smcdiff.problem import ReverseModel
+from smcdiff.sampler._conditional_diffusion import ConditionalDiffusion
+from smcdiff.sampler._joint_diffusion import JointDiffusion
+from smcdiff.smc import ConditionalFilter
+from smcdiff.smc.segments import SECONDS
+
+_MOST = 64
+"""Sweeps of a segment, at most: what they leave is kept on the device until its end."""
+_FIRST_WEIGHT = 10.0
+"""What the prior's scale of the parameters counts for, in sweeps of one chain."""
+
+
+class State(NamedTuple):
+    """All chains after a sweep.
+
+    Attributes:
+        path: (C, T + 2, d) blank, x_T, ..., x_0.
+        parameters: (C, p) unconstrained; None where the model has no unknown ones.
+        learned: what the chains have told of the parameters; None where there are none.
+    """
+
+    path: Float[Array, "c levels d"]
+    parameters: Float[Array, "c p"] | None
+    learned: Experience | None
+
+
+class Row(NamedTuple):
+    """What a sweep leaves of each chain; with an axis of sweeps what several do.
+
+    Attributes:
+        x: (C, d) the new x_0.
+        parameters: (C, p), or None.
+        renewed: (C, T + 1) whether x_T, ..., x_0 are new.
+        ess: (C, T + 1) of the weights at each level.
+        acceptance: (C,) of the moves of the parameters; NaN where there are none.
+        failed: (C,) whether no weight was positive, or one was not a number.
+    """
+
+    x: Float[Array, "*sweeps c d"]
+    parameters: Float[Array, "*sweeps c p"] | None
+    renewed: Bool[Array, "*sweeps c times"]
+    ess: Float[Array, "*sweeps c times"]
+    acceptance: Float[Array, "*sweeps c"]
+    failed: Bool[Array, "*sweeps c"]
+
+
+class Plan(Module):
+    """What a program of sweeps is compiled for.
+
+    Attributes:
+        filter: of one chain.
+        axes: of the leaves of the diffusion: 0 where chains differ, else None.
+        num_warmup: sweeps in which the moves learn.
+    """
+
+    filter: ConditionalFilter
+    axes: tuple[int | None, ...] = static()
+    num_warmup: int = static()
+
+
+def start(
+    keys: Key[Array, " c"], diffusion: Any, events: Float[Array, "c d"] | None
+) -> State:
+    """The chains before the first sweep.
+
+    Args:
+        keys: one per chain.
+        diffusion: a `SteeredDiffusion` or a `JointDiffusion`.
+        events: x_0 of each chain, from which the path is drawn by the forward process; None leaves
+            it to the first sweep, which is then an ordinary particle filter.
+    """
+    model, chains = diffusion.model, keys.shape[0]
+    if events is None:
+        path = jnp.zeros((chains, model.num_steps + 2, model.size))
+    else:
+        path = _noised(keys, model, events)
+    if not isinstance(diffusion, JointDiffusion):
+        return State(path, None, None)
+    parameters = jax.vmap(lambda key: model.problem.draw_parameters(jax.random.fold_in(key, 1)))(keys)
+    size, move = parameters.shape[1], diffusion.move
+    learned = Experience(
+        jnp.zeros(size), jnp.eye(size), jnp.log(move.first_size(size)) * jnp.ones(()),
+        jnp.asarray(move.target),
+    )  # fmt: skip
+    return State(path, parameters, learned)
+
+
+@jax.jit
+def _noised(
+    keys: Key[Array, " c"], model: ReverseModel, events: Float[Array, "c d"]
+) -> Float[Array, "c levels d"]:
+    """Paths of the forward process from x_0 of each chain, with a blank in front."""
+
+    def one(key: Key[Array, ""], event: Float[Array, " d"]) -> Float[Array, "levels d"]:
+        def noisier(x: Array, step: Array) -> tuple[Array, Array]:
+            below, level = model.level(step + 1), model.level(step)
+            x = kernels.renoise(jax.random.fold_in(key, step + 2), x, below, level)
+            return x, x
+
+        _, noisy = jax.lax.scan(noisier, event, jnp.arange(model.num_steps), reverse=True)
+        return jnp.concatenate([jnp.zeros_like(event)[None], noisy, event[None]])
+
+    return jax.vmap(one)(keys, events)
+
+
+def _sweep(
+    plan: Plan, diffusion: Any, keys: Key[Array, " c"], number: Array, state: State, is_held: Array
+) -> tuple[State, Row]:
+    """One sweep of all chains."""
+    leaves, structure = jax.tree.flatten(diffusion)
+    learned = state.learned
+    joint = isinstance(diffusion, JointDiffusion)
+
+    def chain(leaves: list[Array], key: Any, path: Array, parameters: Any) -> tuple[Any, ...]:
+        own = structure.unflatten(leaves)
+        key_path, key_move = jax.random.split(jax.random.fold_in(key, number))
+        steered = own.given(parameters) if joint else own
+        model = ConditionalDiffusion(steered.proposal, steered.model, steered.prepared)
+        swept = plan.filter(key_path, model, path, is_held)
+        if not joint:
+            return swept, None, jnp.nan * jnp.ones(())
+
+        def log_density(parameters: Array) -> Array:
+            given = own.model.given(parameters)
+            return given.problem.log_prior() + given.log_likelihood(swept.path[-1])
+
+        scale = learned.scale(own.move, own.shared.frame)
+        return swept, *own.move(key_move, log_density, parameters, scale)
+
+    swept, parameters, acceptance = jax.vmap(chain, in_axes=(list(plan.axes), 0, 0, 0))(
+        leaves, keys, state.path, state.parameters
+    )
+    if joint:
+        later = _learn(diffusion, learned, number, parameters, acceptance)
+        warm = number < plan.num_warmup
+        learned = jax.tree.map(lambda a, b: jnp.where(warm, a, b), later, learned)
+    # The blank in front is no level.
+    row = Row(
+        swept.path[:, -1], parameters, swept.renewed[:, 1:], swept.ess[:, 1:], acceptance, swept.failed
+    )
+    return State(swept.path, parameters, learned), row
+
+
+def _learn(
+    diffusion: JointDiffusion, learned: Experience, number: Array, parameters: Array, acceptance: Array
+) -> Experience:
+    """What is known after another sweep: running means of moments, and the size that was used."""
+    frame = jax.tree.map(lambda a: a.reshape(-1, a.shape[-1])[0], diffusion.shared.frame)
+    size = learned.scale(diffusion.move, frame).log_size
+    told = jax.vmap(lambda p, a: Experience.of(p, frame, size, a))(parameters, acceptance)
+    told = jax.tree.map(lambda a: jnp.mean(a, axis=0), told)
+    # Old sweeps are forgotten: the chains may have been started far away.
+    gain = jnp.maximum(1.0 / (number + _FIRST_WEIGHT), 0.02)
+    first = learned.first + gain * (told.first - learned.first)
+    second = learned.second + gain * (told.second - learned.second)
+    return Experience(first, second, told.log_size, told.acceptance)
+
+
+@partial(jax.jit, static_argnames=("plan", "held_first"), donate_argnames="state")
+def _advance(
+    plan: Plan, held_first: bool, diffusion: Any, keys: Key[Array, " c"], state: State,
+    first: Array, count: Array,
+) -> tuple[State, Row]:  # fmt: skip
+    """``count`` sweeps from number ``first``, a traced number: one program for all segments."""
+
+    def step(number: Array, state: State) -> tuple[State, Row]:
+        return _sweep(plan, diffusion, keys, number, state, (number > 0) | held_first)
+
+    shapes = jax.eval_shape(lambda: step(first, state)[1])
+    rows = jax.tree.map(lambda a: jnp.zeros((_MOST, *a.shape), a.dtype), shapes)
+
+    def body(index: Array, held: tuple[State, Row]) -> tuple[State, Row]:
+        state, rows = held
+        state, row = step(first + index, state)
+        put = partial(jax.lax.dynamic_update_index_in_dim, index=index, axis=0)
+        return state, jax.tree.map(lambda a, b: put(a, b), rows, row)
+
+    return jax.lax.fori_loop(0, count, body, (state, rows))
+
+
+@own_exceptions()
+def run(
+    plan: Plan, diffusion: Any, keys: Key[Array, " c"], events: Float[Array, "c d"] | None,
+    num_sweeps: int, progress: Progress | None,
+) -> Row:  # fmt: skip
+    """Sweeps, in segments between which the host shows how far it is.
+
+    Args:
+        plan: what the program is compiled for.
+        diffusion: of the chains.
+        keys: one per chain.
+        events: x_0 of each chain to start from, or None.
+        num_sweeps: of all, warmup included.
+        progress: called between segments.
+
+    Returns:
+        The rows on the host, (sweeps, C, ...); after a sweep that failed there are no more.
+    """
+    state = start(keys, diffusion, events)
+    done, length, found = 0, 1, []
+    while done < num_sweeps:
+        begun, count = time.perf_counter(), min(length, num_sweeps - done)
+        state, rows = _advance(
+            plan, events is not None, diffusion, keys, state, np.int32(done), np.int32(count)
+        )
+        found.append(jax.tree.map(lambda a, n=count: np.asarray(a)[:n], rows))
+        done += count
+        if done > 1:  # the first may hold the compilation
+            length = int(count * SECONDS / max(time.perf_counter() - begun, 1e-9))
+            length = min(max(length, 1), _MOST)
+        if bool(np.any(found[-1].failed)):
+            break
+        if progress is not None:
+            progress(done, num_sweeps, {"ess": found[-1].ess[-1].min(axis=-1)})
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
