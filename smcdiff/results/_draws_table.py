@@ -19,7 +19,8 @@ def numbers(values: np.ndarray, prob: float | int) -> dict[str, np.ndarray]:
     below, above = np.quantile(pooled, levels, axis=0)
     told = arviz.convergence(values)
     mean, std = pooled.mean(axis=0), pooled.std(axis=0)
-    return {"mean": mean, "std": std, _percent(low): below, _percent(high): above, **told}
+    found = {"mean": mean, "std": std, _percent(low): below, _percent(high): above, **told}
+    return {name: np.asarray(value) for name, value in found.items()}
 
 
 def print_table(samples: Mapping[str, np.ndarray], prob: float | int) -> None:

@@ -86,11 +86,11 @@ class Draws:
 
     def mean(self) -> dict[str, np.ndarray]:
         """Posterior mean of each site, of its event shape."""
-        return {site: self.pooled(site).mean(axis=0, dtype=np.float64) for site in self.samples}
+        return {s: np.asarray(self.pooled(s).mean(0, dtype=np.float64)) for s in self.samples}
 
     def std(self) -> dict[str, np.ndarray]:
         """Posterior standard deviation of each site, of its event shape."""
-        return {site: self.pooled(site).std(axis=0, dtype=np.float64) for site in self.samples}
+        return {s: np.asarray(self.pooled(s).std(0, dtype=np.float64)) for s in self.samples}
 
     def summary(self, prob: float | int = 0.9) -> dict[str, dict[str, np.ndarray]]:
         """Mean, standard deviation, quantiles and what ArviZ says of the chains.

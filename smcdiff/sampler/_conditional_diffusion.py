@@ -12,6 +12,7 @@ from smcdiff.base.module import Module
 from smcdiff.errors import InputError
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals import Proposal
+from smcdiff.proposals._own_path import OwnPath
 from smcdiff.sampler._steered_diffusion import Particle, SteeredDiffusion
 
 
@@ -114,6 +115,8 @@ def check_has_law(proposal: Proposal, model: ReverseModel) -> None:
 def can_be_held(proposal: Proposal) -> bool:
     """Whether a proposal's draws are those of its `Proposal.law`, and start and end of the rest."""
     kind = type(proposal)
+    if kind is OwnPath:  # which starts with one weight for all
+        return True
     same = all(getattr(kind, part) is getattr(Proposal, part) for part in ("start", "final"))
     return same and kind.law is not Proposal.law
 

@@ -23,15 +23,21 @@ from smcdiff.base.module import Module, static
 from smcdiff.diffusion import kernels
 from smcdiff.moves.base import Experience
 from smcdiff.problem import ReverseModel
+from smcdiff.proposals._own_path import OwnPath, put_values
 from smcdiff.sampler._conditional_diffusion import ConditionalDiffusion
 from smcdiff.sampler._joint_diffusion import JointDiffusion
-from smcdiff.smc import ConditionalFilter
+from smcdiff.sampler._path_noise import TARGET, PathNoise
+from smcdiff.sampler._steered_diffusion import SteeredDiffusion
+from smcdiff.smc import ConditionalFilter, Sweep
 from smcdiff.smc.segments import SECONDS
 
 _MOST = 64
 """Sweeps of a segment, at most: what they leave is kept on the device until its end."""
 _FIRST_WEIGHT = 10.0
 """What the prior's scale of the parameters counts for, in sweeps of one chain."""
+
+_FIRST_SIZE = 0.1
+"""Of the steps that move the noise of the path."""
 
 
 class State(NamedTuple):
@@ -40,12 +46,13 @@ class State(NamedTuple):
     Attributes:
         path: (C, T + 2, d) blank, x_T, ..., x_0.
         parameters: (C, p) unconstrained; None where the model has no unknown ones.
-        learned: what the chains have told of the parameters; None where there are none.
+        learned: what the chains have told of how to move the parameters, an `Experience`, or the
+            noise of the path, the log of the size of its steps; None where neither is moved.
     """
 
     path: Float[Array, "c levels d"]
     parameters: Float[Array, "c p"] | None
-    learned: Experience | None
+    learned: Any
 
 
 class Row(NamedTuple):
@@ -56,7 +63,8 @@ class Row(NamedTuple):
         parameters: (C, p), or None.
         renewed: (C, T + 1) whether x_T, ..., x_0 are new.
         ess: (C, T + 1) of the weights at each level.
-        acceptance: (C,) of the moves of the parameters; NaN where there are none.
+        acceptance: (C,) of the moves of the parameters, or of the noise of the path; NaN where
+            there are none.
         failed: (C,) whether no weight was positive, or one was not a number.
     """
 
@@ -98,6 +106,8 @@ def start(
         path = jnp.zeros((chains, model.num_steps + 2, model.size))
     else:
         path = _noised(keys, model, events)
+    if isinstance(diffusion.proposal, OwnPath):
+        return State(_on_forward_path(keys, diffusion, path), None, jnp.log(_FIRST_SIZE) * jnp.ones(()))
     if not isinstance(diffusion, JointDiffusion):
         return State(path, None, None)
     parameters = jax.vmap(lambda key: model.problem.draw_parameters(jax.random.fold_in(key, 1)))(keys)
@@ -127,34 +137,34 @@ def _noised(
     return jax.vmap(one)(keys, events)
 
 
+@jax.jit
+def _on_forward_path(
+    keys: Key[Array, " c"], diffusion: SteeredDiffusion, path: Float[Array, "c levels d"]
+) -> Float[Array, "c levels d"]:
+    """Paths that are those of y where y sees them: far from it they would not be moved soon."""
+
+    def one(key: Key[Array, ""], path: Float[Array, "levels d"]) -> Float[Array, "levels d"]:
+        noise = PathNoise(diffusion.model, diffusion.prepared)
+        return noise.put(path, noise.draw(jax.random.fold_in(key, 1)))
+
+    return jax.vmap(one)(keys, path)
+
+
 def _sweep(
     plan: Plan, diffusion: Any, keys: Key[Array, " c"], number: Array, state: State, is_held: Array
 ) -> tuple[State, Row]:
     """One sweep of all chains."""
     leaves, structure = jax.tree.flatten(diffusion)
-    learned = state.learned
-    joint = isinstance(diffusion, JointDiffusion)
 
     def chain(leaves: list[Array], key: Any, path: Array, parameters: Any) -> tuple[Any, ...]:
-        own = structure.unflatten(leaves)
-        key_path, key_move = jax.random.split(jax.random.fold_in(key, number))
-        steered = own.given(parameters) if joint else own
-        model = ConditionalDiffusion(steered.proposal, steered.model, steered.prepared)
-        swept = plan.filter(key_path, model, path, is_held)
-        if not joint:
-            return swept, None, jnp.nan * jnp.ones(())
-
-        def log_density(parameters: Array) -> Array:
-            given = own.model.given(parameters)
-            return given.problem.log_prior() + given.log_likelihood(swept.path[-1])
-
-        scale = learned.scale(own.move, own.shared.frame)
-        return swept, *own.move(key_move, log_density, parameters, scale)
+        own, key = structure.unflatten(leaves), jax.random.fold_in(key, number)
+        return _one(plan, own, key, path, parameters, state.learned, is_held)
 
     swept, parameters, acceptance = jax.vmap(chain, in_axes=(list(plan.axes), 0, 0, 0))(
         leaves, keys, state.path, state.parameters
     )
-    if joint:
+    learned = state.learned
+    if learned is not None:
         later = _learn(diffusion, learned, number, parameters, acceptance)
         warm = number < plan.num_warmup
         learned = jax.tree.map(lambda a, b: jnp.where(warm, a, b), later, learned)
@@ -165,10 +175,42 @@ def _sweep(
     return State(swept.path, parameters, learned), row
 
 
+def _one(
+    plan: Plan, own: Any, key: Key[Array, ""], path: Float[Array, "levels d"],
+    parameters: Float[Array, " p"] | None, learned: Any, is_held: Array,
+) -> tuple[Sweep, Float[Array, " p"] | None, Float[Array, ""]]:  # fmt: skip
+    """One sweep of one chain, its parameters after it, and the acceptance of what was moved."""
+    key_path, key_move = jax.random.split(key)
+
+    def swept_by(steered: SteeredDiffusion, prepared: Any) -> Sweep:
+        held = ConditionalDiffusion(steered.proposal, steered.model, prepared)
+        return plan.filter(key_path, held, path, is_held)
+
+    if isinstance(own.proposal, OwnPath):
+        noise = PathNoise(own.model, own.prepared)
+        swept = swept_by(own, put_values(own.prepared, noise.read(path)))
+        moved, acceptance = noise.move(key_move, swept.path, jnp.exp(learned))
+        return swept._replace(path=moved), None, acceptance
+    if not isinstance(own, JointDiffusion):
+        return swept_by(own, own.prepared), None, jnp.nan * jnp.ones(())
+    given = own.given(parameters)
+    swept = swept_by(given, given.prepared)
+
+    def log_density(parameters: Array) -> Array:
+        given = own.model.given(parameters)
+        return given.problem.log_prior() + given.log_likelihood(swept.path[-1])
+
+    scale = learned.scale(own.move, own.shared.frame)
+    return swept, *own.move(key_move, log_density, parameters, scale)
+
+
 def _learn(
-    diffusion: JointDiffusion, learned: Experience, number: Array, parameters: Array, acceptance: Array
-) -> Experience:
-    """What is known after another sweep: running means of moments, and the size that was used."""
+    diffusion: Any, learned: Any, number: Array, parameters: Array | None, acceptance: Array
+) -> Any:
+    """What is known after another sweep: running means of moments, and the size of the steps."""
+    if parameters is None:
+        gain = 1.0 / jnp.sqrt(number + 1.0)
+        return jnp.minimum(learned + gain * (jnp.mean(acceptance) - TARGET), 0.0)
     frame = jax.tree.map(lambda a: a.reshape(-1, a.shape[-1])[0], diffusion.shared.frame)
     size = learned.scale(diffusion.move, frame).log_size
     told = jax.vmap(lambda p, a: Experience.of(p, frame, size, a))(parameters, acceptance)

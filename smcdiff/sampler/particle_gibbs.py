@@ -20,7 +20,9 @@ from smcdiff.moves import Move
 from smcdiff.problem import Problem, ReverseModel
 from smcdiff.problem._arguments import check_concrete
 from smcdiff.proposals import Bootstrap, Proposal, Twisted
+from smcdiff.proposals._own_path import OwnPath, unwrapped
 from smcdiff.proposals.choice import is_differentiable
+from smcdiff.proposals.paths import OnPath
 from smcdiff.results.draws import Draws
 from smcdiff.sampler import _chains as chains
 from smcdiff.sampler import _sweeps as sweeps
@@ -89,7 +91,7 @@ class ParticleGibbs:
         num_warmup: int,
         num_samples: int,
         num_chains: int = 4,
-        ess_threshold: float = 0.5,
+        ess_threshold: float | Any = 0.5,  # what is given is checked
         batch_size: int | None = None,
         progress_bar: bool | Progress = True,
         kernel: Kernel | None = None,
@@ -101,7 +103,7 @@ class ParticleGibbs:
         whole_number("num_particles", num_particles, 2, "ParticleGibbs")
         self.num_warmup = whole_number("num_warmup", num_warmup, 0, "ParticleGibbs")
         self.num_samples = whole_number("num_samples", num_samples, 1, "ParticleGibbs")
-        if callable(ess_threshold):
+        if callable(ess_threshold):  # as `SMC` takes it
             raise InputError("ParticleGibbs: ess_threshold is a function; give a number in [0, 1]")
         settings = Settings(
             proposal, num_particles, num_steps, num_chains, "systematic", ess_threshold, True,
@@ -149,6 +151,8 @@ class ParticleGibbs:
         """The proposal that the user named, or one whose law a path can be weighed by."""
         sampler = self._sampler
         proposal, reason = sampler.choose(problem)
+        if isinstance(proposal, OnPath):
+            return OwnPath(proposal), reason
         if sampler.settings.proposal is not None or can_be_held(proposal):
             return proposal, reason
         other = Twisted() if is_differentiable(problem.prior) else Bootstrap()
@@ -184,8 +188,9 @@ class ParticleGibbs:
         prepared = chains.prepare(own[:, 0], proposal, model, shared, sampler.move(model.problem))
         if batch_size is not None:
             batch_size = max(1, batch_size // count)
+        threshold = float(settings.ess_threshold)  # pyright: ignore[reportArgumentType] - no function
         axes = leaf_axes(prepared.diffusion, prepared.axes, count)
-        kernel = ConditionalFilter(settings.num_particles, float(settings.ess_threshold), batch_size)  # pyright: ignore[reportArgumentType]
+        kernel = ConditionalFilter(settings.num_particles, threshold, batch_size)
         plan = sweeps.Plan(kernel, axes, self.num_warmup)
         total = self.num_warmup + self.num_samples
         with progress_of(sampler.progress, "Sampling", "sweeps") as progress:
@@ -222,7 +227,7 @@ class ParticleGibbs:
         """How the run was made, in words."""
         settings, move = self.settings, self._sampler.move(model.problem)
         return {
-            "proposal": brief(proposal),
+            "proposal": brief(unwrapped(proposal)),
             "proposal_reason": reason,
             **({} if move is None else {"move": brief(move)}),
             "kernel": brief(model.kernel),
