@@ -3,8 +3,8 @@
 `TwistedPath` holds particles to a forward path of the observation, and targets what it would be if
 the reverse kernel were ideal. A Markov chain can do better: it holds them to V' x_t of its own path
 x_T, ..., x_1 instead, at every noisy level, which is a Gibbs step on the rest of the path, and exact
-for any reverse kernel. The last step is the kernel's own, weighed by the declared likelihood. What
-is held is moved by `smcdiff.sampler._path_noise`.
+for any reverse kernel. The last step is the kernel's own, or if it has a density that given y, and
+is weighed by the declared likelihood. What is held is moved by `smcdiff.sampler._path_noise`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from smcdiff.diffusion.laws import Law
 from smcdiff.diffusion.schedules import Grid, Level
@@ -86,9 +86,15 @@ class OwnPath(Proposal):
         s: Level,
     ) -> OnOwnPath:
         """The reverse kernel given the path's next point, steered beside it."""
-        transition = model.transition(x, evaluation.denoised, t, s)
-        along = prepared.condition_step(transition, x, t, s)
-        return OnOwnPath(self.inner, prepared, along, evaluation, s)
+        transition, held = model.transition(x, evaluation.denoised, t, s), prepared.held
+        # The last step is given y, where it has a density.
+        given_y = s.is_clean & ~model.has_no_density(s)
+        used = jnp.where(given_y, held.which, prepared.on_path(s))
+        target = jnp.where(given_y, held.system.data, prepared.values[s.index])
+        variances = jnp.where(given_y, held.scale**2, 0.0)
+        gains = used.astype(transition.mean.dtype)
+        along = Along.of(prepared, transition, used, gains, target, variances)
+        return OnOwnPath(self.inner, prepared, along, evaluation, s, given_y)
 
 
 class OnOwnPath(Law):
@@ -100,6 +106,7 @@ class OnOwnPath(Law):
         along: the reverse kernel given the path.
         evaluation: where the step begins.
         s: the level.
+        given_y: whether it is not the path that is held, but the law that is given y.
     """
 
     inner: OnPath
@@ -107,6 +114,7 @@ class OnOwnPath(Law):
     along: Along
     evaluation: Evaluation
     s: Level
+    given_y: Bool[Array, ""]
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, " d"]:
         """One draw."""
@@ -116,7 +124,9 @@ class OnOwnPath(Law):
     def log_ratio(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         """Log p - log q at x on the path, p having the density of what is held."""
         shift, _ = self._steer(x)  # which is the same for all x
-        return self.along.log_density + self._steer(x - shift)[1]
+        before = x - shift
+        drawn = jnp.where(self.given_y, self.along.law.log_ratio(before), self.along.log_density)
+        return drawn + self._steer(before)[1]
 
     def _steer(self, drawn: Float[Array, " d"]) -> tuple[Array, Array]:
         return self.inner.steer(self.path, self.along, self.evaluation, drawn)

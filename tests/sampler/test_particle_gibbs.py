@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from scipy.special import logsumexp
 
-from smcdiff import InputError, ParticleGibbs, SamplingError, exact, kernels, priors, proposals
+from smcdiff import InputError, ParticleGibbs, SamplingError, exact, kernels, priors, proposals, schedules
 from smcdiff.operators import Dense
 from tests.sampler.models import MATRIX, NOISE, PRIOR, Y
 from tests.sampler.test_parameters import noise_truth, noisy
@@ -68,30 +68,32 @@ def test_first_path_by_a_filter():
         close(draws.samples["x"][..., entry], float(truth.mean[entry]))
 
 
-@pytest.mark.parametrize("proposal", [proposals.Bootstrap(), proposals.Twisted()])
-def test_the_kernel_with_its_steps_is_the_prior(proposal):
-    """Three steps of DDPM, which ends in a Dirac, make a Gaussian prior far too narrow."""
-    law, steps, noise, y = priors.Gaussian(jnp.zeros(2), 1.0), 3, 0.5, jnp.array([1.5])
+@pytest.mark.parametrize("kernel", [kernels.DDIM(), kernels.EulerMaruyama()], ids=repr)
+@pytest.mark.parametrize(
+    "proposal",
+    [proposals.Bootstrap(), proposals.Twisted(), proposals.TwistedPath(), proposals.FPS()],
+    ids=lambda p: type(p).__name__,
+)
+def test_the_kernel_with_its_steps_is_the_prior(proposal, kernel):
+    """A Gaussian prior that three steps make too narrow or too wide; DDPM's ends in a Dirac."""
+    law, noise, y = priors.Gaussian(jnp.zeros(2), 1.0), 0.5, jnp.array([1.5])
 
     def model(y=None):
         x = numpyro.sample("x", law)
         numpyro.sample("y", dist.Normal(x[:1], noise).to_event(1), obs=y)
 
-    kernel = kernels.DDIM()
+    grid = schedules.UniformLogSNR()
     draws = run(
-        model, proposal, y=y, kernel=kernel, num_steps=steps, num_samples=2_000, num_particles=6
-    )
-    levels = draws.log_snr
-    from smcdiff.diffusion.schedules import UniformLogSNR
-
-    grid = UniformLogSNR()(law.schedule, steps)
-    np.testing.assert_array_equal(grid.log_snr, levels)
+        model, proposal, y=y, kernel=kernel, grid=grid, num_steps=3, num_samples=3_000,
+        num_particles=6, num_warmup=200,
+    )  # fmt: skip
+    levels = grid(law.schedule, 3)
     variance, one = float(law.terminal().mean_variance), jnp.ones(2)
-    for index in range(steps):
-        t, s = (jax.tree.map(lambda a, i=i: a[i], grid) for i in (index, index + 1))
+    for index in range(3):
+        t, s = (jax.tree.map(lambda a, i=i: a[i], levels) for i in (index, index + 1))
         step = kernel(law, one, law.denoise(one, t.time), t, s)  # linear: its mean at 1 is its gain
         variance = float(step.mean[0]) ** 2 * variance + float(step.mean_variance)
-    assert variance < 0.8
+    assert abs(variance - 1.0) > 0.2
     gain = variance / (variance + noise**2)
     x = draws.samples["x"].astype(float)
     close(x[..., 0], gain * 1.5)
@@ -186,8 +188,9 @@ def test_refusals():
     refused("ess_threshold", ess_threshold=lambda log_snr: log_snr)
     refused("init has shape", "(4, 3)", init=jnp.zeros(2))
     refused("not finite", init=jnp.full(3, jnp.nan))
-    for proposal in (proposals.MCGDiff(), proposals.DDRM(), proposals.FPS()):
+    for proposal in (proposals.MCGDiff(), proposals.DDRM()):
         refused(type(proposal).__name__, "Twisted()", proposal=proposal)
+    refused("isotropic", "AnalyticDPM()", proposal=proposals.TwistedPath())
     refused("eta = 0", kernel=kernels.DDIM(eta=0.0))
 
     def noise_free(y=None):
