@@ -37,6 +37,7 @@ class Draws:
         acceptance: (C, S) of the moves of unknown parameters; NaN where there are none.
         log_snr: (K + 1,) log signal-to-noise ratio of the levels; infinite at the last.
         attrs: how the run was made.
+        state: where the chains are; ``run(key, ..., init=draws)`` goes on from there.
     """
 
     samples: dict[str, Shaped[np.ndarray, "c s ..."]]
@@ -47,6 +48,7 @@ class Draws:
     acceptance: Float[np.ndarray, "c s"]
     log_snr: Float[np.ndarray, " times"]
     attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    state: Any = dataclasses.field(default=None, repr=False)
 
     def __repr__(self) -> str:
         """One line: sites, sizes, and how much of the path is renewed."""

@@ -83,14 +83,16 @@ class Plan(Module):
         filter: of one chain.
         axes: of the leaves of the diffusion: 0 where chains differ, else None.
         num_warmup: sweeps in which the moves learn.
+        renoises: whether a sweep begins by drawing x_T, ..., x_1 anew by the forward process.
     """
 
     filter: ConditionalFilter
     axes: tuple[int | None, ...] = static()
     num_warmup: int = static()
+    renoises: bool = static(default=False)
 
 
-def start(
+def _start(
     keys: Key[Array, " c"], diffusion: Any, events: Float[Array, "c d"] | None
 ) -> State:
     """The chains before the first sweep.
@@ -125,16 +127,21 @@ def _noised(
 ) -> Float[Array, "c levels d"]:
     """Paths of the forward process from x_0 of each chain, with a blank in front."""
 
-    def one(key: Key[Array, ""], event: Float[Array, " d"]) -> Float[Array, "levels d"]:
-        def noisier(x: Array, step: Array) -> tuple[Array, Array]:
-            below, level = model.level(step + 1), model.level(step)
-            x = kernels.renoise(jax.random.fold_in(key, step + 2), x, below, level)
-            return x, x
+    return jax.vmap(lambda key, event: _forward_path(key, model, event))(keys, events)
 
-        _, noisy = jax.lax.scan(noisier, event, jnp.arange(model.num_steps), reverse=True)
-        return jnp.concatenate([jnp.zeros_like(event)[None], noisy, event[None]])
 
-    return jax.vmap(one)(keys, events)
+def _forward_path(
+    key: Key[Array, ""], model: ReverseModel, event: Float[Array, " d"]
+) -> Float[Array, "levels d"]:
+    """A path of the forward process from one x_0, with a blank in front."""
+
+    def noisier(x: Array, step: Array) -> tuple[Array, Array]:
+        below, level = model.level(step + 1), model.level(step)
+        x = kernels.renoise(jax.random.fold_in(key, step + 2), x, below, level)
+        return x, x
+
+    _, noisy = jax.lax.scan(noisier, event, jnp.arange(model.num_steps), reverse=True)
+    return jnp.concatenate([jnp.zeros_like(event)[None], noisy, event[None]])
 
 
 @jax.jit
@@ -181,6 +188,8 @@ def _one(
 ) -> tuple[Sweep, Float[Array, " p"] | None, Float[Array, ""]]:  # fmt: skip
     """One sweep of one chain, its parameters after it, and the acceptance of what was moved."""
     key_path, key_move = jax.random.split(key)
+    if plan.renoises:
+        path = _forward_path(jax.random.fold_in(key, 1), own.model, path[-1])
 
     def swept_by(steered: SteeredDiffusion, prepared: Any) -> Sweep:
         held = ConditionalDiffusion(steered.proposal, steered.model, prepared)
@@ -188,7 +197,10 @@ def _one(
 
     if isinstance(own.proposal, OwnPath):
         noise = PathNoise(own.model, own.prepared)
-        swept = swept_by(own, put_values(own.prepared, noise.read(path)))
+        values = noise.read(path)
+        swept = swept_by(own, put_values(own.prepared, values))
+        if plan.renoises:  # which moves it
+            return swept, None, jnp.nan * jnp.ones(())
         moved, acceptance = noise.move(key_move, swept.path, jnp.exp(learned))
         return swept._replace(path=moved), None, acceptance
     if not isinstance(own, JointDiffusion):
@@ -246,28 +258,30 @@ def _advance(
 
 @own_exceptions()
 def run(
-    plan: Plan, diffusion: Any, keys: Key[Array, " c"], events: Float[Array, "c d"] | None,
+    plan: Plan, diffusion: Any, keys: Key[Array, " c"], start: State | Array | None,
     num_sweeps: int, progress: Progress | None,
-) -> Row:  # fmt: skip
+) -> tuple[Row, State]:  # fmt: skip
     """Sweeps, in segments between which the host shows how far it is.
 
     Args:
         plan: what the program is compiled for.
         diffusion: of the chains.
         keys: one per chain.
-        events: x_0 of each chain to start from, or None.
+        start: the state to go on from, or x_0 of each chain, (C, d), or None.
         num_sweeps: of all, warmup included.
         progress: called between segments.
 
     Returns:
-        The rows on the host, (sweeps, C, ...); after a sweep that failed there are no more.
+        The rows, (sweeps, C, ...), and the last state, on the host; after a sweep that failed there
+        are no more.
     """
-    state = start(keys, diffusion, events)
+    state = start if isinstance(start, State) else _start(keys, diffusion, start)
+    state = jax.tree.map(jnp.array, state)  # whose memory is used again
     done, length, found = 0, 1, []
     while done < num_sweeps:
         begun, count = time.perf_counter(), min(length, num_sweeps - done)
         state, rows = _advance(
-            plan, events is not None, diffusion, keys, state, np.int32(done), np.int32(count)
+            plan, start is not None, diffusion, keys, state, np.int32(done), np.int32(count)
         )
         found.append(jax.tree.map(lambda a, n=count: np.asarray(a)[:n], rows))
         done += count
@@ -278,4 +292,5 @@ def run(
             break
         if progress is not None:
             progress(done, num_sweeps, {"ess": found[-1].ess[-1].min(axis=-1)})
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    rows = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    return rows, jax.tree.map(np.asarray, state)

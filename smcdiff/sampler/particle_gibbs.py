@@ -28,7 +28,7 @@ from smcdiff.sampler import _chains as chains
 from smcdiff.sampler import _sweeps as sweeps
 from smcdiff.sampler._conditional_diffusion import can_be_held, check_has_law
 from smcdiff.sampler._sampler import Sampler, keys_of_chains
-from smcdiff.sampler._settings import Settings, brief, typed_key, whole_number
+from smcdiff.sampler._settings import Settings, brief, flag, typed_key, whole_number
 from smcdiff.smc import ConditionalFilter
 from smcdiff.smc._chains import leaf_axes
 
@@ -68,6 +68,10 @@ class ParticleGibbs:
         grid: placement of the steps; None takes the proposal's own.
         linear: declare (True) or deny (False) that the observation is linear-Gaussian; None
             detects it.
+        renoise: draw x_T, ..., x_1 anew before each sweep, given x_0, by the forward process. That is
+            exact where the reverse kernel is ideal (`kernels.Exact`), and for a learned prior as
+            good as its kernel: the chains forget their start much sooner, and aim at what the prior
+            would be if its network made no error, as `SMC` does with `TwistedPath`.
         move: how unknown parameters are moved, see `smcdiff.moves`; None takes `moves.HMC()`, or
             `moves.RandomWalk()` where the likelihood has no gradient.
 
@@ -97,6 +101,7 @@ class ParticleGibbs:
         kernel: Kernel | None = None,
         grid: Grid | None = None,
         linear: bool | None = None,
+        renoise: bool | Any = False,  # what is given is checked
         move: Move | None = None,
     ):
         """See the class."""
@@ -105,6 +110,7 @@ class ParticleGibbs:
         self.num_samples = whole_number("num_samples", num_samples, 1, "ParticleGibbs")
         if callable(ess_threshold):  # as `SMC` takes it
             raise InputError("ParticleGibbs: ess_threshold is a function; give a number in [0, 1]")
+        self.renoise = flag("renoise", renoise, "ParticleGibbs")
         settings = Settings(
             proposal, num_particles, num_steps, num_chains, "systematic", ess_threshold, True,
             batch_size, kernel, grid, linear, False, None, move,
@@ -117,7 +123,11 @@ class ParticleGibbs:
         return self._sampler.settings
 
     def run(
-        self, key: PRNGKeyArray, *args: Any, init: Float[Array, "..."] | None = None, **kwargs: Any
+        self,
+        key: PRNGKeyArray,
+        *args: Any,
+        init: Float[Array, "..."] | Draws | None = None,
+        **kwargs: Any,
     ) -> Draws:
         """Runs the chains.
 
@@ -125,8 +135,10 @@ class ParticleGibbs:
             key: random key. The same key gives the same result.
             *args: arguments of the model.
             init: where the chains start: one event of the diffusion site, or (num_chains, *event)
-                of them, each noised by the forward process; None starts each with a particle
-                filter. The keyword is not passed to the model.
+                of them, each noised by the forward process; or the draws of a run with the same
+                settings and data, which the chains then go on from (with another key, and as a rule
+                without warmup); None starts each with a particle filter. The keyword is not passed
+                to the model.
             **kwargs: keyword arguments of the model, the observations among them.
 
         Returns:
@@ -142,10 +154,11 @@ class ParticleGibbs:
         proposal, reason = self._choose(problem)
         model = sampler.assemble(problem, proposal)
         check_has_law(proposal, model)
-        events = self._events(init, model)
-        rows = self._sample(key, model, proposal, events)
+        start = self._start(init, model)
+        rows, state = self._sample(key, model, proposal, start)
         made = self._attributes(model, proposal, reason)
-        return self._draws(rows, model, {**made, "seconds": time.perf_counter() - begun})
+        seconds = {"seconds": time.perf_counter() - begun}
+        return self._draws(rows, state, model, {**made, **seconds})
 
     def _choose(self, problem: Problem) -> tuple[Proposal, str]:
         """The proposal that the user named, or one whose law a path can be weighed by."""
@@ -158,10 +171,13 @@ class ParticleGibbs:
         other = Twisted() if is_differentiable(problem.prior) else Bootstrap()
         return other, f"{reason}; a path cannot be held under {type(proposal).__name__}"
 
-    def _events(self, init: Any, model: ReverseModel) -> Float[Array, "c d"] | None:
-        """The starts of all chains, flat."""
+    def _start(self, init: Any, model: ReverseModel) -> sweeps.State | Array | None:
+        """The starts of all chains: x_0, flat, or where others have ended."""
         if init is None:
             return None
+        if isinstance(init, Draws):
+            self._check_same(init, model)
+            return init.state
         count, event, found = self.settings.num_chains, model.problem.event_shape, np.shape(init)
         if found not in (event, (count, *event)):
             raise InputError(
@@ -173,14 +189,23 @@ class ParticleGibbs:
             raise InputError("ParticleGibbs: init has values that are not finite")
         return jnp.broadcast_to(events, (count, *event)).reshape(count, -1)
 
+    def _check_same(self, init: Draws, model: ReverseModel) -> None:
+        """Raises ``InputError`` where chains cannot go on from these draws."""
+        wanted = (self.settings.num_chains, model.num_steps + 2, model.size)
+        if init.state is None or init.state.path.shape != wanted:
+            raise InputError(
+                "ParticleGibbs: init holds draws of a run with other chains, steps or events; give"
+                " an event, or draws of the same settings"
+            )
+
     def _sample(
         self,
         key: PRNGKeyArray,
         model: ReverseModel,
         proposal: Proposal,
-        events: Float[Array, "c d"] | None,
-    ) -> sweeps.Row:
-        """The rows of all sweeps after the warmup."""
+        start: sweeps.State | Array | None,
+    ) -> tuple[sweeps.Row, sweeps.State]:
+        """The rows of all sweeps after the warmup, and the last state."""
         sampler, settings = self._sampler, self.settings
         count, batch_size = settings.num_chains, settings.batch_size
         own = keys_of_chains(key.reshape(1), count)
@@ -191,20 +216,22 @@ class ParticleGibbs:
         threshold = float(settings.ess_threshold)  # pyright: ignore[reportArgumentType] - no function
         axes = leaf_axes(prepared.diffusion, prepared.axes, count)
         kernel = ConditionalFilter(settings.num_particles, threshold, batch_size)
-        plan = sweeps.Plan(kernel, axes, self.num_warmup)
+        plan = sweeps.Plan(kernel, axes, self.num_warmup, self.renoise)
         total = self.num_warmup + self.num_samples
         with progress_of(sampler.progress, "Sampling", "sweeps") as progress:
             begin(progress)
-            rows = sweeps.run(
-                plan, prepared.diffusion, own[:, 1], events, total,
+            rows, state = sweeps.run(
+                plan, prepared.diffusion, own[:, 1], start, total,
                 progress if sampler.progress else None,
             )  # fmt: skip
         failed = np.argwhere(np.asarray(rows.failed))
         if len(failed):
-            raise SamplingError(_why(*map(int, failed[0]), model.problem.site, events is not None))
-        return jax.tree.map(lambda a: a[self.num_warmup :], rows)
+            raise SamplingError(_why(*map(int, failed[0]), model.problem.site, start is not None))
+        return jax.tree.map(lambda a: a[self.num_warmup :], rows), state
 
-    def _draws(self, rows: sweeps.Row, model: ReverseModel, attrs: dict[str, Any]) -> Draws:
+    def _draws(
+        self, rows: sweeps.Row, state: sweeps.State, model: ReverseModel, attrs: dict[str, Any]
+    ) -> Draws:
         """What the user gets."""
         problem, by_chain = model.problem, jax.tree.map(lambda a: np.moveaxis(a, 0, 1), rows)
         shared = (None,) * len(jax.tree.leaves(model))
@@ -221,6 +248,7 @@ class ParticleGibbs:
             acceptance=by_chain.acceptance,
             log_snr=np.asarray(model.levels.log_snr),
             attrs=attrs,
+            state=state,
         )
 
     def _attributes(self, model: ReverseModel, proposal: Proposal, reason: str) -> dict[str, Any]:
@@ -235,6 +263,7 @@ class ParticleGibbs:
             "num_particles": settings.num_particles,
             "num_steps": settings.num_steps,
             "num_warmup": self.num_warmup,
+            "renoise": self.renoise,
             "ess_threshold": settings.ess_threshold,
             "smcdiff_version": __version__,
             "jax_version": jax.__version__,

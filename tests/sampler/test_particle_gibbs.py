@@ -60,6 +60,33 @@ def test_mixture_from_far_away(proposal):
     np.testing.assert_allclose(draws.samples["norm"], (x**2).sum(-1), rtol=1e-4)
 
 
+def test_noised_anew():
+    """Where the kernel is ideal, the path may be drawn anew from x_0 before each sweep."""
+    draws = run(mixture, proposals.Twisted(), init=FAR, renoise=True, num_samples=2_000)
+    truth = exact.linear_gaussian_posterior(PRIOR, Dense(MATRIX), Y, NOISE)
+    for entry in range(3):
+        close(draws.samples["x"][..., entry], float(truth.mean[entry]))
+
+
+def test_noised_anew_on_its_own_path():
+    """The same of `TwistedPath`: the exact kernel of a Gaussian of one variance is isotropic."""
+    law = priors.Gaussian(jnp.zeros(2), 1.0)
+
+    def model(y=None):
+        x = numpyro.sample("x", law)
+        numpyro.sample("y", dist.Normal(x[:1] + x[1:], 0.5).to_event(1), obs=y)
+
+    draws = run(
+        model, proposals.TwistedPath(), y=jnp.array([1.5]), renoise=True, num_samples=4_000,
+        num_particles=4,
+    )  # fmt: skip
+    x = draws.samples["x"].astype(float)
+    # Of the sum, with variance 2 and noise 0.25; the difference is not seen.
+    close(x.sum(-1), 1.5 * 2.0 / 2.25)
+    close((x.sum(-1) - 1.5 * 2.0 / 2.25) ** 2, 2.0 * 0.25 / 2.25)
+    close((x[..., 0] - x[..., 1]) ** 2, 2.0)
+
+
 def test_first_path_by_a_filter():
     """Without a start the first sweep is a particle filter; two particles are enough."""
     draws = run(mixture, num_particles=2, num_samples=2_000)
@@ -174,6 +201,21 @@ def test_progress_and_batches_change_no_draw():
     assert seen[-1][:2] == (23, 23) and seen[-1][2]["ess"].shape == (4,)
 
 
+@pytest.mark.parametrize("model", [mixture, noisy])
+def test_chains_go_on(model):
+    """From the state of other draws: what the steps were set to is kept, too."""
+    first = run(model, proposals.Bootstrap(), num_warmup=20, num_samples=5)
+    more = run(model, proposals.Bootstrap(), 1, first, num_warmup=0, num_samples=1)
+    # Of the first path what is not renewed is there again.
+    kept = ~more.renewed[:, 0, -1]
+    assert np.any(kept)
+    np.testing.assert_array_equal(more.samples["x"][kept, 0], first.samples["x"][kept, -1])
+    for a, b in zip(*map(jax.tree.leaves, (first.state.learned, more.state.learned)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(InputError, match="other chains, steps"):
+        run(model, init=first, num_steps=5)
+
+
 def refused(*wanted, model=mixture, proposal=None, init=None, y=Y, **options):
     with pytest.raises(InputError) as error:
         run(model, proposal, init=init, y=y, **options)
@@ -186,6 +228,7 @@ def test_refusals():
     refused("num_samples", num_samples=0)
     refused("num_warmup", num_warmup=-1)
     refused("ess_threshold", ess_threshold=lambda log_snr: log_snr)
+    refused("renoise", renoise=1)
     refused("init has shape", "(4, 3)", init=jnp.zeros(2))
     refused("not finite", init=jnp.full(3, jnp.nan))
     for proposal in (proposals.MCGDiff(), proposals.DDRM()):
