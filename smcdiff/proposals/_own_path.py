@@ -2,7 +2,7 @@
 
 `TwistedPath` holds particles to a forward path of the observation, and targets what it would be if
 the reverse kernel were ideal. A Markov chain can do better: it holds them to V' x_t of its own path
-x_T, ..., x_1 instead, at every noisy level, which is a Gibbs step on the rest of the path, and exact
+x_T, ..., x_1 instead, at every noisy level, which is a Gibbs step on the rest of the path, exact
 for any reverse kernel. The last step is the kernel's own, or if it has a density that given y, and
 is weighed by the declared likelihood. What is held is moved by `smcdiff.sampler._path_noise`.
 """

@@ -101,9 +101,9 @@ class Draws:
             prob: posterior probability between the two quantiles, which cut off equal parts.
 
         Returns:
-            site -> ``"mean"``, ``"std"``, the quantiles (``"5.0%"`` and ``"95.0%"`` if prob is 0.9),
-            ``"mcse"`` (standard error of the mean), ``"ess_bulk"``, ``"ess_tail"`` and ``"r_hat"``
-            (rank-normalised), each of the site's event shape.
+            site -> ``"mean"``, ``"std"``, the quantiles (``"5.0%"`` and ``"95.0%"`` if prob is
+            0.9), ``"mcse"`` (standard error of the mean), ``"ess_bulk"``, ``"ess_tail"`` and
+            ``"r_hat"`` (rank-normalised), each of the site's event shape.
 
         Raises:
             InputError: prob is not between 0 and 1, or ArviZ is not installed.

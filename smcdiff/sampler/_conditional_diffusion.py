@@ -1,4 +1,4 @@
-"""The reverse diffusion under a proposal, as a model that the conditional filter holds to a path."""
+"""The reverse diffusion under a proposal, as the conditional filter holds it to a path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from smcdiff.sampler._steered_diffusion import Particle, SteeredDiffusion
 
 
 class ConditionalDiffusion(Module):
-    """The `smcdiff.smc.PathModel` of a reverse diffusion; its steps are those of `SteeredDiffusion`.
+    """The `smcdiff.smc.PathModel` of a reverse diffusion, with the steps of `SteeredDiffusion`.
 
     A particle's evaluation is that of its own x, so that the path costs what any particle does,
     under whatever twist a sweep has.
@@ -36,7 +36,9 @@ class ConditionalDiffusion(Module):
     def _steered(self) -> SteeredDiffusion:
         return SteeredDiffusion(self.proposal, self.model, self.prepared)
 
-    def init(self, key: PRNGKeyArray, kept: Float[Array, " d"], is_held: Bool[Array, ""]) -> Particle:
+    def init(
+        self, key: PRNGKeyArray, kept: Float[Array, " d"], is_held: Bool[Array, ""]
+    ) -> Particle:
         """A blank."""
         return self._steered.init(key)
 
@@ -74,7 +76,7 @@ class ConditionalDiffusion(Module):
         return self._steered.log_potential(t, prev, particle)
 
     def trace(self, particle: Particle) -> Float[Array, " d"]:
-        """x."""
+        """Where it is: x."""
         return particle.x
 
     def log_link(
@@ -106,7 +108,8 @@ def check_has_law(proposal: Proposal, model: ReverseModel) -> None:
         )
     if not (can_be_held(proposal) and _gives_law(proposal, model)):
         raise InputError(
-            f"ParticleGibbs: {name} has no law, or a start or an end of its own, so that a path that it has not drawn cannot be weighed;"
+            f"ParticleGibbs: {name} has no law, or a start or an end of its own, so that a path"
+            " that it has not drawn cannot be weighed;"
             " use proposals.Twisted(), MomentMatched(), LanczosMomentMatched(),"
             " KrylovMomentMatched() or Bootstrap(), or SMC"
         )

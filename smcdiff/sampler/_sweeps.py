@@ -1,8 +1,8 @@
 """The Markov chains of `ParticleGibbs`: sweeps over path and unknown parameters, in segments.
 
 A sweep draws a new path given the parameters by the conditional particle filter, and new parameters
-given the path by steps of a `smcdiff.moves` kernel on p(theta) p(y given x_0, theta), all else being
-independent of them. What the moves learn of their scale they learn in the warmup, from all chains;
+given the path by steps of a `smcdiff.moves` kernel on p(theta) p(y given x_0, theta), for nothing
+else depends on them. What the moves learn of their scale they learn in the warmup, from all chains;
 after it nothing changes any more, and the chains are Markov chains.
 """
 
@@ -92,9 +92,7 @@ class Plan(Module):
     renoises: bool = static(default=False)
 
 
-def _start(
-    keys: Key[Array, " c"], diffusion: Any, events: Float[Array, "c d"] | None
-) -> State:
+def _start(keys: Key[Array, " c"], diffusion: Any, events: Float[Array, "c d"] | None) -> State:
     """The chains before the first sweep.
 
     Args:
@@ -109,10 +107,12 @@ def _start(
     else:
         path = _noised(keys, model, events)
     if isinstance(diffusion.proposal, OwnPath):
-        return State(_on_forward_path(keys, diffusion, path), None, jnp.log(_FIRST_SIZE) * jnp.ones(()))
+        path = _on_forward_path(keys, diffusion, path)
+        return State(path, None, jnp.log(_FIRST_SIZE * jnp.ones(())))
     if not isinstance(diffusion, JointDiffusion):
         return State(path, None, None)
-    parameters = jax.vmap(lambda key: model.problem.draw_parameters(jax.random.fold_in(key, 1)))(keys)
+    own = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    parameters = jax.vmap(model.problem.draw_parameters)(own)
     size, move = parameters.shape[1], diffusion.move
     learned = Experience(
         jnp.zeros(size), jnp.eye(size), jnp.log(move.first_size(size)) * jnp.ones(()),
@@ -126,7 +126,6 @@ def _noised(
     keys: Key[Array, " c"], model: ReverseModel, events: Float[Array, "c d"]
 ) -> Float[Array, "c levels d"]:
     """Paths of the forward process from x_0 of each chain, with a blank in front."""
-
     return jax.vmap(lambda key, event: _forward_path(key, model, event))(keys, events)
 
 
@@ -176,9 +175,8 @@ def _sweep(
         warm = number < plan.num_warmup
         learned = jax.tree.map(lambda a, b: jnp.where(warm, a, b), later, learned)
     # The blank in front is no level.
-    row = Row(
-        swept.path[:, -1], parameters, swept.renewed[:, 1:], swept.ess[:, 1:], acceptance, swept.failed
-    )
+    renewed, ess = swept.renewed[:, 1:], swept.ess[:, 1:]
+    row = Row(swept.path[:, -1], parameters, renewed, ess, acceptance, swept.failed)
     return State(swept.path, parameters, learned), row
 
 
@@ -205,6 +203,7 @@ def _one(
         return swept._replace(path=moved), None, acceptance
     if not isinstance(own, JointDiffusion):
         return swept_by(own, own.prepared), None, jnp.nan * jnp.ones(())
+    assert parameters is not None  # by `_start`
     given = own.given(parameters)
     swept = swept_by(given, given.prepared)
 
@@ -213,7 +212,8 @@ def _one(
         return given.problem.log_prior() + given.log_likelihood(swept.path[-1])
 
     scale = learned.scale(own.move, own.shared.frame)
-    return swept, *own.move(key_move, log_density, parameters, scale)
+    moved = own.move(key_move, log_density, parameters, scale)
+    return swept, moved.position, moved.acceptance
 
 
 def _learn(

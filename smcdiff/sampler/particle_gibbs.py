@@ -68,8 +68,8 @@ class ParticleGibbs:
         grid: placement of the steps; None takes the proposal's own.
         linear: declare (True) or deny (False) that the observation is linear-Gaussian; None
             detects it.
-        renoise: draw x_T, ..., x_1 anew before each sweep, given x_0, by the forward process. That is
-            exact where the reverse kernel is ideal (`kernels.Exact`), and for a learned prior as
+        renoise: draw x_T, ..., x_1 anew before each sweep, given x_0, by the forward process. That
+            is exact where the reverse kernel is ideal (`kernels.Exact`), and for a learned prior as
             good as its kernel: the chains forget their start much sooner, and aim at what the prior
             would be if its network made no error, as `SMC` does with `TwistedPath`.
         move: how unknown parameters are moved, see `smcdiff.moves`; None takes `moves.HMC()`, or
@@ -226,7 +226,8 @@ class ParticleGibbs:
             )  # fmt: skip
         failed = np.argwhere(np.asarray(rows.failed))
         if len(failed):
-            raise SamplingError(_why(*map(int, failed[0]), model.problem.site, start is not None))
+            sweep, chain = map(int, failed[0])
+            raise SamplingError(_why(sweep, chain, model.problem.site, start is not None))
         return jax.tree.map(lambda a: a[self.num_warmup :], rows), state
 
     def _draws(

@@ -9,7 +9,16 @@ import pytest
 from scipy import stats
 from scipy.special import logsumexp
 
-from smcdiff import InputError, ParticleGibbs, SamplingError, exact, kernels, priors, proposals, schedules
+from smcdiff import (
+    InputError,
+    ParticleGibbs,
+    SamplingError,
+    exact,
+    kernels,
+    priors,
+    proposals,
+    schedules,
+)
 from smcdiff.operators import Dense
 from tests.sampler.models import MATRIX, NOISE, PRIOR, Y
 from tests.sampler.test_parameters import noise_truth, noisy
