@@ -35,7 +35,17 @@ import numpyro
 import numpyro.distributions as dist
 from scipy.special import logsumexp
 
-from smcdiff import Draws, ParticleGibbs, exact, load_prior, operators, priors, proposals, schedules
+from smcdiff import (
+    Draws,
+    ParticleGibbs,
+    exact,
+    kernels,
+    load_prior,
+    operators,
+    priors,
+    proposals,
+    schedules,
+)
 from smcdiff.results._arviz import convergence
 from smcdiff.sampler._sweeps import State
 
@@ -54,18 +64,22 @@ LIMIT = 1.05
 
 
 class Method(NamedTuple):
-    """A proposal, particles, and whether the path is noised anew."""
+    """A proposal, particles, whether the path is noised anew, and the reverse kernel."""
 
     proposal: proposals.Proposal
     particles: int
     renoise: bool
+    kernel: kernels.Kernel = kernels.AnalyticDPM()
 
 
 METHODS = {
-    "TwistedPath, noised anew": Method(proposals.TwistedPath(), 48, True),
-    "TwistedPath": Method(proposals.TwistedPath(), 48, False),
-    "Twisted": Method(proposals.Twisted(), 48, False),
-    "Twisted, noised anew": Method(proposals.Twisted(), 48, True),
+    "TwistedPath, noised anew": Method(proposals.TwistedPath(until=0.0), 48, True),
+    "TwistedPath": Method(proposals.TwistedPath(until=0.0), 48, False),
+    "TwistedPath, noised anew, DDPM": Method(
+        proposals.TwistedPath(until=0.0), 48, True, kernels.DDIM()
+    ),
+    "Twisted": Method(proposals.Twisted(), 48, False, kernels.DDIM()),
+    "Twisted, noised anew": Method(proposals.Twisted(), 48, True, kernels.DDIM()),
 }
 
 
@@ -130,7 +144,7 @@ def chains(options, name: str, prior, judge) -> dict[str, np.ndarray]:
         ParticleGibbs(
             model, method.proposal, num_particles=particles, num_steps=options.steps,
             num_warmup=warmup, num_samples=options.sweeps_per_block, renoise=method.renoise,
-            linear=True, grid=FOCUSED, progress_bar=False,
+            linear=True, grid=FOCUSED, kernel=method.kernel, progress_bar=False,
         )
         for warmup in (options.warmup, 0)
     )  # fmt: skip
@@ -254,7 +268,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = shlex.join(sys.argv[1:] if arguments is None else arguments)
     if options.smoke:
         options.mixture_particles, options.mixture_sweeps = (4,), 20
-        options.particles, options.steps, options.methods = 3, 3, list(METHODS)[1:2]
+        options.particles, options.steps, options.methods = 3, 3, ["TwistedPath"]
         options.sweeps, options.sweeps_per_block, options.warmup = 8, 4, 1
     options.output.mkdir(parents=True, exist_ok=True)
     lines = [

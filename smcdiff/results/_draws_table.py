@@ -9,7 +9,7 @@ import numpy as np
 from smcdiff.results import _arviz as arviz
 from smcdiff.results._summary import MOST_ROWS, _levels, _percent
 
-_COUNTS = ("ess_bulk", "ess_tail")
+_FORMS = {"ess_bulk": ".0f", "ess_tail": ".0f", "r_hat": ".3f", "mcse": ".2g"}
 
 
 def numbers(values: np.ndarray, prob: float | int) -> dict[str, np.ndarray]:
@@ -30,11 +30,11 @@ def print_table(samples: Mapping[str, np.ndarray], prob: float | int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table, console = Table(box=SIMPLE), Console()
+    table, console = Table(box=SIMPLE, padding=(0, 1, 0, 0)), Console()
     for site, values in samples.items():
         for name, row in _rows(site, values, prob):
             if not table.columns:
-                table.add_column("site", overflow="fold")
+                table.add_column("site", overflow="fold", min_width=8)
                 for column in row:
                     table.add_column(column, justify="right", no_wrap=True)
             # As text: rich reads square brackets as its own marks.
@@ -69,4 +69,4 @@ def _rows(site: str, values: np.ndarray, prob: float | int) -> list[tuple[str, d
 def _cell(value: float, column: str) -> str:
     if np.isnan(value):
         return "-"
-    return f"{value:.0f}" if column in _COUNTS else f"{value:.4g}"
+    return format(value, _FORMS.get(column, ".4g"))
