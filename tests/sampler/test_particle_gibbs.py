@@ -77,6 +77,7 @@ def test_noised_anew():
         close(draws.samples["x"][..., entry], float(truth.mean[entry]))
 
 
+@pytest.mark.slow
 def test_noised_anew_on_its_own_path():
     """The same of `TwistedPath`: the exact kernel of a Gaussian of one variance is isotropic."""
     law = priors.Gaussian(jnp.zeros(2), 1.0)
@@ -104,11 +105,18 @@ def test_first_path_by_a_filter():
         close(draws.samples["x"][..., entry], float(truth.mean[entry]))
 
 
-@pytest.mark.parametrize("kernel", [kernels.DDIM(), kernels.EulerMaruyama()], ids=repr)
 @pytest.mark.parametrize(
-    "proposal",
-    [proposals.Bootstrap(), proposals.Twisted(), proposals.TwistedPath(), proposals.FPS()],
-    ids=lambda p: type(p).__name__,
+    ("proposal", "kernel"),
+    [
+        (proposals.Twisted(), kernels.DDIM()),
+        (proposals.TwistedPath(), kernels.DDIM()),
+        (proposals.TwistedPath(), kernels.EulerMaruyama()),
+        pytest.param(proposals.Bootstrap(), kernels.DDIM(), marks=pytest.mark.slow),
+        pytest.param(proposals.Bootstrap(), kernels.EulerMaruyama(), marks=pytest.mark.slow),
+        pytest.param(proposals.Twisted(), kernels.EulerMaruyama(), marks=pytest.mark.slow),
+        pytest.param(proposals.FPS(), kernels.DDIM(), marks=pytest.mark.slow),
+    ],
+    ids=lambda part: type(part).__name__,
 )
 def test_the_kernel_with_its_steps_is_the_prior(proposal, kernel):
     """A Gaussian prior that three steps make too narrow or too wide; DDPM's ends in a Dirac."""
@@ -160,7 +168,7 @@ def test_folded():
 
 def test_unknown_noise():
     """Against quadrature."""
-    draws = run(noisy, num_samples=2_000, num_warmup=300)
+    draws = run(noisy, num_warmup=200)
     assert "HMC" in draws.attrs["move"]
     _, (mean,), (spread,) = noise_truth()
     noise = draws.samples["noise"].astype(float)
@@ -210,7 +218,7 @@ def test_progress_and_batches_change_no_draw():
     assert seen[-1][:2] == (23, 23) and seen[-1][2]["ess"].shape == (4,)
 
 
-@pytest.mark.parametrize("model", [mixture, noisy])
+@pytest.mark.parametrize("model", [mixture, pytest.param(noisy, marks=pytest.mark.slow)])
 def test_chains_go_on(model):
     """From the state of other draws: what the steps were set to is kept, too."""
     first = run(model, proposals.Bootstrap(), num_warmup=20, num_samples=5)
