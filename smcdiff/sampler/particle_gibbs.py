@@ -48,7 +48,7 @@ class ParticleGibbs:
     ``draws.print_summary()``, and take more particles where the share of x_T is next to nothing.
 
     Args:
-        model: a NumPyro model with one site whose distribution is a diffusion prior, and observed
+        model: a NumPyro model with sites whose distributions are diffusion priors, and observed
             sites (or ``numpyro.factor``).
         proposal: a proposal of `smcdiff.proposals` with a ``law``: `Twisted`, `MomentMatched`,
             `LanczosMomentMatched`, `KrylovMomentMatched`, `Bootstrap` and others; None is that of
@@ -134,8 +134,9 @@ class ParticleGibbs:
         Args:
             key: random key. The same key gives the same result.
             *args: arguments of the model.
-            init: where the chains start: one event of the diffusion site, or (num_chains, *event)
-                of them, each noised by the forward process; or the draws of a run with the same
+            init: where the chains start: one event of the diffusion site (of several sites one
+                flat event of all of them, in the order of the model), or (num_chains, *event) of
+                them, each noised by the forward process; or the draws of a run with the same
                 settings and data, which the chains then go on from (with another key, and as a rule
                 without warmup); None starts each with a particle filter. The keyword is not passed
                 to the model.
@@ -239,9 +240,8 @@ class ParticleGibbs:
         computed, log_likelihood, _ = jax.device_get(
             chains.describe(by_chain.x, by_chain.parameters, model, shared, _DESCRIBED)
         )
-        x = by_chain.x.reshape(*by_chain.x.shape[:2], *problem.event_shape)
         return Draws(
-            samples={problem.site: x, **computed},
+            samples={**problem.layout.split(by_chain.x, 2), **computed},
             pointwise_log_likelihood=log_likelihood,
             observed={name: np.asarray(y) for name, y in problem.observe().values.items()},
             renewed=by_chain.renewed,

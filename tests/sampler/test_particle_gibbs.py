@@ -268,3 +268,17 @@ def test_what_cannot_go_on_says_why():
     for init in (None, jnp.zeros(3)):
         with pytest.raises(SamplingError, match="in sweep 0 of chain 0, the first"):
             run(impossible, proposals.Bootstrap(), init=init, num_samples=5)
+
+
+def test_several_sites():
+    """A sum of two Gaussians: each is drawn by its own name."""
+
+    def model(y=None):
+        a = numpyro.sample("a", priors.Gaussian(jnp.zeros(1), 1.0))
+        b = numpyro.sample("b", priors.Gaussian(jnp.ones(1), 2.0))
+        numpyro.sample("y", dist.Normal(a + b, 0.5).to_event(1), obs=y)
+
+    draws = run(model, y=jnp.array([2.0]), init=jnp.array([9.0, -9.0]))
+    assert list(draws.samples) == ["a", "b"] and draws.samples["b"].shape == (4, 1_000, 1)
+    close(draws.samples["a"][..., 0], 1.0 / 3.25)
+    close(draws.samples["b"][..., 0], 1.0 + 2.0 / 3.25)
