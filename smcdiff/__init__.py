@@ -27,7 +27,9 @@ from smcdiff.errors import InputError as InputError
 from smcdiff.errors import SamplingError as SamplingError
 from smcdiff.results.comparison import Comparison as Comparison
 from smcdiff.results.comparison import compare as compare
+from smcdiff.results.draws import Draws as Draws
 from smcdiff.results.posterior import Posterior as Posterior
+from smcdiff.sampler.particle_gibbs import ParticleGibbs as ParticleGibbs
 from smcdiff.sampler.smc import SMC as SMC
 from smcdiff.smc import particle_filter as particle_filter
 from smcdiff.store.amortized import load_conditional as load_conditional

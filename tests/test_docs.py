@@ -47,6 +47,19 @@ def test_network_of_your_own():
     np.testing.assert_array_equal(again, names["by_equinox"].denoise(x, t))
 
 
+def test_particle_gibbs():
+    names = run_page("particle-gibbs.md")
+    draws, left = names["draws"], names["left"]
+    grid = np.linspace(-6.0, 6.0, 20_001)
+    likelihood = np.exp(-0.5 * ((1.2 - abs(grid)) / 0.2) ** 2)
+    parts = [w * np.exp(-0.5 * (grid - m) ** 2 / 0.3) for w, m in ((0.2, -1.0), (0.8, 1.5))]
+    density = sum(parts) * likelihood
+    wanted = density[grid < 0.0].sum() / density.sum()
+    # At least 400 effective draws of 4,000: an error of 0.02, and three of them.
+    assert abs(left - wanted) < 0.06
+    assert np.all(draws.summary()["x"]["r_hat"] < 1.05)
+
+
 @pytest.mark.slow
 def test_unknown_parameters():
     names = run_page("unknown-parameters.md")

@@ -27,6 +27,7 @@ SLOW = [
         "mnist_exact",
         "learned_twist",
         "unknown_parameters",
+        "particle_gibbs",
         "nonlinear",
         "convergence",
         "arviz",

@@ -203,6 +203,14 @@ class Problem(Module):
                 f"{what}: sites {list(self.parameters.names)} are unknown; give their values with"
                 " numpyro.handlers.substitute(model, {...})"
             )
+        self.require_independent(what)
+
+    def require_independent(self, what: str) -> None:
+        """Raises ``InputError`` where diffusion sites depend on each other.
+
+        Args:
+            what: does not take them, for the message.
+        """
         if self.held is not None:
             raise InputError(
                 f"{what}: the diffusion prior of site '{self.site}' depends on"

@@ -31,7 +31,7 @@ def _slope(prior: Prior, x: Float[Array, "*event"]) -> Float[Array, "*event"]:
     return jax.jvp(lambda x: prior.denoise(x, t), (x,), (x,))[1]
 
 
-def _is_differentiable(prior: Prior) -> bool:
+def is_differentiable(prior: Prior) -> bool:
     """Whether the denoiser has a derivative; traced once for each prior, and never run."""
     x = jax.ShapeDtypeStruct(prior.event_shape, jnp.result_type(float))
     try:
@@ -77,7 +77,7 @@ def choose(problem: Problem) -> tuple[Proposal, str]:
     if problem.varies:
         return _choose_for_each_particle(problem)
     limit = MomentMatchedTwist().max_observations if exact else _FEW_OBSERVATIONS
-    if not _is_differentiable(problem.prior):
+    if not is_differentiable(problem.prior):
         reason = "the denoiser has no derivative"
         if problem.is_linear and can_decompose(problem):
             return MCGDiff(), f"{reason}, and the observation is linear-Gaussian"
@@ -116,7 +116,7 @@ def _choose_for_each_particle(problem: Problem) -> tuple[Proposal, str]:
     names = [] if problem.parameters is None else list(problem.parameters.names)
     names = names if problem.held is None else list(problem.held.layout.names)
     reason = f"{names} differ from particle to particle, and the observation is"
-    if not _is_differentiable(problem.prior):
+    if not is_differentiable(problem.prior):
         return Bootstrap(), "the denoiser has no derivative"
     few = problem.num_observations <= MomentMatchedTwist().max_observations
     if problem.is_linear and few and problem.prior.has_exact_denoiser:

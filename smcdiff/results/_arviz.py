@@ -100,3 +100,45 @@ def pareto_smoothed(log_weights: Float[np.ndarray, " n"]) -> tuple[Float[np.ndar
     if not np.isfinite(shape):
         return values, float("nan")
     return smoothed - np.logaddexp.reduce(smoothed), float(shape)
+
+
+def convergence(values: np.ndarray) -> dict[str, np.ndarray]:
+    """What ArviZ says of Markov chains.
+
+    Args:
+        values: (chains, draws, *entries).
+
+    Returns:
+        ``"mcse"`` of the mean, ``"ess_bulk"``, ``"ess_tail"`` and ``"r_hat"``, each of the shape of
+        the entries; NaN where all values are equal, or there are fewer than four draws.
+
+    Raises:
+        InputError: ArviZ is not installed.
+    """
+    major, values = _major(), values.astype(np.float64)
+    if values.shape[1] < 4:
+        names = ("mcse", "ess_bulk", "ess_tail", "r_hat")
+        return {name: np.full(values.shape[2:], np.nan) for name in names}
+    if major >= 1:
+        from arviz_stats.base import array_stats as own  # pyright: ignore[reportMissingImports]
+
+        axes = {"chain_axis": 0, "draw_axis": 1}
+        found = {
+            "mcse": own.mcse(values, **axes, method="mean"),
+            "ess_bulk": own.ess(values, **axes, method="bulk"),
+            "ess_tail": own.ess(values, **axes, method="tail"),
+            "r_hat": own.rhat(values, **axes, method="rank"),
+        }
+    else:
+        az = _arviz_0()
+        data = az.convert_to_dataset({"x": values})
+        with warnings.catch_warnings(), np.errstate(all="ignore"):  # 0 / 0 where values are equal
+            warnings.simplefilter("ignore", RuntimeWarning)
+            found = {
+                "mcse": az.mcse(data, method="mean")["x"],
+                "ess_bulk": az.ess(data, method="bulk")["x"],
+                "ess_tail": az.ess(data, method="tail")["x"],
+                "r_hat": az.rhat(data, method="rank")["x"],
+            }
+    constant = np.all(values == values[:1, :1], axis=(0, 1))
+    return {name: np.where(constant, np.nan, np.asarray(value)) for name, value in found.items()}

@@ -162,8 +162,12 @@ class JointDiffusion(Module):
             return jnp.zeros((), particle.log_ratio.dtype)
         return particle.log_ratio + particle.log_weighed - prev.evaluation.log_twist
 
-    def _given(self, model: ReverseModel, parameters: Float[Array, " p"]) -> SteeredDiffusion:
+    def given(self, parameters: Float[Array, " p"]) -> SteeredDiffusion:
         """The diffusion of x given the parameters."""
+        return self._given(self.model, parameters)
+
+    def _given(self, model: ReverseModel, parameters: Float[Array, " p"]) -> SteeredDiffusion:
+        """The same, of a model that may have seen the state."""
         model = model.given(parameters)
         adapted = self.proposal.adapt(model, self.shared.prepared)
         return SteeredDiffusion(self.proposal, model, adapted)

@@ -100,7 +100,7 @@ class Sampler:
         Returns:
             The outcome, with num_items x num_chains chains.
         """
-        own = _keys_of_chains(keys.reshape(num_items), self.settings.num_chains)
+        own = keys_of_chains(keys.reshape(num_items), self.settings.num_chains)
         move = self.move(chains.first_of(model, model_axes).problem)
         prepared = chains.prepare(own[:, 0], proposal, model, model_axes, move)
         particles = self.settings.filter(model.all_levels, num_items)
@@ -162,7 +162,7 @@ def _held(
 
 
 @partial(jax.jit, static_argnames="num_chains")
-def _keys_of_chains(keys: Key[Array, " items"], num_chains: int) -> Key[Array, "chains 2"]:
+def keys_of_chains(keys: Key[Array, " items"], num_chains: int) -> Key[Array, "chains 2"]:
     """Two keys for each chain of each item, to prepare and to run with; more chains change none."""
     own = jax.vmap(lambda key: jax.random.split(key, num_chains))(keys)
     return jax.vmap(jax.random.split)(own.ravel())

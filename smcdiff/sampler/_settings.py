@@ -55,9 +55,9 @@ class Settings:
         if self.batch_size is not None:
             self._set("batch_size", whole_number("batch_size", self.batch_size, 1))
         for name in ("weighted", "store_ancestors"):
-            self._set(name, _flag(name, getattr(self, name)))
+            self._set(name, flag(name, getattr(self, name)))
         if self.linear is not None:
-            self._set("linear", _flag("linear", self.linear))
+            self._set("linear", flag("linear", self.linear))
         self._check_threshold()
         for name, kind, example in (
             ("proposal", Proposal, "proposals.Twisted()"),
@@ -139,9 +139,10 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, (bool, np.bool_))
 
 
-def _flag(name: str, value: Any) -> bool:
+def flag(name: str, value: Any, caller: str = "SMC") -> bool:
+    """A switch that the user gave; else ``InputError`` names the caller."""
     if not _is_flag(value):
-        raise InputError(f"SMC: {name} is {value!r}; it must be True or False")
+        raise InputError(f"{caller}: {name} is {value!r}; it must be True or False")
     return bool(value)
 
 

@@ -59,12 +59,24 @@ class SteeredDiffusion(Module):
     def step(self, key: PRNGKeyArray, t: Int[Array, ""], prev: Particle) -> Particle:
         """The particle after the filter's step t, from 1."""
         x, log_ratio = self.draw(key, t, prev.x, prev.evaluation)
-        s = self.model.level(t - 1)
+        return self.arrive(x, log_ratio, self.model.level(t - 1), prev.evaluation)
+
+    def arrive(
+        self, x: Float[Array, " d"], log_ratio: Float[Array, ""], s: Level, before: Evaluation
+    ) -> Particle:
+        """The particle at x, evaluated there.
+
+        Args:
+            x: at level s.
+            log_ratio: of the draw of x.
+            s: the level.
+            before: the evaluation where the step began.
+        """
 
         def finish(x: Array) -> Evaluation:
             # The last level needs no network: psi_0 is the likelihood, and nothing is drawn after.
             log_twist = self.proposal.final(self.model, self.prepared, x).astype(x.dtype)
-            return prev.evaluation._replace(log_twist=log_twist)
+            return before._replace(log_twist=log_twist)
 
         evaluation = jax.lax.cond(s.is_clean, finish, lambda x: self._evaluate(x, s), x)
         return Particle(x, evaluation, log_ratio)

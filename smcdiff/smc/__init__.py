@@ -2,6 +2,9 @@
 
 from smcdiff.smc import resampling as resampling
 from smcdiff.smc.checkpoint import Checkpoint as Checkpoint
+from smcdiff.smc.conditional import ConditionalFilter as ConditionalFilter
+from smcdiff.smc.conditional import PathModel as PathModel
+from smcdiff.smc.conditional import Sweep as Sweep
 from smcdiff.smc.devices import default_mesh as default_mesh
 from smcdiff.smc.feynman_kac import FeynmanKac as FeynmanKac
 from smcdiff.smc.filter import ParticleFilter as ParticleFilter

@@ -241,6 +241,12 @@ def test_proposals_that_hold_a_path(proposal):
         run(cascade, proposal, y=Y)
 
 
+def test_particle_gibbs_refuses():
+    gibbs = smcdiff.ParticleGibbs(cascade, num_particles=4, num_steps=4, num_samples=4)
+    with pytest.raises(InputError, match="ParticleGibbs: the diffusion prior of site 'high'"):
+        gibbs.run(jax.random.key(0), y=Y)
+
+
 def test_what_does_not_go_with_dependent_sites():
     def noisy(y=None):
         low = numpyro.sample("low", LOW)
