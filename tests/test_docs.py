@@ -71,6 +71,21 @@ def test_unknown_parameters():
     assert np.ptp(posterior.log_evidence) < 1.0
 
 
+@pytest.mark.slow
+def test_several_priors(monkeypatch):
+    names = run_page("several-priors.md")
+    posterior, both = names["posterior"], names["both"]
+    total = posterior.mean()["background"] + posterior.mean()["source"]
+    # The sum is seen with a noise of 0.2 in each of 12 entries: 4 of them bound all.
+    assert np.max(np.abs(total - posterior.observed["y"])) < 0.8
+    assert names["shared"].samples["x"].shape == (2, 200, 3, 12)
+    # The fine entries scatter by 0.14 about the coarse ones: their posterior means by less.
+    coarse = np.repeat(both.mean()["low"], 2)
+    assert np.max(np.abs(both.mean()["high"] - coarse)) < 0.6
+    for result in (posterior, both):
+        assert np.ptp(result.log_evidence) < 1.0
+
+
 def test_more_of_the_api(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     names = run_page("tour.md")

@@ -242,7 +242,9 @@ def test_proposals_that_hold_a_path(proposal):
 
 
 def test_particle_gibbs_refuses():
-    gibbs = smcdiff.ParticleGibbs(cascade, num_particles=4, num_steps=4, num_samples=4)
+    gibbs = smcdiff.ParticleGibbs(
+        cascade, num_particles=4, num_steps=4, num_warmup=0, num_samples=4
+    )
     with pytest.raises(InputError, match="ParticleGibbs: the diffusion prior of site 'high'"):
         gibbs.run(jax.random.key(0), y=Y)
 
