@@ -91,6 +91,10 @@ class Proposal(Module):
         """Log psi_t(x) and what ``law`` or ``propose`` need: one network evaluation."""
         raise NotImplementedError(f"{type(self).__name__} must define evaluate")
 
+    def widened_by(self, model: ReverseModel, prepared: Any, t: Level) -> Float[Array, " m"] | None:
+        """As of the twist, see `smcdiff.twists.Twist.widened_by`: by it parameters may be drawn."""
+        return None
+
     def log_twist(
         self, model: ReverseModel, prepared: Any, x: Float[Array, " d"], t: Level
     ) -> Float[Array, ""]:

@@ -110,6 +110,14 @@ class Twisted(Steered):
         slope = _Slope(gradient, room, (value - total, log_floor - total))
         return evaluation._replace(log_twist=total, detail=slope)
 
+    def widened_by(
+        self, model: ReverseModel, prepared: _Prepared, t: Level
+    ) -> Float[Array, " m"] | None:
+        """As the twist, where it has no floor."""
+        if prepared.log_floor is not None:
+            return None
+        return self.twist.widened_by(model, prepared.twist, t)
+
     def log_twist(
         self, model: ReverseModel, prepared: _Prepared, x: Float[Array, " d"], t: Level
     ) -> Float[Array, ""]:

@@ -164,7 +164,7 @@ class Catalogue:
         keys = jnp.stack([jax.random.fold_in(self.key, item) for item in items])
         outcome = self.sampler.sample(keys, stacked, axes, proposal, len(items))
         seconds = (time.perf_counter() - start) / len(problems)
-        made = Provenance(proposal, reason, self.sampler.move(problems[filler]), seconds)
+        made = Provenance(proposal, reason, self.sampler.moves_in_words(problems[filler]), seconds)
         for item in problems:
             own = _item(outcome, items.index(item), settings.num_chains)
             try:

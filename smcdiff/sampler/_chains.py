@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key, Shaped
 from smcdiff.base.module import Module, static
 from smcdiff.errors import NO_DERIVATIVE, InputError, first_line
 from smcdiff.moves import Move
+from smcdiff.moves._conjugate import Conjugate
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals import Draw, Proposal
 from smcdiff.proposals._ahead import TwistedAhead
@@ -60,6 +61,7 @@ def prepare(
     model: ReverseModel,
     model_axes: Axes,
     move: Move | None,
+    conjugate: tuple[Conjugate, ...] = (),
 ) -> Chains:
     """What a proposal prepares, for all chains.
 
@@ -69,6 +71,7 @@ def prepare(
         model: the reverse model.
         model_axes: of its leaves.
         move: of the unknown parameters, where the model has some.
+        conjugate: those of them that are drawn given all else.
 
     Raises:
         InputError: the proposal fails on this problem, because it needs a derivative that denoiser
@@ -97,7 +100,7 @@ def prepare(
     elif move is None:
         diffusion = SteeredDiffusion(proposal, model, prepared)
     else:
-        diffusion = JointDiffusion(proposal, model, prepared, move)
+        diffusion = JointDiffusion(proposal, model, prepared, move, conjugate)
     shared = [None for _ in jax.tree.leaves(proposals)]
     own = [leaf.axis for leaf in jax.tree.leaves(marked, is_leaf=is_leaf)]
     axes = [*shared, *model_axes, *own, *(None for _ in jax.tree.leaves(move))]

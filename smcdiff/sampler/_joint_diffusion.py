@@ -8,6 +8,7 @@ so. All of it needs the network at x_s once.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,9 +18,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from smcdiff.base import _cpu as cpu
 from smcdiff.base.module import Module
+from smcdiff.diffusion.schedules import Level
 from smcdiff.moves import Move
+from smcdiff.moves._conjugate import Conjugate, redraw
 from smcdiff.moves.base import Experience, Frame
-from smcdiff.problem import ReverseModel
+from smcdiff.problem import Problem, ReverseModel
 from smcdiff.proposals import Proposal
 from smcdiff.sampler._steered_diffusion import SteeredDiffusion
 from smcdiff.twists import Evaluation
@@ -78,12 +81,14 @@ class JointDiffusion(Module):
         model: the reverse model.
         shared: by the particles of a chain.
         move: of the parameters.
+        conjugate: those of them that are drawn as well, where the twist allows.
     """
 
     proposal: Proposal
     model: ReverseModel
     shared: Shared
     move: Move
+    conjugate: tuple[Conjugate, ...] = ()
 
     @property
     def num_steps(self) -> int:
@@ -108,15 +113,19 @@ class JointDiffusion(Module):
         self, key: PRNGKeyArray, t: Int[Array, ""], prev: JointParticle, means: Experience
     ) -> JointParticle:
         """The particle after the filter's step t, from 1."""
-        key_draw, key_move = jax.random.split(key)
+        key_draw, key_move, key_redraw = jax.random.split(key, 3)
         own = self._given(self.model, prev.parameters)
         x, log_ratio = own.draw(key_draw, t, prev.x, prev.evaluation)
         s = self.model.level(t - 1)
 
         def follow(
-            x: Array, value: Callable[[ReverseModel, Any], Array], evaluate: Callable
+            x: Array,
+            value: Callable[[ReverseModel, Any], Array],
+            evaluate: Callable,
+            seen: Array,
+            level: Level | None,
         ) -> JointParticle:
-            """The parameters moved, by what ``value`` says for the model given some."""
+            """The parameters redrawn and moved, by what ``value`` says for the model given some."""
 
             def log_density(parameters: Array) -> Array:
                 given = self._given(self.model, parameters)
@@ -128,6 +137,7 @@ class JointDiffusion(Module):
             later = jax.tree.map(lambda a: cpu.after(a, weighed), means)
             scale = later.scale(self.move, self.shared.frame)
             start = cpu.after(prev.parameters, scale.root[0, 0])
+            start = self.redrawn(key_redraw, start, seen, level)
             moved = self.move(key_move, log_density, start, scale)
             return JointParticle(
                 x, moved.position, evaluate(moved.position), weighed,
@@ -144,13 +154,13 @@ class JointDiffusion(Module):
                 given = self._given(self.model, parameters)
                 return self.proposal.evaluate(given.model.seen(sight), given.prepared, x, s)
 
-            return follow(x, value, evaluate)
+            return follow(x, value, evaluate, sight.denoised, s)
 
         def finish(x: Array) -> JointParticle:
             def value(model: ReverseModel, prepared: Any) -> Array:
                 return self.proposal.final(model, prepared, x).astype(x.dtype)
 
-            return follow(x, value, lambda parameters: prev.evaluation)
+            return follow(x, value, lambda parameters: prev.evaluation, x, None)
 
         return jax.lax.cond(s.is_clean, finish, reach, x)
 
@@ -165,6 +175,37 @@ class JointDiffusion(Module):
     def given(self, parameters: Float[Array, " p"]) -> SteeredDiffusion:
         """The diffusion of x given the parameters."""
         return self._given(self.model, parameters)
+
+    def redrawn(
+        self,
+        key: PRNGKeyArray,
+        parameters: Float[Array, " p"],
+        x: Float[Array, " d"],
+        s: Level | None = None,
+    ) -> Float[Array, " p"]:
+        """The parameters, of which the conjugate ones are drawn given all else.
+
+        Args:
+            key: random key.
+            parameters: unconstrained.
+            x: x_0 itself, or the denoised mean at a level.
+            s: the level; None where x_0 is there.
+        """
+
+        def widened(problem: Problem) -> Float[Array, " m"] | None:
+            if s is None:
+                return None
+            model = dataclasses.replace(self.model, problem=problem)
+            return self.proposal.widened_by(
+                model, self.proposal.adapt(model, self.shared.prepared), s
+            )
+
+        problem, event = self.model.problem.at(parameters), self.model.event(x)
+        if not self.conjugate or (s is not None and widened(problem) is None):
+            return parameters  # nothing to draw, or a twist that no noise can be taken from
+        problem = redraw(self.conjugate, key, problem, event, None if s is None else widened)
+        assert problem.parameters is not None
+        return problem.parameters.values
 
     def _given(self, model: ReverseModel, parameters: Float[Array, " p"]) -> SteeredDiffusion:
         """The same, of a model that may have seen the state."""

@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from smcdiff._version import __version__
 from smcdiff.errors import SamplingError
-from smcdiff.moves import Move
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals import Proposal
 from smcdiff.results._diagnosis import CALMER
@@ -43,13 +42,13 @@ class Provenance(NamedTuple):
     Attributes:
         proposal: the sampler.
         reason: why it is this one.
-        move: of the unknown parameters, where there are some.
+        move: how the unknown parameters were moved, where there are some.
         seconds: wall time.
     """
 
     proposal: Proposal
     reason: str
-    move: Move | None
+    move: str | None
     seconds: float
 
 
@@ -126,7 +125,7 @@ def _on_host(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
 def _attributes(model: ReverseModel, settings: Settings, made: Provenance) -> dict[str, Any]:
     """How the run was made, in words."""
     threshold = settings.ess_threshold
-    moved = {} if made.move is None else {"move": brief(made.move)}
+    moved = {} if made.move is None else {"move": made.move}
     return {
         "proposal": brief(made.proposal),
         "proposal_reason": made.reason,

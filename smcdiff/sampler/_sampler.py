@@ -16,6 +16,7 @@ from smcdiff.base._progress import Progress, begin, progress_of
 from smcdiff.diffusion.kernels import AnalyticDPM, Kernel
 from smcdiff.errors import InputError
 from smcdiff.moves import HMC, Move, RandomWalk
+from smcdiff.moves._conjugate import conjugate
 from smcdiff.problem import Problem, ReverseModel, read
 from smcdiff.problem._parameter_checks import has_slope
 from smcdiff.proposals import Proposal, check_fits, choose
@@ -101,8 +102,10 @@ class Sampler:
             The outcome, with num_items x num_chains chains.
         """
         own = keys_of_chains(keys.reshape(num_items), self.settings.num_chains)
-        move = self.move(chains.first_of(model, model_axes).problem)
-        prepared = chains.prepare(own[:, 0], proposal, model, model_axes, move)
+        problem = chains.first_of(model, model_axes).problem
+        prepared = chains.prepare(
+            own[:, 0], proposal, model, model_axes, self.move(problem), conjugate(problem)
+        )
         particles = self.settings.filter(model.all_levels, num_items)
         with progress_of(self.progress) as progress:
             begin(progress)
@@ -134,6 +137,14 @@ class Sampler:
             return self.settings.move
         return HMC() if has_slope(problem) else RandomWalk()
 
+    def moves_in_words(self, problem: Problem) -> str | None:
+        """How the unknown parameters are moved; None where there are none."""
+        move = self.move(problem)
+        if move is None:
+            return None
+        drawn = [block.name for block in conjugate(problem)]
+        return f"{brief(move)}, and {drawn} drawn given all else" if drawn else brief(move)
+
     def checkpoint(self, given: Any, model: ReverseModel, proposal: Proposal) -> Checkpoint | None:
         """Where the state is kept, with the identity of the run."""
         if given is None:
@@ -143,7 +154,7 @@ class Sampler:
             "model": model.problem.fingerprint,
             "proposal": brief(proposal),
             "kernel": brief(model.kernel),
-            "move": brief(self.move(model.problem)),
+            "move": str(self.moves_in_words(model.problem)),
             "grid": brief(self.settings.grid_for(model.problem.prior, proposal)),
             "num_steps": str(self.settings.num_steps),  # the filter counts one more
         }

@@ -212,7 +212,8 @@ def _one(
         return given.problem.log_prior() + given.log_likelihood(swept.path[-1])
 
     scale = learned.scale(own.move, own.shared.frame)
-    moved = own.move(key_move, log_density, parameters, scale)
+    start = own.redrawn(jax.random.fold_in(key_move, 1), parameters, swept.path[-1])
+    moved = own.move(key_move, log_density, start, scale)
     return swept, moved.position, moved.acceptance
 
 

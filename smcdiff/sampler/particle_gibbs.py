@@ -17,6 +17,7 @@ from smcdiff.diffusion.kernels import Kernel
 from smcdiff.diffusion.schedules import Grid
 from smcdiff.errors import InputError, SamplingError
 from smcdiff.moves import Move
+from smcdiff.moves._conjugate import conjugate
 from smcdiff.problem import Problem, ReverseModel
 from smcdiff.problem._arguments import check_concrete
 from smcdiff.proposals import Bootstrap, Proposal, Twisted
@@ -212,7 +213,10 @@ class ParticleGibbs:
         count, batch_size = settings.num_chains, settings.batch_size
         own = keys_of_chains(key.reshape(1), count)
         shared = (None,) * len(jax.tree.leaves(model))
-        prepared = chains.prepare(own[:, 0], proposal, model, shared, sampler.move(model.problem))
+        prepared = chains.prepare(
+            own[:, 0], proposal, model, shared, sampler.move(model.problem),
+            conjugate(model.problem),
+        )  # fmt: skip
         if batch_size is not None:
             batch_size = max(1, batch_size // count)
         threshold = float(settings.ess_threshold)  # pyright: ignore[reportArgumentType] - no function
@@ -255,11 +259,11 @@ class ParticleGibbs:
 
     def _attributes(self, model: ReverseModel, proposal: Proposal, reason: str) -> dict[str, Any]:
         """How the run was made, in words."""
-        settings, move = self.settings, self._sampler.move(model.problem)
+        settings, move = self.settings, self._sampler.moves_in_words(model.problem)
         return {
             "proposal": brief(unwrapped(proposal)),
             "proposal_reason": reason,
-            **({} if move is None else {"move": brief(move)}),
+            **({} if move is None else {"move": move}),
             "kernel": brief(model.kernel),
             "grid": brief(settings.grid_for(model.problem.prior, proposal)),
             "num_particles": settings.num_particles,

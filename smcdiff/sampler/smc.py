@@ -72,7 +72,8 @@ class SMC:
             devices, where there are several. See the page on devices.
         move: how unknown parameters, the continuous latent sites beside the diffusion site, are
             moved after each reverse step, see `smcdiff.moves`; None takes `moves.HMC()`, or
-            `moves.RandomWalk()` where the likelihood has no gradient.
+            `moves.RandomWalk()` where the likelihood has no gradient. Those whose law given all
+            else is known in closed form are drawn from it as well: see docs/unknown-parameters.md.
 
     Raises:
         InputError: settings out of range.
@@ -153,7 +154,7 @@ class SMC:
         keeper = sampler.checkpoint(checkpoint, model, proposal)
         outcome = sampler.sample(key, model, axes, proposal, 1, keeper)
         seconds = time.perf_counter() - start
-        made = Provenance(proposal, reason, sampler.move(problem), seconds)
+        made = Provenance(proposal, reason, sampler.moves_in_words(problem), seconds)
         posterior = to_posterior(outcome, model, self.settings, made)
         warn_if_degenerate(posterior)
         return posterior

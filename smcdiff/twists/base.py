@@ -71,6 +71,14 @@ class Twist(Module):
         """Log psi_t(x) and what came with it: at most one network evaluation."""
         raise NotImplementedError(f"{type(self).__name__} must define evaluate")
 
+    def widened_by(self, model: ReverseModel, prepared: Any, t: Level) -> Float[Array, " m"] | None:
+        """What the twist adds to the variances of a Gaussian observation's whitened entries.
+
+        Where it is the likelihood at the denoised mean with its noise widened, entry by entry; else
+        None.
+        """
+        return None
+
     def room(self, evaluation: Evaluation) -> Float[Array, ""]:
         """How far log psi_t lies below its largest value; infinite where that is not known.
 

@@ -134,6 +134,18 @@ class Widened(MeanTwist):
         constant = prepared.observation.log_constant - 0.5 * jnp.sum(jnp.log(variances))
         return Evaluation(constant - room, denoised, room)
 
+    def widened_by(
+        self, model: ReverseModel, prepared: Widening | LocalWidening | Tempering, t: Level
+    ) -> Float[Array, " m"] | None:
+        """The spread seen by each entry, of a linear observation."""
+        if not isinstance(prepared, Widening) or not model.problem.is_gaussian:
+            return None
+        variances = model.problem.prior.spread(t) * prepared.row_norms
+        recognised = model.problem.recognised
+        if recognised is None:
+            return variances
+        return jnp.zeros(model.problem.num_observations).at[recognised.rows].set(variances)
+
     def room(self, evaluation: Evaluation) -> Float[Array, ""]:
         """How far the twist lies below its value where nothing misfits; infinite if tempered."""
         return evaluation.detail

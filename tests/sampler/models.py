@@ -6,6 +6,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from smcdiff import SMC, operators, priors
+from smcdiff.moves._conjugate import conjugate
 from smcdiff.sampler import _chains as chains
 
 PRIOR = priors.GaussianMixture(
@@ -37,7 +38,9 @@ def step_of(model, proposal, num_particles, *args, **kwargs):
     reverse = sampler.assemble(problem, proposal)
     keys = jax.random.split(jax.random.key(0), num_particles)
     axes = (None,) * len(jax.tree.leaves(reverse))
-    made, own = chains.prepare(keys[:1], proposal, reverse, axes, sampler.move(problem))
+    made, own = chains.prepare(
+        keys[:1], proposal, reverse, axes, sampler.move(problem), conjugate(problem)
+    )
     leaves, structure = jax.tree.flatten(made)
     pairs = zip(leaves, structure.flatten_up_to(own), strict=True)
     made = structure.unflatten([a if axis is None else a[0] for a, axis in pairs])

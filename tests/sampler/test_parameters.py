@@ -22,6 +22,15 @@ def noisy(y=None):
     numpyro.sample("y", dist.Normal(MATRIX @ x, noise).to_event(1), obs=y)
 
 
+def drawn(y=None):
+    """Parameters whose law given all else is known in closed form."""
+    x = numpyro.sample("x", PRIOR)
+    variance = numpyro.sample("variance", dist.InverseGamma(2.0, 0.5))
+    offset = numpyro.sample("offset", dist.Normal(0.0, 2.0))
+    mean = MATRIX @ x + offset
+    numpyro.sample("y", dist.Normal(mean, jnp.sqrt(variance)).to_event(1), obs=y)
+
+
 def regression(y=None):
     """A gain and an offset, of the rows of an operator."""
     x = numpyro.sample("x", PRIOR)
@@ -109,6 +118,25 @@ def test_noise_that_may_be_next_to_none():
     smc = SMC(model, num_particles=400, num_steps=30, progress_bar=False)
     posterior = smc.run(jax.random.key(0), y=y)
     assert np.all(np.isfinite(posterior.log_weights)) and posterior.mean()["noise"] < 0.5
+
+
+@pytest.mark.slow
+def test_a_variance_and_an_offset_that_are_drawn():
+    """Both are conjugate, and the twist is widened entry by entry."""
+    logs, offsets = np.linspace(-4.0, 4.0, 81), np.linspace(-8.0, 8.0, 81)
+    log_variance, offset = np.meshgrid(logs, offsets)
+    pairs = zip(np.exp(0.5 * log_variance).ravel(), offset.ravel(), strict=True)
+    likelihood = np.array([marginal(1.0, o, noise) for noise, o in pairs])
+    prior = stats.invgamma.logpdf(np.exp(log_variance), 2.0, scale=0.5) + log_variance
+    joint = likelihood.reshape(prior.shape) + prior + stats.norm.logpdf(offset, 0.0, 2.0)
+    _, means, spreads = moments(joint, 0.1 * 0.2, np.exp(log_variance), offset)
+    truth = (moments(joint, 0.1 * 0.2)[0], means[1:], spreads[1:])
+    posterior = run(drawn, proposals.Twisted())
+    assert "['variance', 'offset'] drawn given all else" in posterior.attrs["move"]
+    agrees(posterior, truth, ["offset"], 0.1)
+    # A heavy tail, whose standard deviation few draws tell.
+    own = np.sum(np.exp(posterior.log_weights) * posterior.samples["variance"], axis=1)
+    assert abs(own.mean() - means[0]) < 4.0 * np.std(own) / np.sqrt(7) + 0.01
 
 
 @pytest.mark.slow
@@ -216,6 +244,9 @@ def test_decompositions_wait_for_each_other():
     """Two at once, and XLA's threads may wait for each other for ever: see `base/_cpu.py`."""
     program = step_of(noisy, proposals.MomentMatched(), 4, y=Y).as_text()
     assert len(DECOMPOSES.findall(program)) > 3 and not unordered(program)
+    # An offset and a variance, drawn given all else.
+    program = step_of(drawn, proposals.Twisted(), 4, y=Y).as_text()
+    assert DECOMPOSES.findall(program) and not unordered(program)
 
 
 def test_proposals_that_hold_a_path():
