@@ -47,6 +47,7 @@ def test_network_of_your_own():
     np.testing.assert_array_equal(again, names["by_equinox"].denoise(x, t))
 
 
+@pytest.mark.slow
 def test_particle_gibbs():
     names = run_page("particle-gibbs.md")
     draws, left = names["draws"], names["left"]
@@ -96,6 +97,7 @@ def test_more_of_the_api(monkeypatch, tmp_path):
     assert names["digits"].shape == (4, 28, 28, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # of one entry of twelve
 def test_tables_and_pictures(monkeypatch, capsys):
     monkeypatch.setenv("MPLBACKEND", "agg")

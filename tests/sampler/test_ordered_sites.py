@@ -194,6 +194,7 @@ def test_a_learned_cascade():
     assert_right(posterior, moments, ("low", "high"), narrower=0.05)
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_runs():
     smc = SMC(
         cascade, proposals.Twisted(twist=Widened(2)), num_particles=16, num_steps=5,

@@ -109,7 +109,7 @@ def test_first_path_by_a_filter():
     ("proposal", "kernel"),
     [
         (proposals.Twisted(), kernels.DDIM()),
-        (proposals.TwistedPath(), kernels.DDIM()),
+        pytest.param(proposals.TwistedPath(), kernels.DDIM(), marks=pytest.mark.slow),
         (proposals.TwistedPath(), kernels.EulerMaruyama()),
         pytest.param(proposals.Bootstrap(), kernels.DDIM(), marks=pytest.mark.slow),
         pytest.param(proposals.Bootstrap(), kernels.EulerMaruyama(), marks=pytest.mark.slow),

@@ -105,6 +105,7 @@ def test_a_plate_of_independent_events(nested):
     agrees(posterior, truth, {"x": slice(0, 6)})
 
 
+@pytest.mark.slow
 def test_a_plate_that_shares_an_unknown_noise():
     """Against quadrature over the noise, of exact posteriors given it."""
     ys, grid = jnp.stack([Y, -Y, 0.5 * Y]), np.geomspace(0.02, 3.0, 200)
@@ -148,6 +149,7 @@ def test_learned_priors_of_two_schedules():
     agrees(posterior, expected, {"a": slice(0, 2), "b": slice(2, 4)})
 
 
+@pytest.mark.slow
 def test_calibration_of_two_sites():
     smc = SMC(separation, num_particles=64, num_steps=8, progress_bar=False)
     record = smcdiff.calibrate(
