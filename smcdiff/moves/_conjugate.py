@@ -173,7 +173,7 @@ def conjugate(problem: Problem) -> tuple[Conjugate, ...]:
     found = []
     others = [problem.at(problem.draw_parameters(jax.random.key(k))) for k in (1, 2)]
     points = problem.prior.probe_points(2)
-    for name in problem.parameters.names:
+    for name in problem.parameter_names:
         block = _of_kind(name, problem.trace()[name])
         if block is None or _value(problem, name).size > _MOST_ENTRIES:
             continue
@@ -232,11 +232,10 @@ def _value(problem: Problem, name: str) -> Array:
 
 def _with_value(problem: Problem, name: str, value: Array) -> Problem:
     """The problem at another value of one parameter."""
-    assert problem.parameters is not None
     support = problem.trace()[name]["fn"].support
-    parts = {**problem.parameters.by_site, name: biject_to(support).inv(value)}
+    parts = {**problem.unknowns.by_site, name: biject_to(support).inv(value)}
     flat = jnp.concatenate([jnp.ravel(part) for part in parts.values()])
-    return problem.at(flat.astype(problem.parameters.values.dtype))
+    return problem.at(flat.astype(problem.unknowns.values.dtype))
 
 
 def _misfit_and_normaliser(problem: Problem, name: str, x: Array):
@@ -251,8 +250,7 @@ def _misfit_and_normaliser(problem: Problem, name: str, x: Array):
 
 def _has_children(problem: Problem, name: str) -> bool:
     """Whether the prior of another parameter depends on this one."""
-    assert problem.parameters is not None
-    own = problem.parameters.by_site
+    own = problem.unknowns.by_site
 
     def priors(part: Array) -> list[Array]:
         flat = jnp.concatenate([jnp.ravel({**own, name: part}[site]) for site in own])

@@ -25,7 +25,7 @@ def check(problem: Problem) -> None:
             on the parameters, a parameter that nothing observed depends on, or a prior that is not
             finite at its own draws.
     """
-    names = _names(problem)
+    names = problem.parameter_names
     if issubclass(problem.kind, ExactObservation):
         raise InputError(
             f"site '{problem.observed_sites[0]}' is observed without noise (Delta), while"
@@ -66,17 +66,12 @@ def has_slope(problem: Problem) -> bool:
 
 @jax.jit  # traced once, and never run
 def _slope(problem: Problem) -> Float[Array, " p"]:
-    assert problem.parameters is not None
-    values = problem.parameters.values
+    values = problem.unknowns.values
     return jax.grad(lambda u: problem.at(u).log_likelihood(_origin(problem)))(values)
 
 
 def _origin(problem: Problem) -> Float[Array, "*event"]:
     return jnp.zeros(problem.event_shape)
-
-
-def _names(problem: Problem) -> tuple[str, ...]:
-    return () if problem.parameters is None else problem.parameters.names
 
 
 def _log_prior(problem: Problem, x: Float[Array, "*event"], name: str) -> Array:
@@ -96,8 +91,7 @@ def _has_one_prior(problem: Problem) -> bool:
 
 def _is_seen(problem: Problem, name: str) -> bool:
     """Whether what is observed, or the prior of another parameter, depends on a parameter."""
-    assert problem.parameters is not None
-    own = problem.parameters.by_site
+    own = problem.unknowns.by_site
 
     def rest(part: Array) -> list[Array]:
         values = jnp.concatenate([jnp.ravel({**own, name: part}[site]) for site in own])

@@ -150,20 +150,27 @@ class Problem(Module):
 
     def at(self, parameters: Float[Array, " p"]) -> Problem:
         """The problem given another value of the unknown parameters, unconstrained."""
-        held = self._unknown()
+        held = self.unknowns
         return dataclasses.replace(self, parameters=dataclasses.replace(held, values=parameters))
 
     def draw_parameters(self, key: PRNGKeyArray) -> Float[Array, " p"]:
         """A draw of the unknown parameters from their prior, unconstrained."""
-        held = self._unknown()
+        held = self.unknowns
         args, kwargs = self.fixed.rebuild(self.arguments)
         return Parameters.of(trace(self.model, args, kwargs, key=key), held.names).values
 
     def log_prior(self) -> Float[Array, ""]:
         """Log prior density of the unknown parameters, in unconstrained space."""
-        return self._unknown().log_prior(self.trace())
+        return self.unknowns.log_prior(self.trace())
 
-    def _unknown(self) -> Parameters:
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Sites of the unknown parameters; empty where there are none."""
+        return () if self.parameters is None else self.parameters.names
+
+    @property
+    def unknowns(self) -> Parameters:
+        """The unknown parameters of a model that has some."""
         if self.parameters is None:
             raise ValueError("the model has no unknown parameters")
         return self.parameters
@@ -200,7 +207,7 @@ class Problem(Module):
         """
         if self.parameters is not None:
             raise InputError(
-                f"{what}: sites {list(self.parameters.names)} are unknown; give their values with"
+                f"{what}: sites {list(self.parameter_names)} are unknown; give their values with"
                 " numpyro.handlers.substitute(model, {...})"
             )
         self.require_independent(what)
@@ -248,8 +255,10 @@ class Problem(Module):
             likelihood.
         """
         found = self.trace(x)
-        names = () if self.parameters is None else self.parameters.names
-        names = (*names, *(n for n, site in found.items() if site["type"] == "deterministic"))
+        names = (
+            *self.parameter_names,
+            *(n for n, site in found.items() if site["type"] == "deterministic"),
+        )
         computed = {name: jnp.asarray(found[name]["value"]) for name in names}
         observed = observation_of({name: found[name] for name in self.observed_sites})
         return computed, observed.pointwise

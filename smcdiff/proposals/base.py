@@ -235,7 +235,7 @@ def check_fits(proposal: Proposal, model: ReverseModel) -> None:
         )
     if model.problem.parameters is not None and not proposal.takes_parameters:
         raise InputError(
-            f"{type(proposal).__name__}: sites {list(model.problem.parameters.names)} are unknown,"
+            f"{type(proposal).__name__}: sites {list(model.problem.parameter_names)} are unknown,"
             " and it holds particles to what their first values make of y; use"
             " proposals.MomentMatched(), Twisted() or Bootstrap(), or pass their values"
         )

@@ -113,9 +113,8 @@ def _choose_for_each_particle(problem: Problem) -> tuple[Proposal, str]:
     Each value that is tried costs `MomentMatched` its pullbacks again, which are cheap for exact
     denoisers alone; `Twisted` needs the denoised mean that the particle has.
     """
-    names = [] if problem.parameters is None else list(problem.parameters.names)
-    names = names if problem.held is None else list(problem.held.layout.names)
-    reason = f"{names} differ from particle to particle, and the observation is"
+    names = problem.parameter_names if problem.held is None else problem.held.layout.names
+    reason = f"{list(names)} differ from particle to particle, and the observation is"
     if not is_differentiable(problem.prior):
         return Bootstrap(), "the denoiser has no derivative"
     few = problem.num_observations <= MomentMatchedTwist().max_observations

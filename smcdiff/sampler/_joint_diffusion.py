@@ -204,8 +204,7 @@ class JointDiffusion(Module):
         if not self.conjugate or (s is not None and widened(problem) is None):
             return parameters  # nothing to draw, or a twist that no noise can be taken from
         problem = redraw(self.conjugate, key, problem, event, None if s is None else widened)
-        assert problem.parameters is not None
-        return problem.parameters.values
+        return problem.unknowns.values
 
     def _given(self, model: ReverseModel, parameters: Float[Array, " p"]) -> SteeredDiffusion:
         """The same, of a model that may have seen the state."""
