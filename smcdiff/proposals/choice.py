@@ -113,8 +113,10 @@ def _choose_for_each_particle(problem: Problem) -> tuple[Proposal, str]:
     Each value that is tried costs `MomentMatched` its pullbacks again, which are cheap for exact
     denoisers alone; `Twisted` needs the denoised mean that the particle has.
     """
-    names = problem.parameter_names if problem.held is None else problem.held.layout.names
-    reason = f"{list(names)} differ from particle to particle, and the observation is"
+    reason = f"{list(problem.parameter_names)} are unknown, and the observation is"
+    if problem.held is not None:
+        names = list(problem.held.layout.names)
+        reason = f"site '{problem.site}' depends on {names}, and the observation is"
     if not is_differentiable(problem.prior):
         return Bootstrap(), "the denoiser has no derivative"
     few = problem.num_observations <= MomentMatchedTwist().max_observations
