@@ -126,7 +126,7 @@ def convergence(values: np.ndarray) -> dict[str, np.ndarray]:
         found = {
             "mcse": own.mcse(values, **axes, method="mean"),
             "ess_bulk": own.ess(values, **axes, method="bulk"),
-            "ess_tail": own.ess(values, **axes, method="tail"),
+            "ess_tail": own.ess(values, **axes, method="tail", prob=(0.05, 0.95)),
             "r_hat": own.rhat(values, **axes, method="rank"),
         }
     else:
