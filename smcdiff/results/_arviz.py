@@ -119,26 +119,31 @@ def convergence(values: np.ndarray) -> dict[str, np.ndarray]:
     if values.shape[1] < 4:
         names = ("mcse", "ess_bulk", "ess_tail", "r_hat")
         return {name: np.full(values.shape[2:], np.nan) for name in names}
-    if major >= 1:
-        from arviz_stats.base import array_stats as own  # pyright: ignore[reportMissingImports]
-
-        axes = {"chain_axis": 0, "draw_axis": 1}
-        found = {
-            "mcse": own.mcse(values, **axes, method="mean"),
-            "ess_bulk": own.ess(values, **axes, method="bulk"),
-            "ess_tail": own.ess(values, **axes, method="tail", prob=(0.05, 0.95)),
-            "r_hat": own.rhat(values, **axes, method="rank"),
-        }
-    else:
-        az = _arviz_0()
-        data = az.convert_to_dataset({"x": values})
-        with warnings.catch_warnings(), np.errstate(all="ignore"):  # 0 / 0 where values are equal
-            warnings.simplefilter("ignore", RuntimeWarning)
-            found = {
-                "mcse": az.mcse(data, method="mean")["x"],
-                "ess_bulk": az.ess(data, method="bulk")["x"],
-                "ess_tail": az.ess(data, method="tail")["x"],
-                "r_hat": az.rhat(data, method="rank")["x"],
-            }
+    with warnings.catch_warnings(), np.errstate(all="ignore"):  # 0 / 0 where values are equal
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = _convergence_1(values) if major >= 1 else _convergence_0(values)
     constant = np.all(values == values[:1, :1], axis=(0, 1))
     return {name: np.where(constant, np.nan, np.asarray(value)) for name, value in found.items()}
+
+
+def _convergence_0(values: np.ndarray) -> dict[str, Any]:
+    az = _arviz_0()
+    data = az.convert_to_dataset({"x": values})
+    return {
+        "mcse": az.mcse(data, method="mean")["x"],
+        "ess_bulk": az.ess(data, method="bulk")["x"],
+        "ess_tail": az.ess(data, method="tail")["x"],
+        "r_hat": az.rhat(data, method="rank")["x"],
+    }
+
+
+def _convergence_1(values: np.ndarray) -> dict[str, Any]:
+    from arviz_stats.base import array_stats  # pyright: ignore[reportMissingImports]
+
+    axes = {"chain_axis": 0, "draw_axis": 1}
+    return {
+        "mcse": array_stats.mcse(values, **axes, method="mean"),
+        "ess_bulk": array_stats.ess(values, **axes, method="bulk"),
+        "ess_tail": array_stats.ess(values, **axes, method="tail", prob=(0.05, 0.95)),
+        "r_hat": array_stats.rhat(values, **axes, method="rank"),
+    }
