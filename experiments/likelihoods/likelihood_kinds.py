@@ -72,9 +72,9 @@ class LopsidedPrior:
         """(number, d) draws, and the component (0 or 1) of each."""
         component = random.random(number) < self.weights[1]
         normal = random.standard_normal((number, self.means.shape[1]), np.float32)
-        factors = np.float32(np.linalg.cholesky(self.covariances))
+        factors = np.linalg.cholesky(self.covariances).astype(np.float32)
         first, second = (
-            np.float32(m) + normal @ f.T for m, f in zip(self.means, factors, strict=True)
+            m.astype(np.float32) + normal @ f.T for m, f in zip(self.means, factors, strict=True)
         )
         return np.where(component[:, None], second, first), component
 
@@ -174,7 +174,8 @@ def _simulate_two(key, x, z):
 def _staircase(z: np.ndarray) -> np.ndarray:
     """A simulator in NumPy, without a derivative."""
     z = np.asarray(z)
-    return np.float32(np.floor(2.0 * z) / 2.0 + 0.3 * np.sort(np.sin(3.0 * z), axis=-1))
+    steps = np.floor(2.0 * z) / 2.0
+    return (steps + 0.3 * np.sort(np.sin(3.0 * z), axis=-1)).astype(np.float32)
 
 
 def _simulator(z):
