@@ -99,7 +99,8 @@ def _declared(law: Callable, rows: float = 1.0) -> Kind:
 
 
 def _correlated(z):
-    lags = jnp.abs(jnp.arange(len(z))[:, None] - jnp.arange(len(z)))
+    index = jnp.arange(len(z))
+    lags = jnp.abs(index[:, None] - index[None])
     return dist.MultivariateNormal(z, 0.25 * 0.8**lags)
 
 
@@ -145,7 +146,7 @@ def _quantise(key, x, z):
 
 
 def _outliers(z):
-    noises = dist.Normal(z[:, None], jnp.array([0.2, 3.0]))
+    noises = dist.Normal(z[:, None], jnp.array([[0.2, 3.0]]))
     return dist.MixtureSameFamily(dist.Categorical(jnp.array([0.8, 0.2])), noises)
 
 
