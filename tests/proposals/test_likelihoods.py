@@ -22,6 +22,7 @@ sys.path.remove(FOLDER)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
+@jax.numpy_rank_promotion("allow")  # NumPyro's MixtureSameFamily draws so
 def test_evidence(name):
     problem = make(name, 2)
     truth = importance_sampling(problem, 200_000)
