@@ -29,6 +29,7 @@ SLOW = [
         "unknown_parameters",
         "particle_gibbs",
         "nonlinear",
+        "likelihoods",
         "convergence",
         "arviz",
         "evidence_error",
