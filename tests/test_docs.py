@@ -113,3 +113,23 @@ def test_calibration(monkeypatch, tmp_path):
     assert names["weighted"].passes() and names["truth"].passes()
     assert not names["unweighted"].passes() and "norm" in names["unweighted"].ranks
     assert {file.name for file in tmp_path.iterdir()} == {"coverage.png", "ranks.png"}
+
+
+def errors(names, run="posterior"):
+    """Site -> the root mean square error of a posterior mean of a worked example."""
+    means = names[run].mean()
+    return {site: np.sqrt(np.mean((means[site] - x) ** 2)) for site, x in names["truth"].items()}
+
+
+@pytest.mark.slow
+def test_example_separation():
+    names = run_page("example-separation.md")
+    # Half the sum for each, which tells nothing apart, is off by half the digits' difference:
+    # 0.36 a pixel. A third of that is left if one in 36 of the pixels that differ goes to the
+    # wrong digit.
+    one, three = names["truth"].values()
+    undecided = np.sqrt(np.mean((one - three) ** 2)) / 2
+    assert max(errors(names).values()) < undecided / 3
+    # The sum is seen with a noise of 0.1, and its posterior mean has no more than that.
+    total = sum(names["posterior"].mean().values())
+    assert np.sqrt(np.mean((total - (one + three)) ** 2)) < 0.1

@@ -32,6 +32,7 @@ SLOW = [
         "convergence",
         "arviz",
         "evidence_error",
+        "worked_examples",
     )
 ]
 
