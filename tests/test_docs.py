@@ -133,3 +133,24 @@ def test_example_separation():
     # The sum is seen with a noise of 0.1, and its posterior mean has no more than that.
     total = sum(names["posterior"].mean().values())
     assert np.sqrt(np.mean((total - (one + three)) ** 2)) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::smcdiff.DegeneracyWarning")  # which the page tells of
+def test_example_poisson():
+    names = run_page("example-poisson.md")
+    # The counts alone, inverted pixel by pixel, are off by this; the prior halves it at least.
+    counts = (names["y"] - 0.2) / 5.0 - 1.0
+    alone = np.sqrt(np.mean((counts - names["truth"]["x"]) ** 2))
+    assert errors(names, "approximate")["x"] < alone / 2
+    # What the page warns of: the exact likelihood's chains do not agree, the Gaussian one's do
+    # better, as far as a learned prior lets them (6 to 9 nat).
+    assert np.std(names["approximate"].log_evidence) < np.std(names["exact"].log_evidence)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::smcdiff.DegeneracyWarning")  # which the page tells of
+def test_example_outliers():
+    names = run_page("example-outliers.md")
+    # Nineteen of 416 pixels are off by 2 or so: a likelihood that lets them go must be better.
+    assert errors(names, "robust")["x"] < errors(names, "gaussian")["x"]

@@ -26,7 +26,9 @@ DOCS = HERE.parents[1] / "docs"
 DRAWS = 4
 SMOKE = {"num_particles": 2, "num_chains": 2, "num_steps": 5}
 RUNS = {
-    "separation": {"posterior": "sum"},
+    "separation": {"posterior": "the sum"},
+    "poisson": {"exact": "Poisson", "approximate": "Gaussian"},
+    "outliers": {"gaussian": "Gaussian", "robust": "Student-t"},
 }
 """Example -> the names of the page's posteriors, and what the picture calls them."""
 
@@ -74,6 +76,16 @@ def rows(name: str, names: dict) -> list[str]:
     return lines
 
 
+def data_as_picture(names: dict, shape: tuple[int, ...]) -> np.ndarray:
+    """y, of a page that sees some of the pixels (``seen``) with NaN where nothing was."""
+    y = np.asarray(names["y"], float)
+    if "seen" not in names:
+        return y
+    image = np.full(shape, np.nan)
+    image[names["seen"]] = y
+    return image
+
+
 def picture(name: str, names: dict) -> Figure:
     """A row for each run and each site that is a picture: data, truth, mean, sd and draws."""
     truths = {site: np.asarray(value) for site, value in names["truth"].items()}
@@ -83,8 +95,8 @@ def picture(name: str, names: dict) -> Figure:
     for axis, (run, site) in zip(axes, shown, strict=True):
         posterior, label = names[run], RUNS[name][run]
         draws = posterior.resample(jax.random.key(9), DRAWS)[site]
-        y = np.asarray(names["y"], float)
-        show_image(axis[0], y, f"y ({label})", vmin=np.nanmin(y), vmax=np.nanmax(y))
+        y = data_as_picture(names, truths[site].shape)
+        show_image(axis[0], y, f"y; {label}", vmin=np.nanmin(y), vmax=np.nanmax(y))
         show_image(axis[1], truths[site], f"truth: {site}")
         show_image(axis[2], posterior.mean()[site], "posterior mean")
         show_image(axis[3], posterior.std()[site], "sd, 0 to 1", vmin=0.0, vmax=1.0)
@@ -100,9 +112,10 @@ def report(found: dict[str, list[str]], command: str) -> str:
          "RMSE is that of the posterior mean, *sd* the root mean square of the pixels' posterior",
          "standard deviations, *90 %* the share of truths in the central 90 % intervals of all",
          "pixels, and of those whose posterior standard deviation is above 0.1; *log evidence* is",
-         "the mean over chains and their standard deviation. Seconds are those of the run, compiling",
-         "included, on a machine of two cores.", "",
-         "| example | run | site | s | log evidence, nat | parameter | RMSE | sd | 90 % | of open pixels |",
+         "the mean over chains, their standard deviation and their number. Seconds are those of",
+         "the run, compiling included, on two cores that other work shared.", "",
+         "| example | run | site | s | log evidence, nat | parameter | RMSE | sd | 90 % |"
+         " of open pixels |",
          "|---|---|---|---|---|---|---|---|---|---|",
          *(line for name in RUNS for line in found.get(name, ())), ""]
     )  # fmt: skip
