@@ -154,3 +154,14 @@ def test_example_outliers():
     names = run_page("example-outliers.md")
     # Nineteen of 416 pixels are off by 2 or so: a likelihood that lets them go must be better.
     assert errors(names, "robust")["x"] < errors(names, "gaussian")["x"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::smcdiff.DegeneracyWarning")  # of the width that does not fit
+def test_example_operator():
+    names = run_page("example-operator.md")
+    comparison, known = names["comparison"], names["known"]
+    assert comparison.names[0] == max(known, key=known.__getitem__) == "1.0"
+    # Four chains of 500 with the exact kernel: standard errors of some hundredths of a nat.
+    for name, value in zip(comparison.names, comparison.log_evidence, strict=True):
+        assert abs(value - known[name]) < 0.2, name

@@ -29,6 +29,7 @@ RUNS = {
     "separation": {"posterior": "the sum"},
     "poisson": {"exact": "Poisson", "approximate": "Gaussian"},
     "outliers": {"gaussian": "Gaussian", "robust": "Student-t"},
+    "operator": {},
 }
 """Example -> the names of the page's posteriors, and what the picture calls them."""
 
@@ -60,8 +61,48 @@ def numbers(posterior, site: str, truth) -> str:
     )
 
 
+def compared(names: dict) -> list[str]:
+    """The lines of a page that compares models: their evidence, and the exact one."""
+    comparison = names["comparison"]
+    told = comparison.log_evidence, comparison.log_evidence_se
+    return [
+        f"| operator | width {name} | | {names['posteriors'][name].attrs['seconds']:.0f} |"
+        f" {value:.2f} +- {error:.2f} (exact {names['known'][name]:.2f}) |"
+        f" probability {comparison.probabilities[name]:.2g} | | | | |"
+        for name, value, error in zip(comparison.names, *told, strict=True)
+    ]
+
+
+def comparison_picture(names: dict) -> Figure:
+    """The signal under the best model, and the evidence of all of them."""
+    figure = Figure(figsize=(9.0, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    best = names["posteriors"][names["comparison"].names[0]]
+    table, places = best.summary()["x"], np.arange(len(names["y"]))
+    left.fill_between(places, table["5.0%"], table["95.0%"], alpha=0.3, label="90 % interval")
+    left.plot(places, table["mean"], label="posterior mean")
+    left.plot(places, names["truth"]["x"], "k--", label="truth")
+    left.plot(places, names["y"], "k.", label="y")
+    left.legend(fontsize=7)
+    left.set_title(f"the signal, width {names['comparison'].names[0]}", fontsize=9)
+    order = list(names["known"])
+    index = [names["comparison"].names.index(name) for name in order]
+    value, error = (
+        np.asarray(a)[index]
+        for a in (names["comparison"].log_evidence, names["comparison"].log_evidence_se)
+    )
+    right.errorbar(order, value, 2 * error, fmt="o", capsize=3, label="smcdiff, two errors")
+    right.plot(order, list(names["known"].values()), "kx", label="exact")
+    right.set_xlabel("width of the blur", fontsize=8)
+    right.set_title("log evidence, nat", fontsize=9)
+    right.legend(fontsize=7)
+    return figure
+
+
 def rows(name: str, names: dict) -> list[str]:
     """The example's lines of the table."""
+    if "comparison" in names:
+        return compared(names)
     lines = []
     for run in RUNS[name]:
         posterior = names[run]
@@ -88,6 +129,8 @@ def data_as_picture(names: dict, shape: tuple[int, ...]) -> np.ndarray:
 
 def picture(name: str, names: dict) -> Figure:
     """A row for each run and each site that is a picture: data, truth, mean, sd and draws."""
+    if "comparison" in names:
+        return comparison_picture(names)
     truths = {site: np.asarray(value) for site, value in names["truth"].items()}
     shown = [(run, site) for run in RUNS[name] for site in truths if truths[site].ndim > 1]
     figure = Figure(figsize=(1.35 * (DRAWS + 4), 1.55 * len(shown)), layout="constrained")
