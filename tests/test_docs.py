@@ -136,7 +136,6 @@ def test_example_separation():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::smcdiff.DegeneracyWarning")  # which the page tells of
 def test_example_poisson():
     names = run_page("example-poisson.md")
     # The counts alone, inverted pixel by pixel, are off by this; the prior halves it at least.
@@ -149,7 +148,6 @@ def test_example_poisson():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::smcdiff.DegeneracyWarning")  # which the page tells of
 def test_example_outliers():
     names = run_page("example-outliers.md")
     # Nineteen of 416 pixels are off by 2 or so: a likelihood that lets them go must be better.
@@ -157,7 +155,6 @@ def test_example_outliers():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::smcdiff.DegeneracyWarning")  # of the width that does not fit
 def test_example_operator():
     names = run_page("example-operator.md")
     comparison, known = names["comparison"], names["known"]

@@ -137,7 +137,7 @@ def picture(name: str, names: dict) -> Figure:
     axes = figure.subplots(len(shown), DRAWS + 4, squeeze=False)
     for axis, (run, site) in zip(axes, shown, strict=True):
         posterior, label = names[run], RUNS[name][run]
-        draws = posterior.resample(jax.random.key(9), DRAWS)[site]
+        draws = np.asarray(posterior.resample(jax.random.key(9), DRAWS)[site])
         y = data_as_picture(names, truths[site].shape)
         show_image(axis[0], y, f"y; {label}", vmin=np.nanmin(y), vmax=np.nanmax(y))
         show_image(axis[1], truths[site], f"truth: {site}")
