@@ -115,3 +115,52 @@ def test_calibration(monkeypatch, tmp_path):
     assert names["weighted"].passes() and names["truth"].passes()
     assert not names["unweighted"].passes() and "norm" in names["unweighted"].ranks
     assert {file.name for file in tmp_path.iterdir()} == {"coverage.png", "ranks.png"}
+
+
+def errors(names, run="posterior"):
+    """Site -> the root mean square error of a posterior mean of a worked example."""
+    means = names[run].mean()
+    return {site: np.sqrt(np.mean((means[site] - x) ** 2)) for site, x in names["truth"].items()}
+
+
+@pytest.mark.slow
+def test_example_separation():
+    names = run_page("example-separation.md")
+    # Half the sum for each, which tells nothing apart, is off by half the digits' difference:
+    # 0.36 a pixel. A third of that is left if one in 36 of the pixels that differ goes to the
+    # wrong digit.
+    one, three = names["truth"].values()
+    undecided = np.sqrt(np.mean((one - three) ** 2)) / 2
+    assert max(errors(names).values()) < undecided / 3
+    # The sum is seen with a noise of 0.1, and its posterior mean has no more than that.
+    total = sum(names["posterior"].mean().values())
+    assert np.sqrt(np.mean((total - (one + three)) ** 2)) < 0.1
+
+
+@pytest.mark.slow
+def test_example_poisson():
+    names = run_page("example-poisson.md")
+    # The counts alone, inverted pixel by pixel, are off by this; the prior halves it at least.
+    counts = (names["y"] - 0.2) / 5.0 - 1.0
+    alone = np.sqrt(np.mean((counts - names["truth"]["x"]) ** 2))
+    assert errors(names, "approximate")["x"] < alone / 2
+    # What the page warns of: the exact likelihood's chains do not agree, the Gaussian one's do
+    # better, as far as a learned prior lets them (6 to 9 nat).
+    assert np.std(names["approximate"].log_evidence) < np.std(names["exact"].log_evidence)
+
+
+@pytest.mark.slow
+def test_example_outliers():
+    names = run_page("example-outliers.md")
+    # Nineteen of 416 pixels are off by 2 or so: a likelihood that lets them go must be better.
+    assert errors(names, "robust")["x"] < errors(names, "gaussian")["x"]
+
+
+@pytest.mark.slow
+def test_example_operator():
+    names = run_page("example-operator.md")
+    comparison, known = names["comparison"], names["known"]
+    assert comparison.names[0] == max(known, key=known.__getitem__) == "1.0"
+    # Four chains of 500 with the exact kernel: standard errors of some hundredths of a nat.
+    for name, value in zip(comparison.names, comparison.log_evidence, strict=True):
+        assert abs(value - known[name]) < 0.2, name

@@ -33,6 +33,7 @@ SLOW = [
         "convergence",
         "arviz",
         "evidence_error",
+        "worked_examples",
     )
 ]
 
