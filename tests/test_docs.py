@@ -150,7 +150,7 @@ def test_example_poisson():
 
 
 @pytest.mark.slow
-def test_example_outliers():
+def test_example_outliers(broadcasting):  # of NumPyro's StudentT
     names = run_page("example-outliers.md")
     # Nineteen of 416 pixels are off by 2 or so: a likelihood that lets them go must be better.
     assert errors(names, "robust")["x"] < errors(names, "gaussian")["x"]

@@ -45,7 +45,9 @@ SLOW = [
         *SLOW,
     ],
 )
-def test_smoke(name, tmp_path, monkeypatch):
+def test_smoke(name, tmp_path, monkeypatch, request):
+    if name == "worked_examples":
+        request.getfixturevalue("broadcasting")  # of NumPyro's StudentT
     monkeypatch.syspath_prepend(str(ROOT / name))
     monkeypatch.setattr(sys, "argv", ["run.py", "--smoke", "--output", str(tmp_path)])
     runpy.run_path(str(ROOT / name / "run.py"), run_name="__main__")
