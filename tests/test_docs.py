@@ -34,6 +34,7 @@ def test_proposal_of_your_own(monkeypatch):
     assert abs(names["ratios"].mean() - 1.0) < 3 * names["error"] < 0.03
 
 
+@pytest.mark.slow
 def test_network_of_your_own():
     names = run_page("your-own-network.md")
     key = jax.random.key(0)

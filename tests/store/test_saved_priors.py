@@ -37,6 +37,7 @@ def same_bits(first, second):
     )
 
 
+@pytest.mark.slow
 def test_a_network_of_the_package_is_written_whole(tmp_path):
     prior = unet_prior()
     folder = save_prior(prior, tmp_path / "prior", about={"licence": "none"})

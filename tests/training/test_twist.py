@@ -75,6 +75,7 @@ def test_the_card_says_how_well(folder):
     assert re.search(r"^\(\d+ seconds\)$", card, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_steers_by_a_black_box(tmp_path):
     """A lopsided posterior in two dimensions: evidence by quadrature, and more effective draws."""
     twist = load_twist(train_twist(black_box, tmp_path / "box", CONFIG))
