@@ -88,6 +88,7 @@ def test_several_priors(monkeypatch):
         assert np.ptp(result.log_evidence) < 1.0
 
 
+@pytest.mark.slow
 def test_more_of_the_api(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     names = run_page("tour.md")

@@ -76,6 +76,7 @@ def test_prior():
     assert np.all(np.abs(np.abs(posterior.samples["x"]) - 1.0) < 0.1)
 
 
+@pytest.mark.slow
 def test_operator():
     """It is recognised in the model, and no matrix of it is needed; exact for a Gaussian."""
     operator = example("operator")["CosineCoefficients"]((6, 6), 3)

@@ -38,6 +38,7 @@ def test_solve_leaves_a_posterior_and_a_picture(smcdiff, tmp_path, problem):
     assert code == 0 and "filter ESS" in out
 
 
+@pytest.mark.slow
 def test_image_and_mask_of_the_user(smcdiff, tmp_path):
     grey = np.full((28, 28), 20, np.uint8)
     Image.fromarray(np.stack([grey] * 3, -1)).save("mine.png")

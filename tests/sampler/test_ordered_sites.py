@@ -137,6 +137,7 @@ def test_a_scale_that_is_sampled_first_and_folds():
     assert abs(error) < 3.0 * posterior.pooled_log_evidence_se + 0.02
 
 
+@pytest.mark.slow
 def test_three_stages_and_an_independent_site():
     def model(y=None):
         a = numpyro.sample("a", priors.Gaussian(jnp.array([0.0]), 1.0))

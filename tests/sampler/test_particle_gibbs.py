@@ -166,6 +166,7 @@ def test_folded():
     close(x**2, density @ grid**2)
 
 
+@pytest.mark.slow
 def test_unknown_noise():
     """Against quadrature."""
     draws = run(noisy, num_warmup=200)
