@@ -71,7 +71,8 @@ class Observation:
         peaks = []
         for index, site in enumerate(self.sites.values()):
             try:
-                draws = site["fn"].sample(jax.random.fold_in(key, index), (num_draws,))
+                with jax.numpy_rank_promotion("allow"):  # as NumPyro does where it samples
+                    draws = site["fn"].sample(jax.random.fold_in(key, index), (num_draws,))
             except NotImplementedError:
                 draws = None
             if draws is None or sites.is_factor(site):
