@@ -84,8 +84,9 @@ def test_several_priors(monkeypatch):
     # The fine entries scatter by 0.14 about the coarse ones: their posterior means by less.
     coarse = np.repeat(both.mean()["low"], 2)
     assert np.max(np.abs(both.mean()["high"] - coarse)) < 0.6
+    # Chains of 500 and of 200: a standard deviation of half a nat, of which four span two.
     for result in (posterior, both):
-        assert np.ptp(result.log_evidence) < 1.0
+        assert np.ptp(result.log_evidence) < 2.0
 
 
 @pytest.mark.slow
