@@ -59,12 +59,12 @@ class Conjugate(Module):
             misfit: whitened, less what the entries of x_0 are off.
             x: the event at which it was taken.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define draw")
 
     @jax.jit  # one compilation, where eager costs one an operation
     def fits(self, problem: Problem, x: Float[Array, "*event"]) -> Bool[Array, ""]:
         """Whether the misfits depend on the value as it takes for granted."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define fits")
 
 
 class NoiseScale(Conjugate):

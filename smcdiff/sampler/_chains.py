@@ -95,7 +95,7 @@ def prepare(
     prepared = jax.tree.map(lambda leaf: leaf.array, marked, is_leaf=is_leaf)
     proposals = proposal
     if model.before:
-        proposals = of_stages(proposal, model)
+        proposals = of_stages(proposal, first_of(model, model_axes))
         diffusion = StagedDiffusion(proposals, model, prepared)
     elif move is None:
         diffusion = SteeredDiffusion(proposal, model, prepared)
@@ -131,16 +131,14 @@ def _prepare(
 
 def of_stages(proposal: Proposal, model: ReverseModel) -> tuple[Proposal, ...]:
     """The proposal of each stage: those before the last look ahead."""
-    first = model.before[0]
+    first, x = model.before[0], jnp.zeros(model.before[0].size)
 
-    def slope(x: Float[Array, " d"]) -> Float[Array, " d"]:
-        def log_likelihood(x):
-            return first.problem.log_likelihood(first.event(first.denoise(x, first.first)))
+    def log_likelihood(x: Float[Array, " d"]) -> Float[Array, ""]:
+        return first.problem.log_likelihood(first.event(first.denoise(x, first.first)))
 
-        return jax.grad(log_likelihood)(x)
-
+    jax.eval_shape(log_likelihood, x)  # what fails here is no lack of a derivative
     try:
-        jax.eval_shape(slope, jnp.zeros(first.size))
+        jax.eval_shape(jax.grad(log_likelihood), x)
         steers = True
     except NO_DERIVATIVE:
         steers = False

@@ -24,7 +24,7 @@ from smcdiff.moves._conjugate import Conjugate, redraw
 from smcdiff.moves.base import Experience, Frame
 from smcdiff.problem import Problem, ReverseModel
 from smcdiff.proposals import Proposal
-from smcdiff.sampler._steered_diffusion import SteeredDiffusion
+from smcdiff.sampler._steered_diffusion import Ends, SteeredDiffusion
 from smcdiff.twists import Evaluation
 
 _NUM_DRAWS = 1024
@@ -119,26 +119,19 @@ class JointDiffusion(Module):
         s = self.model.level(t - 1)
 
         def follow(
-            x: Array,
             value: Callable[[ReverseModel, Any], Array],
-            evaluate: Callable,
+            evaluate: Callable[[Array], Evaluation],
             seen: Array,
             level: Level | None,
         ) -> JointParticle:
             """The parameters redrawn and moved, by what ``value`` says for the model given some."""
-
-            def log_density(parameters: Array) -> Array:
-                given = self._given(self.model, parameters)
-                log_prior = given.model.problem.log_prior().astype(x.dtype)
-                return log_prior + value(given.model, given.prepared)
-
             # One after the other, for the sake of CPUs; see `smcdiff.base._cpu`.
             weighed = value(own.model, own.prepared)
             later = jax.tree.map(lambda a: cpu.after(a, weighed), means)
             scale = later.scale(self.move, self.shared.frame)
             start = cpu.after(prev.parameters, scale.root[0, 0])
             start = self.redrawn(key_redraw, start, seen, level)
-            moved = self.move(key_move, log_density, start, scale)
+            moved = self.move(key_move, self._log_density(value), start, scale)
             return JointParticle(
                 x, moved.position, evaluate(moved.position), weighed,
                 log_ratio, scale.log_size, moved.acceptance,
@@ -154,15 +147,27 @@ class JointDiffusion(Module):
                 given = self._given(self.model, parameters)
                 return self.proposal.evaluate(given.model.seen(sight), given.prepared, x, s)
 
-            return follow(x, value, evaluate, sight.denoised, s)
+            return follow(value, evaluate, sight.denoised, s)
 
         def finish(x: Array) -> JointParticle:
             def value(model: ReverseModel, prepared: Any) -> Array:
                 return self.proposal.final(model, prepared, x).astype(x.dtype)
 
-            return follow(x, value, lambda parameters: prev.evaluation, x, None)
+            return follow(value, lambda parameters: prev.evaluation, x, None)
 
         return jax.lax.cond(s.is_clean, finish, reach, x)
+
+    def _log_density(
+        self, value: Callable[[ReverseModel, Any], Array]
+    ) -> Callable[[Float[Array, " p"]], Float[Array, ""]]:
+        """Log p(theta) psi of the parameters; ``value`` is log psi of the model given some."""
+
+        def log_density(parameters: Array) -> Array:
+            given = self._given(self.model, parameters)
+            log_twist = value(given.model, given.prepared)
+            return given.model.problem.log_prior().astype(log_twist.dtype) + log_twist
+
+        return log_density
 
     def log_potential(
         self, t: Int[Array, ""], prev: JointParticle | None, particle: JointParticle
@@ -171,6 +176,10 @@ class JointDiffusion(Module):
         if prev is None:
             return jnp.zeros((), particle.log_ratio.dtype)
         return particle.log_ratio + particle.log_weighed - prev.evaluation.log_twist
+
+    def ends(self, particles: JointParticle) -> Ends:
+        """Of the particles of all chains after the last step."""
+        return Ends((particles.x,), particles.parameters)
 
     def given(self, parameters: Float[Array, " p"]) -> SteeredDiffusion:
         """The diffusion of x given the parameters."""

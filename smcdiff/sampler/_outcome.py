@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     """The chains of one problem after their last step, on the host.
 
     Attributes:
-        result: of the filter of `SteeredDiffusion`; particles are flat events.
+        result: of the filter; particles are the flat events of each stage.
         computed: deterministic sites of the model, name -> (C, N, *shape).
         log_likelihood: observed sites, name -> (C, N, *batch shape).
         prior_widths: how far the particles lie from the prior's centre; see `Prior.widths`.
@@ -97,10 +97,9 @@ def to_posterior(
     )
 
 
-def _by_site(model: ReverseModel, particles: Any) -> dict[str, np.ndarray]:
+def _by_site(model: ReverseModel, particles: tuple[Array, ...]) -> dict[str, np.ndarray]:
     """The values of all diffusion sites, of each chain and particle."""
-    states = particles if model.before else (particles,)
-    pairs = zip(model.stages, states, strict=True)
+    pairs = zip(model.stages, particles, strict=True)
     parts = [stage.problem.layout.split(np.asarray(x), 2) for stage, x in pairs]
     return {site: values for part in parts for site, values in part.items()}
 
@@ -157,8 +156,7 @@ def _check_finished(result: FilterResult, model: ReverseModel) -> None:
     blamed = _blamed(model, (step - 1, step))
     if blamed is not None:
         raise SamplingError(f"{where} {blamed}; more particles do not help")
-    ends = jax.tree.leaves(result.particles)
-    if not all(np.all(np.isfinite(x[first])) for x in ends):
+    if not all(np.all(np.isfinite(x[first])) for x in result.particles):
         raise SamplingError(
             f"{where} particles had gone to infinity: the denoiser returns NaN or infinity for some"
             f" x, or guidance is unstable; {CALMER}"

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from smcdiff._version import __version__
 from smcdiff.base._callbacks import own_exceptions
@@ -24,7 +24,6 @@ from smcdiff.proposals._ahead import TwistedAhead
 from smcdiff.sampler import _chains as chains
 from smcdiff.sampler._outcome import Outcome
 from smcdiff.sampler._settings import Settings, brief
-from smcdiff.sampler._staged_diffusion import held_values
 from smcdiff.smc import Checkpoint, Hooks, run_in_segments
 
 
@@ -115,17 +114,12 @@ class Sampler:
                 particles, own[:, 1], prepared.diffusion, prepared.diffusion.num_steps,
                 chain_axes=prepared.axes, hooks=Hooks(called, None, checkpoint),
             )  # fmt: skip
-        x, given = result.particles.x, None
-        if model.problem.parameters is not None:
-            given = result.particles.parameters
-        if model.before:
-            given = _held(model, model_axes, x)
-        result = result._replace(particles=x)
-        x = x[-1] if model.before else x
+        states, given = prepared.diffusion.ends(result.particles)
+        result = result._replace(particles=states)
         batch_size = self.settings.batch_size
         if batch_size is not None:
             batch_size = max(1, batch_size // len(own))
-        described = chains.describe(x, given, model, model_axes, batch_size)
+        described = chains.describe(states[-1], given, model, model_axes, batch_size)
         # Else a run without progress would be timed to where it was handed to the device.
         return jax.block_until_ready(Outcome(result, *described))
 
@@ -161,15 +155,6 @@ class Sampler:
         if isinstance(given, Checkpoint):
             return Checkpoint(given.folder, {**identity, **given.identity}, given.every)
         return Checkpoint(given, identity)
-
-
-@partial(jax.jit, static_argnames="model_axes")
-def _held(
-    model: ReverseModel, model_axes: chains.Axes, x: tuple[Float[Array, "c n _"], ...]
-) -> Float[Array, "c n p"]:
-    """What the last stage of each particle was given."""
-    own = chains.first_of(model, model_axes)
-    return jax.vmap(jax.vmap(lambda *x: held_values(own, len(own.before), x)))(*x)
 
 
 @partial(jax.jit, static_argnames="num_chains")

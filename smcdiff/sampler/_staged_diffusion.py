@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from smcdiff.base.module import Module
 from smcdiff.problem import ReverseModel
 from smcdiff.proposals import Proposal
-from smcdiff.sampler._steered_diffusion import Particle, SteeredDiffusion
+from smcdiff.sampler._steered_diffusion import Ends, Particle, SteeredDiffusion
 from smcdiff.twists import Evaluation
 
 
@@ -89,6 +89,12 @@ class StagedDiffusion(Module):
         if prev is None:
             return jnp.zeros((), particle.log_ratio.dtype)
         return particle.log_ratio + particle.log_twist - prev.log_twist
+
+    def ends(self, particles: StagedParticle) -> Ends:
+        """Of the particles of all chains after the last step."""
+        last = len(particles.x) - 1
+        held = jax.vmap(jax.vmap(lambda *x: held_values(self.model, last, x)))
+        return Ends(particles.x, held(*particles.x))
 
     def _stage(self, k: int, x: tuple[Float[Array, " _"], ...]) -> SteeredDiffusion:
         """The diffusion of a stage, given the sites before it."""

@@ -15,6 +15,19 @@ from smcdiff.proposals import Proposal
 from smcdiff.twists import Evaluation
 
 
+class Ends(NamedTuple):
+    """Where all particles are at last.
+
+    Attributes:
+        states: x of each stage, (C, N, d).
+        given: (C, N, p) what the problem of the last stage varies with; None where it is one for
+            all particles.
+    """
+
+    states: tuple[Float[Array, "c n _"], ...]
+    given: Float[Array, "c n p"] | None
+
+
 class Particle(NamedTuple):
     """What travels: the evaluation at x_t does, so that the denoiser is called once per step.
 
@@ -80,6 +93,10 @@ class SteeredDiffusion(Module):
 
         evaluation = jax.lax.cond(s.is_clean, finish, lambda x: self._evaluate(x, s), x)
         return Particle(x, evaluation, log_ratio)
+
+    def ends(self, particles: Particle) -> Ends:
+        """Of the particles of all chains after the last step."""
+        return Ends((particles.x,), None)
 
     def blank(self, x: Float[Array, " d"]) -> Evaluation:
         """Zeros in the shapes of an evaluation."""

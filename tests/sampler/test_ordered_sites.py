@@ -17,8 +17,6 @@ from tests.base.lapack import DECOMPOSES, unordered
 from tests.proposals.models import isotropic
 from tests.sampler.models import step_of
 
-pytestmark = pytest.mark.usefixtures("broadcasting")  # as NumPyro does where it samples
-
 LOW = priors.Gaussian(jnp.array([0.0, 1.0]), jnp.array([1.0, 0.5]))
 UP = jnp.concatenate([jnp.eye(2), -jnp.eye(2)])
 Y, NOISE = jnp.array([0.8, 1.6, -0.2]), 0.3
