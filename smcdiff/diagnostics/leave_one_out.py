@@ -59,8 +59,7 @@ def leave_one_out(posterior: WeightedParticles, site: str | None = None) -> Leav
 
     Raises:
         InputError: ArviZ is not installed; no such site; weights were off, so that the particles
-            are no draws from the posterior; or fewer than two
-            entries are observed.
+            are no draws from the posterior; or fewer than two entries are observed.
     """
     terms = posterior.pointwise_log_likelihood
     if not posterior.weighted:
