@@ -100,6 +100,11 @@ def draw_groups(particles: WeightedParticles, axes: Axes) -> dict[str, xarray.Da
     return {name: _dataset(variables, axes) for name, variables in groups.items()}
 
 
+def dataset_of(values: Mapping[str, Any], leading: tuple[str, ...], axes: Axes) -> xarray.Dataset:
+    """Arrays by name, all with the same leading axes."""
+    return _dataset(_site_variables(values, leading, axes), axes)
+
+
 Values = Mapping[str, Mapping[str, np.ndarray]]
 """Group -> variable -> values; draws have axes of chains and draws in front."""
 
@@ -149,12 +154,11 @@ def given_values(
 
 def given_groups(values: Values, axes: Axes) -> dict[str, xarray.Dataset]:
     """The datasets of `given_values`; groups of which nothing was given are left out."""
-    groups = {
-        group: _site_variables(found, () if group == "constant_data" else DRAW, axes)
+    return {
+        group: dataset_of(found, () if group == "constant_data" else DRAW, axes)
         for group, found in values.items()
         if found
     }
-    return {name: _dataset(variables, axes) for name, variables in groups.items()}
 
 
 def given_shapes(values: Values) -> Shapes:

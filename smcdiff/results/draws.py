@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +11,8 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from smcdiff.results import _arviz as arviz
 from smcdiff.results import _draws_table as table
-
-if TYPE_CHECKING:
-    import xarray
-
-_DRAW = ("chain", "draw")
+from smcdiff.results._axes import DRAW, Axes
+from smcdiff.results._datatree import dataset_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +32,7 @@ class Draws:
         ess: (C, S, K + 1) effective sample size of the particles at each level.
         acceptance: (C, S) of the moves of unknown parameters; NaN where there are none.
         log_snr: (K + 1,) log signal-to-noise ratio of the levels; infinite at the last.
+        dims: site -> names of all its axes, of the sites where plates name some.
         attrs: how the run was made.
         state: where the chains are; ``run(key, ..., init=draws)`` goes on from there.
     """
@@ -47,6 +44,7 @@ class Draws:
     ess: Float[np.ndarray, "c s times"]
     acceptance: Float[np.ndarray, "c s"]
     log_snr: Float[np.ndarray, " times"]
+    dims: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     attrs: dict[str, Any] = dataclasses.field(default_factory=dict)
     state: Any = dataclasses.field(default=None, repr=False)
 
@@ -154,25 +152,13 @@ class Draws:
         }
         if not np.all(np.isnan(self.acceptance)):
             stats["acceptance_rate"] = self.acceptance
+        axes = Axes(self.dims)
         groups = {
-            "posterior": _dataset(self.samples, _DRAW),
-            "sample_stats": _dataset(stats, _DRAW),
-            "log_likelihood": _dataset(self.pointwise_log_likelihood, _DRAW),
-            "observed_data": _dataset(self.observed, ()),
+            "posterior": dataset_of(self.samples, DRAW, axes),
+            "sample_stats": dataset_of(stats, DRAW, axes),
+            "log_likelihood": dataset_of(self.pointwise_log_likelihood, DRAW, axes),
+            "observed_data": dataset_of(self.observed, (), axes),
         }
         tree = xarray.DataTree.from_dict(groups)
         tree.attrs.update(self.attrs)
         return arviz.as_arviz_takes(tree)
-
-
-def _dataset(values: Mapping[str, Any], leading: tuple[str, ...]) -> xarray.Dataset:
-    """Arrays by name, with the leading axes that all of them have."""
-    import xarray
-
-    variables = {}
-    for name, value in values.items():
-        value = np.asarray(value)
-        events = [f"{name}_dim_{i}" for i in range(value.ndim - len(leading))]
-        variables[name] = ((*leading, *events), value)
-    dataset = xarray.Dataset(variables)
-    return dataset.assign_coords({dim: np.arange(size) for dim, size in dataset.sizes.items()})

@@ -253,6 +253,7 @@ class ParticleGibbs:
             ess=by_chain.ess,
             acceptance=by_chain.acceptance,
             log_snr=np.asarray(model.levels.log_snr),
+            dims=dict(problem.named_axes),
             attrs=attrs,
             state=state,
         )

@@ -73,6 +73,8 @@ def test_what_arviz_takes():
     assert set(data.sample_stats) == {"lp", "renewed", "renewed_x0", "ess"}
     np.testing.assert_allclose(data.sample_stats["renewed"].mean(), 1 / 6)
     np.testing.assert_allclose(record().log_likelihood, data.sample_stats["lp"])
+    named = record(dims={"picture": ("row", "column")}).to_arviz()
+    assert named.posterior["picture"].dims == ("chain", "draw", "row", "column")
     assert az.loo(data).n_data_points == 2
     moved = record(acceptance=np.full((4, 500), 0.7))
     assert np.all(moved.to_arviz().sample_stats["acceptance_rate"] == 0.7)
