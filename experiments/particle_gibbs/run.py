@@ -160,10 +160,10 @@ def chains(options, name: str, prior, judge) -> dict[str, np.ndarray]:
         )
         images = draws.samples["x"]
         with jax.default_device(jax.devices("cpu")[0]):
-            logits = judge(jnp.asarray(images.reshape(-1, *prior.event_shape)))
+            classes = judge(jnp.asarray(images.reshape(-1, *prior.event_shape)))
         made = {
             "x": images.reshape(*images.shape[:2], -1).astype(np.float16),
-            "classes": np.asarray(jax.nn.softmax(logits)).reshape(*images.shape[:2], -1),
+            "classes": np.asarray(classes).reshape(*images.shape[:2], -1),
             "renewed": draws.renewed,
         }
         seconds = time.process_time() - begun

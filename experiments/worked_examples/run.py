@@ -19,16 +19,20 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from smcdiff import Draws
 from smcdiff.results.plots import show_image
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 DRAWS = 4
-SMOKE = {"num_particles": 2, "num_chains": 2, "num_steps": 5}
+SMOKE = {
+    "num_particles": 2, "num_chains": 2, "num_steps": 5, "num_warmup": 1, "num_samples": 4,
+}  # fmt: skip
 RUNS = {
     "separation": {"posterior": "the sum"},
     "poisson": {"exact": "Poisson", "approximate": "Gaussian"},
     "outliers": {"gaussian": "Gaussian", "robust": "Student-t"},
+    "deblurring": {"posterior": "unknown blur"},
     "operator": {},
 }
 """Example -> the names of the page's posteriors, and what the picture calls them."""
@@ -99,6 +103,19 @@ def comparison_picture(names: dict) -> Figure:
     return figure
 
 
+def of_chains(posterior) -> str:
+    """What the chains of a run tell of it: their evidence, or whether they agree."""
+    if isinstance(posterior, Draws):
+        std = posterior.std()
+        worst = (
+            (site, np.quantile(told["r_hat"][(std[site] > 0.1) | (std[site].ndim == 0)], 0.95))
+            for site, told in posterior.summary().items()
+        )
+        return "R-hat " + ", ".join(f"{site} {value:.2f}" for site, value in worst)
+    evidence = np.asarray(posterior.log_evidence)
+    return f"{evidence.mean():.1f}, sd {evidence.std(ddof=1):.2g} of {evidence.size}"
+
+
 def rows(name: str, names: dict) -> list[str]:
     """The example's lines of the table."""
     if "comparison" in names:
@@ -106,8 +123,7 @@ def rows(name: str, names: dict) -> list[str]:
     lines = []
     for run in RUNS[name]:
         posterior = names[run]
-        evidence = np.asarray(posterior.log_evidence)
-        told = f"{evidence.mean():.1f}, sd {evidence.std(ddof=1):.2g} of {evidence.size}"
+        told = of_chains(posterior)
         for site, truth in names["truth"].items():
             lines.append(
                 f"| {name} | {run} | {site} | {posterior.attrs['seconds']:.0f} | {told} |"
@@ -155,9 +171,10 @@ def report(found: dict[str, list[str]], command: str) -> str:
          "RMSE is that of the posterior mean, *sd* the root mean square of the pixels' posterior",
          "standard deviations, *90 %* the share of truths in the central 90 % intervals of all",
          "pixels, and of those whose posterior standard deviation is above 0.1; *log evidence* is",
-         "the mean over chains, their standard deviation and their number. Seconds are those of",
+         "the mean over chains, their standard deviation and their number, or of Markov chains",
+         "their R-hat: of a picture 95 % of the open pixels are below it. Seconds are those of",
          "the run, compiling included, on two cores that other work shared.", "",
-         "| example | run | site | s | log evidence, nat | parameter | RMSE | sd | 90 % |"
+         "| example | run | site | s | log evidence, nat; R-hat | parameter | RMSE | sd | 90 % |"
          " of open pixels |",
          "|---|---|---|---|---|---|---|---|---|---|",
          *(line for name in RUNS for line in found.get(name, ())), ""]

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from smcdiff.errors import InputError
 from smcdiff.results import _weighted as averages
 from smcdiff.smc.resampling import systematic
 
@@ -160,12 +159,7 @@ class WeightedParticles:
         Raises:
             InputError: n below 1.
         """
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-            raise InputError(f"resample: n is {n}; it must be a whole number, at least 1")
-        key_draw, key_order = jax.random.split(key)
-        weights = jnp.asarray(self.pooled_weights.ravel(), jnp.result_type(float))
-        indices = np.asarray(systematic(key_draw, weights, int(n)))
-        indices = np.asarray(jax.random.permutation(key_order, indices))
+        indices = averages.picked(key, self.pooled_weights.ravel(), n)
         return {site: jnp.asarray(self.pooled(site)[indices]) for site in self.samples}
 
     def equal_indices(self) -> Int[np.ndarray, "c n"]:

@@ -1,4 +1,4 @@
-"""Averages, quantiles and effective numbers of weighted values.
+"""Averages, quantiles, effective numbers and draws of weighted values.
 
 Values are (particles, *event), with one weight per particle; the weights sum to 1. What holds for
 averages of a particle filter (Del Moral 2004) holds for all of these as the particles grow in
@@ -16,8 +16,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, PRNGKeyArray, Shaped
+
+from smcdiff.errors import InputError
+from smcdiff.smc.resampling import systematic
 
 CHAINS_APART = 2.0
 """Nat, the standard deviation of log Z_hat: the better of two chains counts 17 times the other."""
@@ -163,3 +168,23 @@ def precision(
     of_std = np.divide(of_variance, 4.0 * variance, out=np.zeros_like(variance), where=variance > 0)
     draws = np.divide(variance, of_mean, out=np.full_like(variance, np.nan), where=of_mean > 0.0)
     return Precision(np.sqrt(of_mean), np.sqrt(of_std), draws)
+
+
+def picked(
+    key: PRNGKeyArray, weights: Float[np.ndarray, " n"], size: int | np.integer
+) -> Int[np.ndarray, " size"]:
+    """Indices of equally weighted draws, in random order.
+
+    Args:
+        key: random key.
+        weights: non-negative.
+        size: how many.
+
+    Raises:
+        InputError: size is no whole number of at least 1; it names the method that users call.
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+        raise InputError(f"resample: n is {size}; it must be a whole number, at least 1")
+    key_draw, key_order = jax.random.split(key)
+    indices = systematic(key_draw, jnp.asarray(weights, jnp.result_type(float)), int(size))
+    return np.asarray(jax.random.permutation(key_order, indices))

@@ -7,12 +7,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
 from smcdiff.results import _arviz as arviz
 from smcdiff.results import _draws_table as table
 from smcdiff.results._axes import DRAW, Axes
 from smcdiff.results._datatree import dataset_of
+from smcdiff.results._weighted import picked
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,6 +68,22 @@ class Draws:
         if group_by_chain:
             return {site: jnp.asarray(value) for site, value in self.samples.items()}
         return {site: jnp.asarray(self.pooled(site)) for site in self.samples}
+
+    def resample(self, key: PRNGKeyArray, n: int | np.integer) -> dict[str, Shaped[Array, "n ..."]]:
+        """Draws picked at random from all chains, as `Posterior.resample` picks them.
+
+        Args:
+            key: random key.
+            n: number of draws.
+
+        Returns:
+            site -> (n, *event); what belongs together stays so. Draws repeat where there are fewer.
+
+        Raises:
+            InputError: n below 1.
+        """
+        indices = picked(key, self.pooled_weights.ravel(), n)
+        return {site: jnp.asarray(self.pooled(site)[indices]) for site in self.samples}
 
     def pooled(self, site: str) -> Shaped[np.ndarray, "cs ..."]:
         """The draws of a site, all chains in a row."""

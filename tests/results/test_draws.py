@@ -1,5 +1,6 @@
 """The draws of Markov chains: tables, and what ArviZ takes."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -53,6 +54,20 @@ def test_nothing_to_be_told():
     assert np.all(np.isnan(short["ess_bulk"])) and np.all(np.isfinite(short["std"]))
     with pytest.raises(InputError, match="prob"):
         draws.summary(prob=1.5)
+
+
+def test_draws_are_picked_together():
+    whole = record()
+    both = {"x": whole.samples["x"], "sum": whole.samples["x"].sum(-1)}
+    some = record(samples=both).resample(jax.random.key(0), 1000)
+    np.testing.assert_allclose(some["sum"], some["x"].sum(-1), rtol=1e-5)
+    # Half of 2,000 without repeats, from all chains.
+    assert len(np.unique(some["sum"])) == 1000
+    firsts = both["sum"][:, 0].astype(np.float32)
+    every = record(samples=both).resample(jax.random.key(0), 2000)["sum"]
+    assert np.isin(firsts, np.asarray(every)).all()
+    with pytest.raises(InputError, match="n is 0"):
+        whole.resample(jax.random.key(0), 0)
 
 
 def test_table(capsys):
