@@ -13,6 +13,7 @@ from smcdiff import proposals as proposals
 from smcdiff import smc as smc
 from smcdiff import twists as twists
 from smcdiff._version import __version__ as __version__
+from smcdiff.base._cpu import spare_threads as _spare_threads
 from smcdiff.base.module import Module as Module
 from smcdiff.base.module import static as static
 from smcdiff.calibration import Calibration as Calibration
@@ -39,3 +40,5 @@ from smcdiff.store.prior import save_prior as save_prior
 from smcdiff.store.shipped import list_priors as list_priors
 from smcdiff.store.shipped import load_examples as load_examples
 from smcdiff.store.twist import load_twist as load_twist
+
+_spare_threads()

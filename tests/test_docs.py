@@ -160,6 +160,17 @@ def test_example_outliers(broadcasting):  # of NumPyro's StudentT
 
 
 @pytest.mark.slow
+def test_example_deblurring():
+    names = run_page("example-deblurring.md")
+    truth, mean, std = names["truth"], names["posterior"].mean(), names["posterior"].std()
+    for site in ("width", "noise"):
+        assert abs(mean[site] - truth[site]) < 3 * std[site] < 0.1
+    # What is seen is off by this much, taken as it is; the prior must halve it.
+    seen = np.sqrt(np.mean((names["y"][..., None] - truth["x"]) ** 2))
+    assert errors(names)["x"] < seen / 2
+
+
+@pytest.mark.slow
 def test_example_operator():
     names = run_page("example-operator.md")
     comparison, known = names["comparison"], names["known"]

@@ -5,7 +5,9 @@ decomposition to its thread pool and waits. Two such calls that do not depend on
 at the same time, each in a pool thread and waiting for one that the other holds: the program then
 stands still for ever, or for seconds at each step. So two factorisations of one step are one call
 (the matrices concatenated), and where that cannot be, the second is made to depend on the first by
-`after`. An ``optimization_barrier`` does not serve: it is gone before the program is scheduled.
+`after`. An ``optimization_barrier`` does not serve: it is gone before the program is scheduled. A
+user's likelihood may hold such calls of its own, triangular solves for example, which nobody can
+put in order: `spare_threads` makes the pool larger than the few that may wait at once.
 
 **Triangular solves.** Under ``vmap`` one costs a loop per right-hand side; a small inverse per
 particle, and matrix products after it, is up to a hundred times cheaper
@@ -21,9 +23,26 @@ products.
 
 from __future__ import annotations
 
+import os
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+_FEWEST_THREADS = 4
+"""Of XLA's pool. With 2, a program of two batched solves stood still; with 3 or 4 it did not."""
+
+
+def spare_threads() -> None:
+    """Asks XLA for a pool of four threads where there are fewer cores; see the module.
+
+    XLA reads the environment variable ``NPROC`` when it starts, with the first array: so this is
+    called as the package is imported, and does nothing where the user has set it.
+    """
+    own = getattr(os, "sched_getaffinity", None)  # Linux has it
+    cores = len(own(0)) if own else os.cpu_count() or 1
+    if cores < _FEWEST_THREADS:
+        os.environ.setdefault("NPROC", str(_FEWEST_THREADS))
 
 
 def is_default() -> bool:
