@@ -11,6 +11,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.problem import _sites as sites
@@ -90,7 +91,28 @@ class Observation:
         depend on, which changes as their peaks do.
         """
         found = self.sites.values()
-        return jnp.concatenate([sites.entry_log_prob(s, sites.centre(s)) for s in found])
+        terms = [sites.entry_log_prob(s, sites.centre(s)) for s in found]
+        return _possible(jnp.concatenate(terms))
+
+    @property
+    def centres(self) -> dict[str, Array]:
+        """Observed site -> the centre of its distribution."""
+        return {name: sites.centre(site).astype(float) for name, site in self.sites.items()}
+
+    def entrywise_widened(
+        self, peaks: Float[Array, " n"], variances: dict[str, Array]
+    ) -> Float[Array, " n"]:
+        """About how large each entry's density gets where its centre is not known.
+
+        Args:
+            peaks: of their logs, in the order of `entrywise_log_twist`.
+            variances: observed site -> variances of its centre.
+        """
+        sizes = [sites.entry_log_prob(site).size for site in self.sites.values()]
+        parts = zip(self.sites.items(), jnp.split(peaks, np.cumsum(sizes)[:-1]), strict=True)
+        return jnp.concatenate(
+            [sites.widened_peak(site, own, variances[name]) for (name, site), own in parts]
+        )
 
     @property
     def values(self) -> dict[str, Array]:

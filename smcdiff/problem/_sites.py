@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -64,6 +65,32 @@ def entry_log_prob(site: Site, value: Array | None = None) -> Float[Array, " n"]
     return jnp.ravel(jnp.broadcast_to(scale, terms.shape) * terms)
 
 
+def widened_peak(
+    site: Site, peaks: Float[Array, " n"], variances: Float[Array, "..."]
+) -> Float[Array, " n"]:
+    """About how large each entry's density gets where its centre is not known.
+
+    A density of k numbers that is f at most is about as wide as a Gaussian of variance
+    f^(-2/k) / (2 pi), to which that of its centre is added. Exact for Gaussians of equal noise.
+
+    Args:
+        site: the site.
+        peaks: log f of its entries, in the order of `entry_log_prob`.
+        variances: of its centre, of its value's shape.
+
+    Returns:
+        The logs; infinite where there is no centre (factors), or nothing seen (masks).
+    """
+    if is_factor(site):
+        return jnp.full_like(peaks, jnp.inf)
+    base = unwrap(site["fn"])
+    size, axes = math.prod(base.event_shape), tuple(range(-len(base.event_shape), 0))
+    variance = jnp.ravel(jnp.mean(variances, axis=axes))
+    is_seen = jnp.ravel(jnp.all(mask(site["fn"], site["value"]), axis=axes))
+    both = jnp.logaddexp(-2.0 * peaks / size, jnp.log(2.0 * jnp.pi * variance))
+    return jnp.where(is_seen, -0.5 * size * both, jnp.inf)
+
+
 def _scale(site: Site, num_axes: int) -> Array:
     """The scale of a site, of its batch shape as the log density is, and ``num_axes`` behind."""
     scale = jnp.asarray(1.0 if site["scale"] is None else site["scale"])
@@ -79,7 +106,7 @@ def log_peak(site: Site) -> Float[Array, ""]:
 def centre(site: Site) -> Array:
     """A value in the middle of a site's distribution: its mean, of whole numbers the nearest.
 
-    Where that is not defined, and of factors, it is the site's own value.
+    Where that is not defined it is the location, without one and of factors the site's own value.
     """
     value, fn = jnp.asarray(site["value"]), site["fn"]
     if is_factor(site):
@@ -92,7 +119,8 @@ def centre(site: Site) -> Array:
     if mean.shape != value.shape:
         return value
     mean = jnp.round(mean) if fn.is_discrete else mean
-    return jnp.where(jnp.isfinite(mean), mean, value).astype(value.dtype)
+    other = jnp.broadcast_to(getattr(unwrap(fn), "loc", value), value.shape)  # of Cauchy's
+    return jnp.where(jnp.isfinite(mean), mean, other).astype(value.dtype)
 
 
 def mask(fn, value: Array) -> Array:

@@ -166,6 +166,30 @@ def test_counts():
     agrees(smc.run(jax.random.key(0), y=COUNTS), truth, ["rate"], 0.1)
 
 
+PLACES = np.linspace(0.0, 1.0, 8)
+READINGS = jnp.asarray(1.5 + PLACES + 0.3 * np.array([0.2, -1.1, 0.4, 2.5, -0.6, 0.1, 0.9, -0.4]))
+
+
+def line(y=None):
+    x = numpyro.sample("x", priors.Gaussian(jnp.zeros(2), 1.0))
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    mean = x[0] + x[1] * jnp.asarray(PLACES)
+    numpyro.sample("y", dist.StudentT(4.0, mean, scale).to_event(1), obs=y)
+
+
+@pytest.mark.slow
+def test_heavy_tails_and_more_readings_than_unknowns():
+    """The noise once went to zero in every particle, with a log evidence of -1e15."""
+    axes = np.linspace(-4.0, 4.0, 81), np.linspace(-4.0, 4.0, 81), (np.arange(60) + 0.5) / 30.0
+    first, second, scale = np.meshgrid(*axes, indexing="ij")
+    joint = stats.norm.logpdf(first) + stats.norm.logpdf(second) + stats.halfnorm.logpdf(scale)
+    for place, value in zip(PLACES, np.asarray(READINGS, float), strict=True):
+        joint = joint + stats.t.logpdf(value, 4.0, first + second * place, scale)
+    truth = moments(joint, 0.1 * 0.1 / 30.0, scale)
+    smc = SMC(line, num_particles=400, num_steps=30, num_chains=8, progress_bar=False)
+    agrees(smc.run(jax.random.key(0), y=READINGS), truth, ["scale"], 0.1)
+
+
 def small(key=0, **options):
     return run(noisy, key=key, num_particles=32, num_steps=6, num_chains=2, **options)
 
