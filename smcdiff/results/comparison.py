@@ -19,8 +19,8 @@ from smcdiff.results._weighted import FEW_CHAINS
 # Where a few weights count for all, log Z_hat is too low, by more than the distance between chains
 # that have all missed the same: with log-normal weights whose logarithms have a standard deviation
 # of w nat by about w^2 / 2, while four chains lie less than w apart. The square of four times their
-# distance holds the truth in 98 % of such runs (tests/results/test_comparison.py). Too high by c nat
-# it is with a probability of exp(-c) at most, for Z_hat is unbiased.
+# distance holds the truth in 98 % of such runs (tests/results/test_comparison.py). Too high by c
+# nat it is with a probability of exp(-c) at most, for Z_hat is unbiased.
 _LEAST_REACH = 100.0
 """Nat by which an evidence may be off whose error cannot be told, at least."""
 _SPREADS = 4.0
