@@ -19,6 +19,22 @@ def test_document_is_finished(document):
         assert "://" in target or (document.parent / target).exists(), target
 
 
+def anchors(document):
+    """Of the headings of a page, as GitHub and MkDocs make them."""
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    titles = [re.sub(r"\[(.*?)\]\(.*?\)", r"\1", title).lower() for title in titles]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_to_headings(document):
+    for page, anchor in re.findall(r"\]\(([^)#]*)#([^)]+)\)", document.read_text()):
+        if "://" not in page:
+            target = document.parent / page if page else document
+            assert anchor in anchors(target), f"{page}#{anchor}"
+
+
 def run_page(name):
     """The names that the Python of a page leaves; it runs in order, as one program."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(), flags=re.DOTALL)

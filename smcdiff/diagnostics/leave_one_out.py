@@ -20,14 +20,19 @@ References:
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from smcdiff.errors import InputError
+from smcdiff.errors import DegeneracyWarning, InputError
 from smcdiff.results._arviz import pareto_smoothed
 from smcdiff.results._particles import WeightedParticles
+from smcdiff.results._weighted import effective_number
+
+_BAD_K = 0.7
+"""Above it an entry's number is unreliable (Vehtari et al. 2024)."""
 
 
 class LeaveOneOut(NamedTuple):
@@ -55,7 +60,12 @@ def leave_one_out(posterior: WeightedParticles, site: str | None = None) -> Leav
 
     Args:
         posterior: the result of a run.
-        site: which observed site; None takes all of them.
+        site: which observed site; None takes the entries of all of them together, of whatever kind
+            and number: ``elpd`` is then their sum. Name the site to compare models by one.
+
+    Warns:
+        DegeneracyWarning: an entry's k-hat is above 0.7, or cannot be told, as of a run whose
+            weights have collapsed.
 
     Raises:
         InputError: ArviZ is not installed; no such site; weights were off, so that the particles
@@ -82,8 +92,23 @@ def leave_one_out(posterior: WeightedParticles, site: str | None = None) -> Leav
     found = [_entry(log_weights[kept], term[kept]) for term in log_likelihood.T]
     entries, shapes = np.transpose(found)
     seen = entries[~np.isnan(entries)]
+    _warn(shapes[~np.isnan(entries)], effective_number(posterior.pooled_weights.ravel()))
     se = float(np.sqrt(len(seen) * np.var(seen, ddof=1)))
     return LeaveOneOut(float(seen.sum()), se, entries, shapes)
+
+
+def _warn(shapes: Float[np.ndarray, " n"], effective: float) -> None:
+    """Warns where the numbers of some entries rest on too few particles."""
+    untold, bad = int(np.isnan(shapes).sum()), int((shapes > _BAD_K).sum())
+    if untold or bad:
+        warnings.warn(
+            f"leave_one_out: of {len(shapes)} entries k-hat cannot be told of {untold} and is above"
+            f" {_BAD_K} for {bad}, whose numbers are unreliable; the weights are worth"
+            f" {effective:.1f} particles: see posterior.diagnose(), and try more particles or"
+            " another proposal",
+            DegeneracyWarning,
+            stacklevel=3,
+        )
 
 
 def _entry(

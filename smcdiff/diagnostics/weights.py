@@ -16,6 +16,7 @@ from smcdiff.diffusion.kernels import Kernel
 from smcdiff.diffusion.schedules import Grid
 from smcdiff.errors import InputError, SamplingError
 from smcdiff.proposals import Proposal
+from smcdiff.sampler._faults import likelihood_fault
 from smcdiff.sampler._sampler import Sampler
 from smcdiff.sampler._settings import Settings
 from smcdiff.sampler._steered_diffusion import SteeredDiffusion
@@ -100,9 +101,10 @@ def weight_variance(
     steered = SteeredDiffusion(chosen, reverse, chosen.prepare(key_prepare, reverse))
     twist, rest, failed = _run(key_run, steered, num_particles, num_draws)
     if int(failed) >= 0:
+        remedy = likelihood_fault(problem) or "try more particles or another proposal"
         raise SamplingError(
             f"weight_variance: no finite weight was left after step {int(failed)} of the filter;"
-            " try more particles or another proposal"
+            f" {remedy}"
         )
     log_snr = np.asarray(reverse.levels.log_snr[:-1])
     return WeightVariance(log_snr, np.asarray(twist), np.asarray(rest))

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jax.core import Tracer
 from jaxtyping import Array
 
@@ -97,8 +98,21 @@ def split(args: tuple, kwargs: dict) -> tuple[tuple[Array, ...], StaticArguments
     return arrays, StaticArguments(structure, others, flags)
 
 
+def check_model(model: Any) -> None:
+    """Raises ``InputError`` where what was passed is no model: a prior, or what one returned."""
+    if callable(model) and not isinstance(model, dist.Distribution):
+        return
+    what = "distribution" if isinstance(model, dist.Distribution) else "value"
+    raise InputError(
+        f"the model is a {what} ({type(model).__name__}), and no function; pass one that samples"
+        ' the prior at a site and observes y: def model(y=None): x = numpyro.sample("x", prior);'
+        ' numpyro.sample("y", dist.Normal(x, 0.1).to_event(), obs=y)'
+    )
+
+
 def check_signature(model: Callable, args: tuple, kwargs: dict) -> None:
     """Raises ``InputError`` where a model does not take these arguments, and names them."""
+    check_model(model)
     try:
         signature = inspect.signature(model)
     except (TypeError, ValueError):  # some callables have none; the trace will tell
@@ -109,6 +123,38 @@ def check_signature(model: Callable, args: tuple, kwargs: dict) -> None:
         raise InputError(
             f"the model takes {signature}: {error}; pass its arguments to run, for example y=..."
         ) from error
+
+
+def with_arrays(args: tuple, kwargs: dict, data: list[Any]) -> tuple[tuple, dict]:
+    """The arguments with arrays in place of lists of numbers that are data, as NumPyro takes them.
+
+    A list of another kind, of sizes say, stays one.
+
+    Args:
+        args: positional arguments.
+        kwargs: keyword arguments.
+        data: values of observed sites; those of the arguments that are one of these objects.
+    """
+
+    def converted(value: Any) -> Any:
+        if not _is_list(value) or not any(value is one for one in data):
+            return value
+        try:
+            array = np.asarray(value)
+        except ValueError:  # of lists of unequal length
+            return value
+        return array if array.dtype.kind in "biuf" else value
+
+    return tuple(map(converted, args)), {name: converted(v) for name, v in kwargs.items()}
+
+
+def has_lists(args: tuple, kwargs: dict) -> bool:
+    """Whether an argument may be data in a list."""
+    return any(map(_is_list, (*args, *kwargs.values())))
+
+
+def _is_list(value: Any) -> bool:
+    return type(value) in (list, tuple) and len(value) > 0
 
 
 def check_concrete(*trees: Any) -> None:

@@ -29,8 +29,11 @@ def check_shapes(observed: dict[str, Site]) -> None:
         if sites.is_factor(site):
             continue
         if not hasattr(value, "dtype") and not isinstance(value, (bool, int, float, complex)):
+            remedy = "an array"
+            for entry in list(value)[:1] if isinstance(value, dict) else ():
+                remedy = f"its arrays by keyword, {entry}=data[{entry!r}], or run(key, **data)"
             raise InputError(
-                f"site '{name}': the observed value is a {type(value).__name__}; pass an array"
+                f"site '{name}': the observed value is a {type(value).__name__}; pass {remedy}"
             )
         shape = fn.batch_shape + fn.event_shape
         if jnp.shape(value) != shape:

@@ -27,9 +27,10 @@ def diffusion_sites(trace: dict[str, Site]) -> dict[str, Site]:
             f"no site of the model (sites: {sorted(found)}) has a diffusion prior; give one site a"
             " distribution of smcdiff.priors or smcdiff.load_prior"
         )
+    # First, because a plate that subsamples scales what is in it.
+    _check_plates_and_params(trace)
     for name, site in diffusion.items():
         _check_prior(name, site)
-    _check_plates_and_params(trace)
     return diffusion
 
 
@@ -80,7 +81,10 @@ def _check_plates_and_params(trace: dict[str, Site]) -> None:
         n for n, s in trace.items() if s["type"] == "plate" and s["args"][0] != len(s["value"])
     ]
     if plates:
-        raise InputError(f"plates {plates} subsample the data; use the whole plate")
+        raise InputError(
+            f"plates {plates} subsample the data (subsample_size), and a posterior is of all of"
+            " them; use the whole plate"
+        )
     params = [n for n, s in trace.items() if s["type"] == "param"]
     if params:
         raise InputError(
@@ -155,7 +159,8 @@ def check_exported(trace: dict[str, Site]) -> None:
             real array.
     """
     found = {n: s for n, s in trace.items() if s["type"] in ("sample", "deterministic")}
-    axes = {f"{n}_dim_{i}" for n, s in found.items() for i in range(np.ndim(s["value"]))}
+    arrays = {n: s["value"] for n, s in found.items() if hasattr(s["value"], "dtype")}
+    axes = {f"{n}_dim_{i}" for n, value in arrays.items() for i in range(np.ndim(value))}
     for name, site in found.items():
         if not name:
             raise InputError("a site has the name '', which a netCDF file cannot hold; name it")

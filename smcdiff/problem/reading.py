@@ -54,6 +54,8 @@ def read(
     """
     kwargs = kwargs or {}
     arguments.check_signature(model, args, kwargs)
+    if arguments.has_lists(args, kwargs):
+        args, kwargs = _with_arrays(model, args, kwargs)
     arrays, fixed = arguments.split(args, kwargs)
     found, calls = _run(model, *fixed.rebuild(arrays))
     diffusion = model_checks.diffusion_sites(found)
@@ -92,6 +94,13 @@ def read(
     if problem.is_noise_free:
         exact_observation.check_consistent(problem)
     return problem
+
+
+def _with_arrays(model: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """The arguments, with arrays in place of lists that an observed site takes as they are."""
+    found, _ = _run(model, args, kwargs)
+    data = [s["value"] for s in found.values() if s["type"] == "sample" and s["is_observed"]]
+    return arguments.with_arrays(args, kwargs, data)
 
 
 def _last_stage(problem: Problem, stages: list[list[str]], diffusion: dict[str, Site]) -> Problem:

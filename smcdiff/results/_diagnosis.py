@@ -46,11 +46,20 @@ _FAR = 10.0
 # DPS with a step of 10 and a denoiser that grows as x^3 ended at infinity; with 300 and a linear
 # one, 118 prior widths away. Each of these brought the first to 2 at most; a smaller scale did so
 # with the second, a threshold brought it to 25. More steps changed nothing.
-CALMER = (
-    "try a smaller scale of the guidance, a threshold of the prior (smcdiff.thresholding), or a"
-    " proposal whose step knows the noise, PiGDM() or MomentMatched()"
+_CALMER = (
+    "the data are in other units, or guidance is unstable; try a smaller scale of the guidance, a"
+    " threshold of the prior (smcdiff.thresholding), or a proposal whose step knows the noise,"
+    " PiGDM() or MomentMatched()"
 )
-"""What helps where guidance drives particles away from the prior."""
+"""What may be wrong where a heuristic's guidance has driven particles away, and what helps."""
+_SCALED = ("DPS(", "ClassifierGuidance(", "ClassifierFree(")
+"""Proposals whose guidance has a scale, as they are written in `attrs`."""
+_OUT_OF_REACH = (
+    "the data are in other units than the prior, or the model's mean has an offset that they lack;"
+    " compare draws of the prior, seen through the model, with the data. With a learned prior try a"
+    " threshold (smcdiff.thresholding), which keeps the denoiser near what it has seen"
+)
+"""The same where the proposal's step knows the likelihood, and has no scale."""
 
 # Nonlinear cases that are wrong with a warning: x^2, exp and tanh of each entry in 3 or 4
 # dimensions, Z_hat / Z over 8 chains 0.38, 0.01 and 0.00 with 4,000 particles and 20 steps. With
@@ -188,10 +197,11 @@ def _far_away(posterior: WeightedParticles) -> str | None:
     square = np.sum(posterior.pooled_weights * posterior.prior_widths.astype(np.float64) ** 2)
     if not square > _FAR**2:
         return None
-    site = next(iter(posterior.samples))
+    site, proposal = next(iter(posterior.samples)), str(posterior.attrs.get("proposal", ""))
     return (
         f"the particles of site '{site}' lie {np.sqrt(square):.3g} prior widths from the prior's"
-        f" centre, draws of it at 1: the data are in other units, or guidance is unstable; {CALMER}"
+        f" centre, draws of it at 1:"
+        f" {_CALMER if any(name in proposal for name in _SCALED) else _OUT_OF_REACH}"
     )
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from smcdiff._version import __version__
 from smcdiff.errors import SamplingError
 from smcdiff.problem import ReverseModel
-from smcdiff.proposals import Proposal
-from smcdiff.results._diagnosis import CALMER
+from smcdiff.proposals import Bootstrap, Proposal
 from smcdiff.results.posterior import Posterior
+from smcdiff.sampler import _faults as faults
 from smcdiff.sampler._settings import Settings, brief
 from smcdiff.smc import FilterResult
 
@@ -62,12 +60,14 @@ def to_posterior(
     """
     problem, result = model.problem, outcome.result
     alike = settings.weighted and made.proposal.counts_chains_alike(model)
-    _check_finished(result, model)
+    _check_finished(result, model, made.proposal)
     samples = _by_site(model, result.particles)
     if not all(np.all(np.isfinite(values)) for values in samples.values()):
+        levels = range(faults.num_levels(model))
+        fault = faults.denoiser_fault(model, levels) or faults.likelihood_fault(problem)
         raise SamplingError(
             f"site '{problem.site}': samples are not finite although their weights are:"
-            f" {_blamed(model, range(_num_levels(model))) or f'guidance is unstable; {CALMER}'}"
+            f" {fault or _astray(model, made.proposal)}"
         )
     # The filter's first step makes blank particles, and is none of the diffusion's.
     steps = {
@@ -104,19 +104,6 @@ def _by_site(model: ReverseModel, particles: tuple[Array, ...]) -> dict[str, np.
     return {site: values for part in parts for site, values in part.items()}
 
 
-def _num_levels(model: ReverseModel) -> int:
-    return sum(stage.num_steps + 1 for stage in model.stages)
-
-
-def _at(model: ReverseModel, index: int) -> tuple[ReverseModel, int]:
-    """The stage of a level among those of all stages, and its place there."""
-    for stage in model.before:
-        if index <= stage.num_steps:
-            return stage, index
-        index -= stage.num_steps + 1
-    return model, index
-
-
 def _on_host(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in arrays.items()}
 
@@ -140,7 +127,7 @@ def _attributes(model: ReverseModel, settings: Settings, made: Provenance) -> di
     }
 
 
-def _check_finished(result: FilterResult, model: ReverseModel) -> None:
+def _check_finished(result: FilterResult, model: ReverseModel, proposal: Proposal) -> None:
     """Raises ``SamplingError`` where a chain failed; names the step, and what is to blame."""
     failed = np.asarray(result.failed_step)
     if np.all(failed < 0):
@@ -148,71 +135,40 @@ def _check_finished(result: FilterResult, model: ReverseModel) -> None:
     first = np.argmin(np.where(failed < 0, np.iinfo(failed.dtype).max, failed))
     increment = float(result.log_evidence_increments[first, failed[first]])
     step = max(int(failed[first]) - 1, 0)  # of the diffusion
-    name = f"site '{model.problem.site}'"
     where = (
-        f"{name}: at step {step} of {_num_levels(model) - 1} (noise level {_noise(model, step)})"
+        f"site '{model.problem.site}': at step {step} of {faults.num_levels(model) - 1}"
+        f" (noise level {faults.noise_of(model, step)})"
     )
     # A step draws by the level that it leaves, and weighs by the one that it reaches.
-    blamed = _blamed(model, (step - 1, step))
-    if blamed is not None:
-        raise SamplingError(f"{where} {blamed}; more particles do not help")
+    fault = faults.denoiser_fault(model, (step - 1, step))
+    # A weight of zero is no likelihood that is NaN.
+    if fault is None and not np.isneginf(increment):
+        fault = faults.likelihood_fault(model.problem)
+        if fault is None and not isinstance(proposal, Bootstrap):
+            fault = faults.gradient_fault(model.problem)
+    if fault is not None:
+        raise SamplingError(f"{where} {fault}; more particles do not help")
     if not all(np.all(np.isfinite(x[first])) for x in result.particles):
-        raise SamplingError(
-            f"{where} particles had gone to infinity: the denoiser returns NaN or infinity for some"
-            f" x, or guidance is unstable; {CALMER}"
-        )
+        raise SamplingError(f"{where} particles had gone to infinity: {_astray(model, proposal)}")
     if not np.isneginf(increment):
         raise SamplingError(
-            f"{where} a weight was NaN or infinite: denoiser, likelihood or a gradient of theirs is"
-            ' so for some x, as jax.config.update("jax_debug_nans", True) shows; where guidance has'
-            f" driven x away, {CALMER}"
+            f"{where} a weight was NaN or infinite. The likelihood is finite or zero at"
+            f" {faults.NUM_POINTS} points of the prior's scale, so look at the denoiser, at its"
+            " gradient, and at the likelihood for x farther out:"
+            ' jax.config.update("jax_debug_nans", True) shows where. If particles were driven far'
+            f" away, {faults.cures(proposal, model)}"
         )
+    chains = f"{int(np.sum(failed >= 0))} of {failed.size} chains"
+    why = faults.impossible_data(model.problem) or "the observation is far outside the prior"
     raise SamplingError(
-        f"{where} no particle of {int(np.sum(failed >= 0))} of {failed.size} chains had a positive"
-        " weight; the observation is far outside the prior, or the noise too small: try more"
-        " particles, a larger noise, or another proposal"
+        f"{where} no particle of {chains} had a positive weight; {why}, or the noise too small: try"
+        " more particles, a larger noise, or another proposal"
     )
 
 
-def _noise(model: ReverseModel, step: int) -> str:
-    stage, place = _at(model, step)
-    return f"sigma = {float(stage.level(place).sigma):.3g}"
-
-
-def _blamed(model: ReverseModel, indices: Iterable[int]) -> str | None:
-    """Which part of a model is NaN, of its levels at some, at points of the prior's scale.
-
-    Args:
-        model: the reverse model.
-        indices: of levels; those that are none, and the clean one, are passed over.
-
-    Returns:
-        What it returned and where to look; None if it is neither the denoiser nor the likelihood.
-    """
-    for index in indices:
-        stage, place = _at(model, max(index, 0))
-        if 0 <= index and place < stage.num_steps and not bool(_denoiser_is_finite(stage, place)):
-            time = float(stage.level(place).time)
-            return (
-                f"the denoiser returned NaN or infinity (at {_noise(model, index)}): look at"
-                f" prior.denoise(x, {time:.4g})"
-            )
-    if not bool(_likelihood_is_a_number(model)):
-        return "the likelihood is NaN: look at the model's log density"
-    return None
-
-
-@jax.jit
-def _denoiser_is_finite(model: ReverseModel, index: Int[Array, ""] | int) -> Bool[Array, ""]:
-    """Whether the denoised means of noised points are finite."""
-    level, points = model.level(index), model.problem.prior.typical_points(8)
-    noise = jax.random.normal(jax.random.key(2), points.shape)
-    noised = (level.alpha * points + level.sigma * noise).reshape(8, model.size)
-    return jnp.all(jnp.isfinite(jax.vmap(lambda x: model.denoise(x, level))(noised)))
-
-
-@jax.jit
-def _likelihood_is_a_number(model: ReverseModel) -> Bool[Array, ""]:
-    """Whether no log likelihood is NaN; it may be infinite."""
-    points = model.problem.prior.typical_points(8)
-    return ~jnp.any(jnp.isnan(jax.vmap(model.problem.log_likelihood)(points)))
+def _astray(model: ReverseModel, proposal: Proposal) -> str:
+    """Why particles may have left every scale of the prior, and what helps."""
+    denoiser = "the denoiser returns NaN or infinity for some x"
+    if isinstance(proposal, Bootstrap):
+        return f"{denoiser} far from the data; {faults.cures(proposal, model)}"
+    return f"{denoiser}, or guidance is unstable; {faults.cures(proposal, model)}"

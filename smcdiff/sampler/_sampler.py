@@ -18,6 +18,7 @@ from smcdiff.errors import InputError
 from smcdiff.moves import HMC, Move, RandomWalk
 from smcdiff.moves._conjugate import conjugate
 from smcdiff.problem import Problem, ReverseModel, read
+from smcdiff.problem._arguments import check_model
 from smcdiff.problem._parameter_checks import has_slope
 from smcdiff.proposals import Proposal, check_fits, choose
 from smcdiff.proposals._ahead import TwistedAhead
@@ -35,11 +36,17 @@ class Sampler:
         model: the NumPyro model.
         settings: of the runs.
         progress: whether to show progress, or what to call; see `SMC`.
+
+    Raises:
+        InputError: the model is none.
     """
 
     model: Callable
     settings: Settings
     progress: bool | Progress
+
+    def __post_init__(self):
+        check_model(self.model)
 
     def read(self, args: tuple, kwargs: dict[str, Any]) -> Problem:
         """The problem that the model makes of its arguments."""

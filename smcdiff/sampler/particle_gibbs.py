@@ -28,6 +28,7 @@ from smcdiff.results.draws import Draws
 from smcdiff.sampler import _chains as chains
 from smcdiff.sampler import _sweeps as sweeps
 from smcdiff.sampler._conditional_diffusion import can_be_held, check_has_law
+from smcdiff.sampler._faults import likelihood_fault
 from smcdiff.sampler._sampler import Sampler, keys_of_chains
 from smcdiff.sampler._settings import Settings, brief, flag, typed_key, whole_number
 from smcdiff.smc import ConditionalFilter
@@ -233,7 +234,9 @@ class ParticleGibbs:
         failed = np.argwhere(np.asarray(rows.failed))
         if len(failed):
             sweep, chain = map(int, failed[0])
-            raise SamplingError(_why(sweep, chain, model.problem.site, start is not None))
+            why = _why(sweep, chain, model.problem.site, start is not None)
+            fault = likelihood_fault(model.problem)
+            raise SamplingError(why if fault is None else f"{why}; {fault}")
         return jax.tree.map(lambda a: a[self.num_warmup :], rows), state
 
     def _draws(

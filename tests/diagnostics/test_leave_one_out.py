@@ -1,13 +1,14 @@
 """Leave-one-out densities against the closed form."""
 
 import dataclasses
+import warnings
 
 import arviz
 import numpy as np
 import pytest
 import scipy.stats
 
-from smcdiff import InputError
+from smcdiff import DegeneracyWarning, InputError
 from smcdiff.diagnostics.leave_one_out import leave_one_out
 from tests.results.arviz_versions import elpd
 from tests.results.records import record
@@ -80,6 +81,34 @@ def test_masked_entries_count_nothing():
     assert np.isnan(masked.entries).tolist() == [False, False, True, False, False, False]
     assert masked.elpd == pytest.approx(np.delete(masked.entries, 2).sum())
     assert np.isfinite(masked.se)
+
+
+def test_a_collapsed_run_is_told():
+    """Ten particles have all the weight of 200, and leave no tail to fit; whole runs are silent."""
+    terms = np.random.default_rng(0).normal(-1.0, 0.1, (1, 200, 3))
+    log_weights = np.where(np.arange(200) < 10, 0.0, -np.inf)[None]
+    collapsed = record(log_weights, pointwise_log_likelihood={"y": terms})
+    with pytest.warns(DegeneracyWarning, match="cannot be told of 3 and .* worth 10.0 particles"):
+        assert np.isnan(leave_one_out(collapsed).pareto_k).all()
+    few = record(
+        np.random.default_rng(1).normal(0.0, 6.0, (1, 200)), pointwise_log_likelihood={"y": terms}
+    )
+    with pytest.warns(DegeneracyWarning, match="above 0.7 for 3"):
+        leave_one_out(few)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        leave_one_out(weighted(500))
+
+
+def test_two_sites_are_pooled_or_named():
+    posterior = weighted(500)
+    terms = posterior.pointwise_log_likelihood["y"]
+    both = dataclasses.replace(
+        posterior, pointwise_log_likelihood={"a": terms[..., :2], "b": terms[..., 2:]}
+    )
+    whole, first, second = leave_one_out(both), leave_one_out(both, "a"), leave_one_out(both, "b")
+    np.testing.assert_allclose(whole.entries, [*first.entries, *second.entries])
+    assert whole.elpd == pytest.approx(first.elpd + second.elpd)
 
 
 def test_bad_input():

@@ -83,6 +83,21 @@ def test_whole_numbers_as_data_of_a_continuous_site_are_floats():
         assert jnp.asarray(got).dtype == jnp.asarray(expected).dtype
 
 
+def test_data_in_lists_are_arrays():
+    """As NumPyro takes them; other data in a list are the same program, and other lists stay."""
+
+    def model(sizes, y):
+        assert sizes == [1, 3]
+        mean = numpyro.sample("x", PRIOR).reshape(sizes)
+        numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    by_list, other = read(model, ([1, 3],), {"y": [[1, 0, 2]]}), read(model, ([1, 3], [[4, 5, 6]]))
+    by_array = read(model, ([1, 3],), {"y": np.array([[1, 0, 2]])})
+    assert jax.tree.structure(by_list) == jax.tree.structure(by_array)
+    np.testing.assert_array_equal(by_list.observe().values["y"], [[1.0, 0.0, 2.0]])
+    np.testing.assert_array_equal(other.observe().values["y"], [[4.0, 5.0, 6.0]])
+
+
 def test_an_array_that_was_changed_in_place_is_read_anew():
     y = np.zeros(3)
     (before,), _ = arguments.split((y,), {})

@@ -7,8 +7,10 @@ import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
 
+from smcdiff import SMC
 from smcdiff.errors import InputError
 from smcdiff.problem import read
+from smcdiff.problem._arguments import check_model
 from smcdiff.problem._layout import Place
 from tests.problem.models import PRIOR, A, Y, affine, assert_residual_matches
 
@@ -76,6 +78,29 @@ def test_subsampled_plate():
             numpyro.sample("y", dist.Normal(x[index], 1.0), obs=y[index])
 
     refuses(r"plates \['data'\] subsample", make(body), jnp.ones(3))
+
+
+def test_subsampled_plate_over_the_diffusion_site():
+    """Not the message about handlers, although the plate scales the prior."""
+
+    def model(y):
+        with numpyro.plate("data", 4, subsample_size=2) as index:
+            x = numpyro.sample("x", PRIOR)
+            numpyro.sample("y", dist.Normal(x, 1.0).to_event(1), obs=y[index])
+
+    refuses(r"plates \['data'\] subsample.*whole plate", model, jnp.ones((4, 3)))
+
+
+def test_what_is_no_model():
+    refuses(r"model is a distribution \(Gaussian\).* samples the prior at a site", PRIOR, Y)
+    with pytest.raises(InputError, match=r"model is a value \(NoneType\)"):
+        check_model(None)
+    with pytest.raises(InputError, match="model is a distribution"):
+        SMC(PRIOR, num_particles=8, num_steps=4)
+
+
+def test_data_in_a_dict():
+    refuses(r"'y': the observed value is a dict; .* y=data\['y'\], or run", make(normal), {"y": Y})
 
 
 def test_params():
@@ -209,7 +234,8 @@ def test_wrong_types():
         make(lambda x, y: normal(x + "1", y)),
         jnp.ones(3),
     )
-    refuses("'y': the observed value is a list", make(normal), [1.0, 1.0, 1.0])
+    refuses("'y': the observed value is a list", make(normal), [1.0, [1.0, 1.0]])
+    refuses("'y': the observed value is a list", make(normal), ["a", "b", "c"])
     refuses("type set is neither an array nor hashable", make(normal), {1, 2})
     refuses("does not hold numbers", make(normal), np.array(["a", "b", "c"]))
 

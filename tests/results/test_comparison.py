@@ -12,6 +12,8 @@ from scipy import stats
 
 import smcdiff
 from smcdiff import SMC, InputError, priors
+from smcdiff.results import comparison as comparisons
+from tests.results.records import record
 
 PRIOR = priors.Gaussian(jnp.zeros(2), 1.0)
 Y = jnp.array([0.3, -2.5])
@@ -59,7 +61,60 @@ def test_errors_become_intervals(comparison):
     rest = unsure.probabilities["high"]
     np.testing.assert_allclose([low, high], odds / (1 + odds) * (1 - rest), rtol=0.05)
     unknown = dataclasses.replace(comparison, log_evidence_se=np.array([np.nan, 0.1, 0.1]))
+    unknown = dataclasses.replace(unknown, reach=np.array([100.0, 0.0, 0.0]))
     assert np.isnan(unknown.probability_interval()["low"]).all() and "?" in str(unknown)
+
+
+def test_a_hopeless_model_hides_no_other(comparison):
+    """Its error cannot be told; it would have to be off by more than it may be to matter."""
+    names = (*comparison.names, "hopeless")
+
+    def with_one(below, reach):
+        return dataclasses.replace(
+            comparison, names=names,
+            log_evidence=np.append(comparison.log_evidence, comparison.log_evidence[0] - below),
+            log_evidence_se=np.append(comparison.log_evidence_se, np.nan),
+            reach=np.append(comparison.reach, reach), prior=np.full(4, 0.25),
+            remarks={"hopeless": "its error cannot be told"},
+        )  # fmt: skip
+
+    far = with_one(977.0, 100.0)
+    intervals = far.probability_interval()
+    assert np.isnan(intervals.pop("hopeless")).all()
+    for name, ends in comparison.probability_interval().items():
+        np.testing.assert_allclose(intervals[name], ends, rtol=1e-2, atol=1e-12)
+    assert "taken to be at most 100 nat off; it would have to be 977.0 nat higher" in " ".join(
+        str(far).split()
+    )
+    for near in (with_one(80.0, 100.0), with_one(977.0, np.inf)):
+        assert all(np.isnan(ends).all() for ends in near.probability_interval().values())
+
+
+def test_how_far_an_evidence_without_an_error_may_be_off():
+    """The square of four times the distance between four chains; fewer tell nothing."""
+    fine = record(np.zeros((4, 100)), log_evidence=np.array([0.0, 0.1, 0.0, -0.1]))
+    apart = record(np.zeros((4, 100)), log_evidence=np.array([-930.0, -912.0, -900.0, -905.0]))
+    few = record(
+        np.zeros((1, 100)), log_evidence=np.array([-900.0]), log_evidence_se=np.array([np.nan])
+    )
+    found = smcdiff.compare({"apart": apart, "fine": fine, "few": few})
+    reach = dict(zip(found.names, found.reach.tolist(), strict=True))
+    assert reach == {"fine": 0.0, "few": np.inf, "apart": 14400.0}
+
+
+@pytest.mark.parametrize("width", [20.0, 100.0])
+def test_few_evidences_are_off_by_more_than_their_reach(width):
+    """Of log-normal weights, of which the largest count; 2 % of 400 runs are 8, and 3 errors 17."""
+    logs = width * np.random.default_rng(0).standard_normal((400, 4, 1000))
+    largest = logs.max(axis=2, keepdims=True)
+    chains = np.log(np.mean(np.exp(logs - largest), axis=2)) + largest[..., 0]
+    off = width**2 / 2 - (np.logaddexp.reduce(chains, axis=1) - np.log(4.0))
+    runs = [record(np.zeros((4, 100)), log_evidence=log_evidence) for log_evidence in chains]
+    # 0 is of those whose error is told.
+    reach = np.array([comparisons._reach(run) for run in runs])
+    untold = reach > 0.0
+    assert untold.sum() > 300
+    assert np.sum(off[untold] > reach[untold]) < 17
 
 
 def test_prior_probabilities(comparison):

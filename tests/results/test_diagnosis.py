@@ -244,6 +244,17 @@ def test_each_reason_by_itself(posterior, message):
     assert sum(reasons) == 1
 
 
+@pytest.mark.parametrize(
+    ("proposal", "has_scale"),
+    [("DPS(scale=10.0)", True), ("Rejuvenated(proposal=DPS(scale=1.0))", True),
+     ("ClassifierFree(...)", True), ("MomentMatched(twist=MomentMatched())", False)],
+)  # fmt: skip
+def test_a_smaller_scale_is_advised_where_there_is_one(proposal, has_scale):
+    away = record(prior_widths=np.full((2, 100), 15.0), attrs={"proposal": proposal})
+    (finding,) = (line for line in away.diagnose().findings if "prior widths" in line)
+    assert ("smaller scale" in finding) == has_scale
+
+
 def test_pooled_weights():
     """Two chains of 100 equal weights, the better of which counts e times the other."""
     diagnosis = diagnose(record(log_evidence=np.array([-1.0, -2.0])))

@@ -88,12 +88,12 @@ def test_denoiser_that_returns_nan_is_named():
 @pytest.mark.parametrize(
     ("log_density", "message"),
     [
-        (lambda x: jnp.where(x[0] > 0.0, jnp.nan, 0.0), "the likelihood is NaN"),
+        (lambda x: jnp.where(x[0] > 0.0, jnp.nan, 0.0), "site 'odd' is NaN at .*, for example"),
         (
-            lambda x: jnp.where(jnp.abs(x[0]) > 2.7, jnp.nan, 0.0),
+            lambda x: jnp.where(jnp.abs(x[0]) > 3.2, jnp.nan, 0.0),  # at none of the points
             "a weight was NaN or infinite.*debug_nans",
         ),
-        (lambda x: jnp.where(jnp.abs(x[0]) > 2.7, jnp.inf, 0.0), "a weight was NaN or infinite"),
+        (lambda x: jnp.where(jnp.abs(x[0]) > 2.0, jnp.inf, 0.0), r"site 'odd' is \+inf at"),
         (lambda x: jnp.where(x[0] < 30.0, -jnp.inf, 0.0), "had a positive weight.*more particles"),
     ],
 )

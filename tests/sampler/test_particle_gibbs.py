@@ -270,6 +270,13 @@ def test_what_cannot_go_on_says_why():
         with pytest.raises(SamplingError, match="in sweep 0 of chain 0, the first"):
             run(impossible, proposals.Bootstrap(), init=init, num_samples=5)
 
+    def undefined(y=None):
+        x = numpyro.sample("x", PRIOR)
+        numpyro.factor("odd", jnp.where(x[0] < 0.0, jnp.nan, 0.0))
+
+    with pytest.raises(SamplingError, match="log likelihood of site 'odd' is NaN at"):
+        run(undefined, proposals.Bootstrap(), num_samples=5)
+
 
 def test_several_sites():
     """A sum of two Gaussians: each is drawn by its own name."""
