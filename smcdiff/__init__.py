@@ -11,6 +11,7 @@ from smcdiff import operators as operators
 from smcdiff import priors as priors
 from smcdiff import proposals as proposals
 from smcdiff import smc as smc
+from smcdiff import text as text
 from smcdiff import twists as twists
 from smcdiff._version import __version__ as __version__
 from smcdiff.base.module import Module as Module
@@ -39,3 +40,4 @@ from smcdiff.store.prior import save_prior as save_prior
 from smcdiff.store.shipped import list_priors as list_priors
 from smcdiff.store.shipped import load_examples as load_examples
 from smcdiff.store.twist import load_twist as load_twist
+from smcdiff.text.load import load_text_encoder as load_text_encoder
