@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Int
 
@@ -10,6 +10,7 @@ from smcdiff.text._layers import Weights
 from smcdiff.text._settings import Settings
 
 
+@runtime_checkable
 class Architecture(Protocol):
     """An encoder without its weights: a frozen dataclass of the sizes in config.json."""
 

@@ -101,8 +101,9 @@ class Bert:
     ) -> Float[Array, "n tokens width"]:
         """The last hidden states."""
         x = rows(weights, "embeddings.word_embeddings.weight", ids)
-        x = x + rows(weights, "embeddings.position_embeddings.weight", jnp.arange(ids.shape[1]))
-        x = x + rows(weights, "embeddings.token_type_embeddings.weight", jnp.zeros(1, int))[None]
+        positions = jnp.arange(ids.shape[1])[None]
+        x = x + rows(weights, "embeddings.position_embeddings.weight", positions)
+        x = x + rows(weights, "embeddings.token_type_embeddings.weight", jnp.zeros((1, 1), int))
         x = self._norm(weights, "embeddings.LayerNorm", x)
         for layer in map(_layer, range(self.layers)):
             query, key, value = (

@@ -116,12 +116,11 @@ class T5:
     ) -> Float[Array, "n tokens width"]:
         """The last hidden states."""
         x = rows(weights, _WORDS, ids)
-        bias = rows(weights, _DISTANCES, self.distance_buckets(ids.shape[1])).transpose(2, 0, 1)
+        buckets = jnp.asarray(self.distance_buckets(ids.shape[1]))
+        bias = rows(weights, _DISTANCES, buckets).transpose(2, 0, 1)
         for index in range(self.layers):
             seen = self._norm(weights, f"{_layer(index, 0)}.layer_norm.weight", x)
-            query, key, value = (
-                linear(weights, _projection(index, name), seen) for name in "qkv"
-            )
+            query, key, value = (linear(weights, _projection(index, name), seen) for name in "qkv")
             mixed = attention(query, key, value, mask, heads=self.heads, scale=1.0, bias=bias)
             x = x + linear(weights, _projection(index, "o"), mixed)
             seen = self._norm(weights, f"{_layer(index, 1)}.layer_norm.weight", x)

@@ -75,7 +75,7 @@ class Tokenizer:
         Raises:
             InputError: no captions, one that is no text, or one of too many tokens.
         """
-        _check(captions)
+        check_captions(captions)
         texts = [caption.lower() if self.lower else caption for caption in captions]
         found = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
         if self.limit is not None:
@@ -90,10 +90,13 @@ def check_lengths(
     for caption, length in zip(captions, lengths, strict=True):
         if length > most:
             shown = caption if len(caption) <= 60 else f"{caption[:60]}..."
-            raise InputError(f"caption '{shown}' has {length} tokens, and {what} {most}: shorten it")
+            raise InputError(
+                f"caption '{shown}' has {length} tokens, and {what} {most}: shorten it"
+            )
 
 
-def _check(captions: Sequence[str]) -> None:
+def check_captions(captions: Sequence[str]) -> None:
+    """Raises ``InputError`` unless there is a list of at least one text."""
     if isinstance(captions, str):
         raise InputError("captions are a list of texts; put the one caption in brackets")
     if len(captions) == 0:
@@ -101,3 +104,9 @@ def _check(captions: Sequence[str]) -> None:
     for index, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise InputError(f"caption {index} is a {type(caption).__name__}; give a text")
+        try:
+            caption.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"caption {index}, {caption!r}, has bytes that are no characters; write it in UTF-8"
+            ) from error

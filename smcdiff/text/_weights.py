@@ -1,8 +1,8 @@
 """The weights of a Hugging Face folder: one safetensors file, or shards with an index.
 
-Names and shapes of all tensors are compared with what the encoder needs before one is read. Then the
-files are read one after the other, and of each only what the encoder needs, so that of a model with
-a decoder this half is never in memory.
+Names and shapes of all tensors are compared with what the encoder needs before one is read. Then
+the files are read one after the other, and of each only what the encoder needs, so that of a model
+with a decoder this half is never in memory.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def read_weights(files: list[Path], architecture: Architecture) -> dict[str, Arr
                     weights[own] = jnp.asarray(array)
                 elif not np.array_equal(weights[own], array):
                     raise InputError(
-                        f"{file}: '{name}' is the same matrix as '{own}', but its values differ;"
+                        f"{file}: '{name}' is there under another name, too, with other values;"
                         " give the folder of another encoder"
                     )
     return weights
@@ -106,7 +106,7 @@ def _compare(files: list[Path], architecture: Architecture) -> dict[Path, dict[s
     for file in files:
         names[file] = {}
         with _opened(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - no dictionary
+            for name in tensors.keys():
                 own = architecture.own_name(name)
                 if own is None:
                     continue

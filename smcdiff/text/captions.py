@@ -1,8 +1,8 @@
 """`EncodedCaptions`: captions encoded once, and kept in a file.
 
 A large encoder (that of T5-XXL has 4.8 G parameters) is read once, on a machine that holds it;
-training and sampling then read the file. It holds the states of real tokens only, one caption's after
-the other's, so that a caption can be padded to any length.
+training and sampling then read the file. It holds the states of real tokens only, one caption's
+after the other's, so that a caption can be padded to any length.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from smcdiff.base._files import check_file, write_whole
 from smcdiff.base._progress import Progress
 from smcdiff.errors import InputError, first_line
+from smcdiff.text._tokenizer import check_captions
 from smcdiff.text.embedding import TextEmbedding
 from smcdiff.text.encoder import TextEncoder, longest
 from smcdiff.text.identity import EncoderIdentity
@@ -73,12 +74,13 @@ class EncodedCaptions:
         """
         if dtype not in (np.float16, np.float32):
             raise InputError(f"dtype is {dtype}; give numpy.float16 or numpy.float32")
-        captions = captions if isinstance(captions, str) else list(dict.fromkeys(captions))
+        check_captions(captions)
+        captions = list(dict.fromkeys(captions))
         tokens = encoder.tokenizer.tokens(captions)
         states, pooled = [], []
         for batch in encoder.batches(tokens, batch_size, progress_bar):
-            states.append(_short(batch.states[batch.mask], dtype))
-            pooled.append(batch.pooled)
+            states.append(_short(np.asarray(batch.states)[np.asarray(batch.mask)], dtype))
+            pooled.append(np.asarray(batch.pooled))
         lengths = np.array([len(ids) for ids in tokens], np.int32)
         return cls(
             tuple(captions), lengths, np.concatenate(states), np.concatenate(pooled),
@@ -104,8 +106,7 @@ class EncodedCaptions:
                 ``num_tokens`` tokens.
         """
         self.encoder.require(encoder, f"{len(self.captions)} encoded captions")
-        if isinstance(captions, str) or len(captions) == 0:
-            raise InputError("captions are a list of at least one text; give such a list")
+        check_captions(captions)
         missing = [caption for caption in captions if caption not in self._rows]
         if missing:
             raise InputError(

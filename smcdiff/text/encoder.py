@@ -110,7 +110,20 @@ class TextEncoder(Module):
     def batches(
         self, tokens: list[list[int]], batch_size: int, progress_bar: bool | Progress
     ) -> Iterator[TextEmbedding]:
-        """The embeddings of so many captions after the other, as arrays of the host."""
+        """The embeddings of captions, a batch at a time.
+
+        Args:
+            tokens: the numbers of the tokens of each, by `Tokenizer.tokens`.
+            batch_size: captions encoded at once.
+            progress_bar: as of `encode`.
+
+        Yields:
+            Embeddings of the next ``batch_size`` captions as NumPy arrays, each batch padded to
+            some length of its own.
+
+        Raises:
+            InputError: a batch size below 1.
+        """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size is {batch_size!r}; give a number of captions, 1 or more")
         with progress_of(progress_bar, "Encoding", "captions") as progress:
@@ -119,7 +132,7 @@ class TextEncoder(Module):
                 batch = tokens[start : start + batch_size]
                 ids, mask = self._padded(batch, batch_size)
                 embedding = self.encode_tokens(jnp.asarray(ids), jnp.asarray(mask))
-                yield jax.tree.map(lambda leaf, n=len(batch): np.asarray(leaf)[:n], embedding)
+                yield _on_host(embedding, len(batch))
                 progress(start + len(batch), len(tokens), {})
 
     def _padded(self, batch: list[list[int]], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,6 +155,11 @@ def longest(captions: Sequence[str], lengths: Sequence[int], num_tokens: int | N
         raise InputError(f"num_tokens is {num_tokens!r}; give a number of tokens, 1 or more")
     check_lengths(captions, lengths, num_tokens)
     return num_tokens
+
+
+def _on_host(embedding: TextEmbedding, count: int) -> TextEmbedding:
+    """The first rows, as NumPy arrays; the others fill a batch up."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], embedding)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
