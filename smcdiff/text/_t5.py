@@ -43,7 +43,7 @@ class T5:
         inner: width of the feed-forward layers.
         feed_forward: their kind, as config.json names it.
         buckets: of distances between tokens, both directions together.
-        max_distance: at which the last bucket begins, or the one before.
+        max_distance: distances beyond it share the last bucket.
         epsilon: of the norms.
     """
 
