@@ -9,7 +9,7 @@ import smcdiff
 
 ROOT = pathlib.Path(smcdiff.__file__).parent
 ORDER = [
-    "_version", "errors", "base", "operators", "diffusion", "priors", "exact", "problem", "moves",
+    "_version", "errors", "base", "shapes", "operators", "diffusion", "priors", "exact", "problem", "moves",
     "twists", "proposals", "smc", "results", "sampler", "networks", "diagnostics", "calibration",
     "store", "training", "cli",
     "__main__",
