@@ -1,4 +1,4 @@
-"""Captioned pictures of coloured shapes: a grammar, a renderer and a checker that scores exactly."""
+"""Captioned pictures of coloured shapes: a grammar, a renderer, and a checker that scores them."""
 
 from smcdiff.shapes.grammar import Caption as Caption
 from smcdiff.shapes.grammar import Colour as Colour

@@ -1,8 +1,8 @@
 """Where the objects of a caption lie: sizes at random, then places by rejection in one array.
 
 Of a fixed number of candidate scenes the first with room for all objects is taken, so that places
-are uniform among those that have it, and no loop can go on for ever. Where none has room, in the one
-with most of it the objects shrink until they fit.
+are uniform among those that have it, and no loop can go on for ever. Where none has room, the
+objects shrink until they fit into the one with most of it.
 """
 
 from __future__ import annotations

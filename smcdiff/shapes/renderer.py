@@ -16,7 +16,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from smcdiff.errors import InputError
 from smcdiff.shapes._figures import averaged, coverage, pixel_centres
@@ -60,7 +60,7 @@ def render(
         InputError: a caption outside the grammar, another size or background.
     """
     codes = _checked((caption,), size, background)
-    return _draw(key[None], codes, background, size)[0]
+    return _draw(key[None], codes, jnp.float32(background), size)[0]
 
 
 def render_batch(
@@ -89,7 +89,7 @@ def render_batch(
     if isinstance(captions, str) or not len(captions):
         raise InputError("shapes.render_batch: give a sequence of one caption or more")
     codes = _checked(tuple(captions), size, background)
-    return _draw(jax.random.split(key, len(captions)), codes, background, size)
+    return _draw(jax.random.split(key, len(captions)), codes, jnp.float32(background), size)
 
 
 def _checked(captions: tuple[str | Caption, ...], size: int, background: float) -> Codes:
@@ -102,13 +102,13 @@ def _checked(captions: tuple[str | Caption, ...], size: int, background: float) 
 
 @partial(jax.jit, static_argnames="size")
 def _draw(
-    keys: PRNGKeyArray, codes: Codes, background: float, size: int
+    keys: Shaped[Array, "n *key"], codes: Codes, background: Float[Array, ""], size: int
 ) -> Float[Array, "n size size 3"]:
     return jax.vmap(lambda key, code: _scene(key, code, background, size))(keys, codes)
 
 
 def _scene(
-    key: PRNGKeyArray, codes: Codes, background: float, size: int
+    key: PRNGKeyArray, codes: Codes, background: Float[Array, ""], size: int
 ) -> Float[Array, "size size 3"]:
     places = place(key, codes)
     grid = pixel_centres(jnp)

@@ -3,8 +3,8 @@
 1. *Unseen combinations*: two of the 18 pairs of colour and shape occur in no caption of training
    (`UNSEEN_KINDS`, 536 captions), though their colours and their shapes do; two more kinds occur
    there, but never in one number (`UNSEEN_COUNTS`, 2 captions).
-2. *Held out*: of all others those whose SHA-256 hash falls into the first 15 %. Their words and kinds
-   are trained on, in other captions.
+2. *Held out*: of all others those whose SHA-256 hash falls into the first 15 %. Their words and
+   kinds are trained on, in other captions.
 3. *Training*: the rest.
 
 A caption stays where it is for ever: the hash is of its text, and no list is kept.
