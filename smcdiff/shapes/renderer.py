@@ -102,7 +102,7 @@ def _checked(captions: tuple[str | Caption, ...], size: int, background: float) 
 
 @partial(jax.jit, static_argnames="size")
 def _draw(
-    keys: Shaped[Array, "n *key"], codes: Codes, background: Float[Array, ""], size: int
+    keys: Shaped[Array, " n *key"], codes: Codes, background: Float[Array, ""], size: int
 ) -> Float[Array, "n size size 3"]:
     return jax.vmap(lambda key, code: _scene(key, code, background, size))(keys, codes)
 
