@@ -150,6 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     number, repeats = (40, 1) if options.smoke else (1000, 50)
     command = "python experiments/shapes/run.py" + (" --smoke" if options.smoke else "")
+    header = ["size", "picture", "accepted", *KINDS, *(f"wrong {word}" for word in WORDS)]
     lines = [
         "# Captioned shapes",
         "",
@@ -162,8 +163,8 @@ def main(arguments: list[str] | None = None) -> None:
         " for two groups; *wrong* is how many captions with that one thing changed are accepted, of"
         " all that there are. Blur is in pixels of a 32 x 32 picture.",
         "",
-        f"| size | picture | accepted | {' | '.join(KINDS)} | {' | '.join(f'wrong {w}' for w in WORDS)} |",
-        "|---" * (3 + len(KINDS) + len(WORDS)) + "|",
+        f"| {' | '.join(header)} |",
+        "|---" * len(header) + "|",
         *table(number),
         "",
         "## The captions",
