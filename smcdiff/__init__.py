@@ -10,6 +10,7 @@ from smcdiff import moves as moves
 from smcdiff import operators as operators
 from smcdiff import priors as priors
 from smcdiff import proposals as proposals
+from smcdiff import shapes as shapes
 from smcdiff import smc as smc
 from smcdiff import text as text
 from smcdiff import twists as twists

@@ -9,8 +9,8 @@ import smcdiff
 
 ROOT = pathlib.Path(smcdiff.__file__).parent
 ORDER = [
-    "_version", "errors", "base", "operators", "diffusion", "priors", "exact", "problem", "moves",
-    "twists", "proposals", "smc", "results", "sampler", "networks", "text", "diagnostics",
+    "_version", "errors", "base", "shapes", "text", "operators", "diffusion", "priors", "exact",
+    "problem", "moves", "twists", "proposals", "smc", "results", "sampler", "networks", "diagnostics",
     "calibration", "store", "training", "cli",
     "__main__",
 ]  # fmt: skip
