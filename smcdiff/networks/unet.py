@@ -187,12 +187,12 @@ class PatchedUNet(nnx.Module):
         self,
         x: Float[Array, "b h w c"],
         timesteps: Float[Array, " b"],
-        class_labels: Int[Array, " b"] | None = None,
+        condition: Any = None,
     ) -> Float[Array, "b h w o"]:
-        """(b, h, w, c) images to outputs of their size; see `UNet2D`."""
+        """(b, h, w, c) images to outputs of their size; ``condition`` is what the U-Net takes."""
         batch, height, width, _ = x.shape
         p = self.patch
-        out = self.unet(fold(x, p), timesteps, class_labels)
+        out = self.unet(fold(x, p), timesteps, condition)
         out = out.reshape(batch, height // p, width // p, -1, p, p).transpose(0, 1, 4, 2, 5, 3)
         return out.reshape(batch, height, width, -1)
 
