@@ -149,6 +149,8 @@ class EncodedCaptions:
             "captions": text,
         }  # fmt: skip
         metadata = {"format": FORMAT, "encoder": json.dumps(self.encoder.entries())}
+        # (safetensors writes the memory of an array, whatever its strides are.)
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         write_whole(Path(path), save(arrays, metadata))
         return Path(path)
 
