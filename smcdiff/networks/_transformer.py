@@ -76,7 +76,7 @@ class FeedForward(nnx.Module):
         """Channels."""
         # The second entry is diffusers' dropout, without parameters.
         last = nnx.Linear(4 * size, size, kernel_init=_SMALL, rngs=rngs)
-        self.net = nnx.List([GEGLU(size, 4 * size, rngs=rngs), None, last])
+        self.net: Any = nnx.List([GEGLU(size, 4 * size, rngs=rngs), None, last])
 
     def __call__(self, x: Float[Array, "b m c"]) -> Float[Array, "b m c"]:
         """Same shape."""

@@ -9,7 +9,7 @@ needs, and which leaves the inner model as it is.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from jaxtyping import Array, Float, Int
 from smcdiff.errors import InputError
 from smcdiff.networks._blocks import Stage, TimestepEmbedding, timestep_embedding
 from smcdiff.networks._convolution import Conv
+
+_Config = TypeVar("_Config", bound="UNet2DConfig")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,7 @@ class UNet2DConfig:
     num_class_embeds: int | None = None
 
     @classmethod
-    def from_dict(cls, values: dict) -> UNet2DConfig:
+    def from_dict(cls: type[_Config], values: dict) -> _Config:
         """From the dictionary of a config.json; keys of other settings are refused.
 
         Raises:

@@ -73,8 +73,14 @@ class CaptionReader(Module):
         """
         text = encoded.lookup(captions, encoded.encoder)
         tokens, pooled = np.asarray(text.states)[np.asarray(text.mask)], np.asarray(text.pooled)
-        units = [jnp.asarray(part) for values in (tokens, pooled) for part in _mean_and_std(values)]
-        return cls(*units, encoded.encoder, source, int(encoded.lengths.max()), grammar)
+        parts = (*_mean_and_std(tokens), *_mean_and_std(pooled))
+        units: dict[str, Any] = {
+            name: jnp.asarray(part) for name, part in zip(UNITS, parts, strict=True)
+        }
+        return cls(
+            **units, encoder=encoded.encoder, source=source, num_tokens=int(encoded.lengths.max()),
+            grammar=grammar,
+        )  # fmt: skip
 
     def seen(self, text: TextEmbedding) -> TextEmbedding:
         """Vectors of the encoder, for one caption or many, as the network sees them."""
@@ -179,10 +185,11 @@ class CaptionReader(Module):
         if not isinstance(num_tokens, int) or num_tokens < 1:
             raise ValueError(f"num_tokens is {num_tokens}")
         file = folder.resolve() / CAPTIONS
+        units: dict[str, Any] = {name: jnp.asarray(arrays[name]) for name in UNITS}
         return cls(
-            *(jnp.asarray(arrays[name]) for name in UNITS),
-            EncoderIdentity.from_entries(entry["encoder"]), entry["source"], num_tokens, grammar,
-            str(file) if file.is_file() else None,
+            **units, encoder=EncoderIdentity.from_entries(entry["encoder"]), source=entry["source"],
+            num_tokens=num_tokens, grammar=grammar,
+            file=str(file) if file.is_file() else None,
         )  # fmt: skip
 
 

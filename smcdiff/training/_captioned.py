@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from smcdiff.base._files import check_file
 from smcdiff.base._pixels import to_unit_range
 from smcdiff.errors import InputError, first_line
 from smcdiff.training._data import batch_indices, check_count, load_images
-from smcdiff.training._text_config import TextTrainConfig
+from smcdiff.training.text_config import TextTrainConfig
 
 SHAPES = "shapes"
 """The name of the pictures that are drawn while one trains."""
@@ -76,7 +76,8 @@ class DrawnShapes:
         Raises:
             InputError: a size that is not drawn.
         """
-        self.name, self.shape, self.grammar = SHAPES, (size, size, 3), SHAPES
+        self.name, self.shape = SHAPES, (size, size, 3)
+        self.grammar: str | None = SHAPES
         self.licence = "Apache-2.0, that of this package, which draws them"
         self.description = (
             f"captioned shapes of {size} x {size} pixels (smcdiff.shapes), drawn anew at every"
@@ -133,7 +134,8 @@ class CaptionedFiles:
         images = averaged(file, load_images(file), config.size)
         self.captions = read_captions(file.parent / _CAPTIONS, config.caption_key, len(images))
         self.images, self.name, self.shape = images, str(path), images.shape[1:]
-        self.grammar, self.licence = None, ""
+        self.grammar: str | None = None
+        self.licence = ""
         is_out = np.array([_share(caption) < _HELD_OUT_SHARE for caption in self.captions])
         self.used, self.out = np.flatnonzero(~is_out), np.flatnonzero(is_out)
         if not len(self.out):  # few captions: the one that the order of their hashes puts first
@@ -222,16 +224,20 @@ def read_captions(file: Path, key: str, count: int) -> list[str]:
     if not isinstance(entries, list) or len(entries) != count:
         found = f"{len(entries)} entries" if isinstance(entries, list) else "no list"
         raise InputError(f"{file}: holds {found}; it must be a list with one for each of {count}")
-    captions = [entry.get(key) if isinstance(entry, dict) else entry for entry in entries]
-    for entry, caption in zip(entries, captions, strict=True):
-        if not isinstance(caption, str) or not caption.strip():
-            keys = sorted(entry) if isinstance(entry, dict) else "a text is wanted"
-            raise InputError(
-                f"{file}: an entry has no text at '{key}' ({keys}); name the right --caption-key"
-            )
+    captions = [_text_of(file, entry, key) for entry in entries]
     if len(set(captions)) < 2:
         raise InputError(f"{file}: all captions are the same; there is nothing to learn of them")
     return captions
+
+
+def _text_of(file: Path, entry: Any, key: str) -> str:
+    caption = entry.get(key) if isinstance(entry, dict) else entry
+    if isinstance(caption, str) and caption.strip():
+        return caption
+    keys = sorted(entry) if isinstance(entry, dict) else "a text is wanted"
+    raise InputError(
+        f"{file}: an entry has no text at '{key}' ({keys}); name the right --caption-key"
+    )
 
 
 def averaged(file: Path, images: np.ndarray, size: int | None) -> np.ndarray:

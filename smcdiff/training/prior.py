@@ -150,12 +150,13 @@ def initial(make: Callable[[], PatchedUNet], config: TrainConfig) -> tuple[Any, 
     network = nnx.eval_shape(make)
     folder = prior_folder(config.init)
     weights = without_captions(read_weights(folder, read_config(folder, "prior")))
-    own = network.unet.config
+    unet: Any = network.unet
+    own = unet.config
     if own.num_class_embeds is not None:  # an unconditional start knows no class
         size = (own.num_class_embeds, 4 * own.block_out_channels[0])
         weights.setdefault("class_embedding.weight", np.zeros(size, np.float32))
     try:
-        load_state_dict(network.unet, weights)
+        load_state_dict(unet, weights)
     except InputError as error:
         raise InputError(
             f"train: init is {config.init}, whose network is another ({error}); give its channels,"

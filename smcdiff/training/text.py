@@ -38,8 +38,8 @@ from smcdiff.training._folder import CHECKPOINT, SAMPLES, training_folder
 from smcdiff.training._loop import Loss, minimise
 from smcdiff.training._noise import Noise, held_out_errors, noisy
 from smcdiff.training._statistics import Statistics
-from smcdiff.training._text_config import TextTrainConfig
 from smcdiff.training.prior import earlier_runs, initial
+from smcdiff.training.text_config import TextTrainConfig
 
 _STRENGTHS = (1.0, 3.0)
 """Of the draws in the picture: the caption alone, and guided by it."""

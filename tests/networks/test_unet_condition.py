@@ -93,8 +93,9 @@ def test_captions_matter_by_their_tokens_and_by_their_pooled_vector(shapes_like)
 def test_efficient():
     """Imagen's order: convolutions at half the resolution, blocks of each, scaled skips."""
     config = UNet2DConditionConfig(
-        8, 3, 3, (16, 32), (1, 2), cross_attention_dim=8, resample_first=True, skip_scale=2**-0.5
-    )
+        8, 3, 3, (16, 32), (1, 2), ("DownBlock2D",) * 2, ("UpBlock2D",) * 2, add_attention=False,
+        cross_attention_dim=8, resample_first=True, skip_scale=2**-0.5,
+    )  # fmt: skip
     unet = nnx.jit(lambda: UNet2DCondition(config, rngs=nnx.Rngs(0)))()
     shapes = {name: value.shape for name, value in state_dict(unet).items()}
     expected = {
