@@ -155,7 +155,7 @@ def _recognised(
     """The object that a component is."""
     size = len(component)
     # The rim of half-covered pixels belongs to the object, what is of its neighbours does not.
-    grown = np.asarray(ndimage.binary_dilation(component, iterations=max(1, size // 32)))
+    grown = np.asarray(ndimage.binary_dilation(component, iterations=max(1, size // 32)), bool)
     region = grown & (component | ~is_colour)
     covered = np.where(region, share, 0.0)
     area = covered.mean()
