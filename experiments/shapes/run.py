@@ -121,7 +121,7 @@ def draw_picture(path: Path) -> None:
         shown.append((disturbed(scenes[32], *DISTURBED[name])[0], f"32 x 32, {name}"))
     shown.append((shapes.render(caption, KEY, background=shapes.WHITE), "32 x 32, white"))
     for axis, (image, title) in zip(axes.flat, shown, strict=True):
-        plots.show_image(axis, image)
+        plots.show_image(axis, np.asarray(image))
         axis.set_title("\n".join(textwrap.wrap(title, 22)), fontsize=9)
     figure.savefig(path, dpi=90)
 

@@ -92,8 +92,8 @@ def place(key: PRNGKeyArray, codes: Codes) -> Places:
     size_key, cut_key, place_key = jax.random.split(key, 3)
     radii = _radii(size_key, codes)
     lowest = REACH * radii + MARGIN
-    along, aside = jax.random.uniform(place_key, (2, CANDIDATES, MAX_COUNT))
-    cut = jax.random.uniform(cut_key, (CANDIDATES, 1), minval=0.35, maxval=0.65)
+    along, aside = jax.random.uniform(place_key, (2, CANDIDATES, MAX_COUNT), jnp.float32)
+    cut = jax.random.uniform(cut_key, (CANDIDATES, 1), jnp.float32, minval=0.35, maxval=0.65)
     halves = jnp.where(codes.is_first[None], cut * along, cut + (1.0 - cut) * along)
     along = jnp.where(codes.related, halves, along)
     span = (1.0 - 2.0 * lowest)[None]
@@ -107,9 +107,9 @@ def place(key: PRNGKeyArray, codes: Codes) -> Places:
 
 def _radii(key: PRNGKeyArray, codes: Codes) -> Float[Array, "4"]:
     scene_key, object_key = jax.random.split(key)
-    largest = jnp.asarray(LARGEST)[jnp.sum(codes.present) - 1]
-    scene = jax.random.uniform(scene_key, minval=SMALLEST, maxval=largest)
-    return scene * jax.random.uniform(object_key, (MAX_COUNT,), minval=1.0 - UNEQUAL, maxval=1.0)
+    largest = jnp.asarray(LARGEST, jnp.float32)[jnp.sum(codes.present) - 1]
+    scene = jax.random.uniform(scene_key, (), jnp.float32, minval=SMALLEST, maxval=largest)
+    return scene * jax.random.uniform(object_key, (MAX_COUNT,), jnp.float32, minval=1.0 - UNEQUAL)
 
 
 def _room(

@@ -135,13 +135,14 @@ def _explained(
 
 def _components(mask: Bool[np.ndarray, "size size"]) -> list[Bool[np.ndarray, "size size"]]:
     """Connected parts (by edges, not corners) that are larger than specks."""
-    labels, number = ndimage.label(mask)
-    parts = [labels == label for label in range(1, number + 1)]
+    labels = np.zeros(mask.shape, np.int32)
+    ndimage.label(mask, output=labels)
+    parts = [labels == label for label in range(1, labels.max() + 1)]
     return [part for part in parts if part.mean() > SPECK]
 
 
 def _where(mask: Bool[np.ndarray, "size size"]) -> str:
-    row, column = (round(float(place)) for place in ndimage.center_of_mass(mask))
+    row, column = (round(float(place)) for place in np.argwhere(mask).mean(axis=0))
     return f"at row {row}, column {column}"
 
 
@@ -154,8 +155,8 @@ def _recognised(
     """The object that a component is."""
     size = len(component)
     # The rim of half-covered pixels belongs to the object, what is of its neighbours does not.
-    region = ndimage.binary_dilation(component, iterations=max(1, size // 32))
-    region &= component | ~is_colour
+    grown = np.asarray(ndimage.binary_dilation(component, iterations=max(1, size // 32)), bool)
+    region = grown & (component | ~is_colour)
     covered = np.where(region, share, 0.0)
     area = covered.mean()
     places = (np.arange(size) + 0.5) / size

@@ -54,7 +54,7 @@ def render(
         background: grey level in [-1, 1], on all channels.
 
     Returns:
-        (size, size, 3), in [-1, 1].
+        (size, size, 3) float32 in [-1, 1].
 
     Raises:
         InputError: a caption outside the grammar, another size or background.
@@ -81,7 +81,7 @@ def render_batch(
         background: grey level in [-1, 1], on all channels.
 
     Returns:
-        (len(captions), size, size, 3), in [-1, 1].
+        (len(captions), size, size, 3) float32 in [-1, 1].
 
     Raises:
         InputError: no caption, one outside the grammar, another size or background.
@@ -121,4 +121,4 @@ def _scene(
     colours = jnp.asarray(np.array([PALETTE[colour] for colour in COLOURS]))[codes.colours]
     # Objects do not meet: their shares of a pixel add up to at most one.
     drawn = jnp.einsum("ohw,oc->hwc", shares, colours - background)
-    return averaged(background + drawn, size)
+    return averaged(background + drawn, size).astype(jnp.float32)

@@ -94,7 +94,7 @@ def random_captions(
     """
     if number < 0:
         raise InputError(f"shapes.random_captions: number is {number}; it must be 0 or more")
-    forms, places = np.asarray(jax.random.uniform(key, (2, number)), np.float64)
+    forms, places = np.asarray(jax.random.uniform(key, (2, number), np.float32), np.float64)
     choices = [_by_groups(part)[int(form < 0.5)] for form in forms]
     return tuple(
         choice[int(place * len(choice))] for choice, place in zip(choices, places, strict=True)
