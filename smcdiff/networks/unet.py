@@ -9,7 +9,7 @@ needs, and which leaves the inner model as it is.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from jaxtyping import Array, Float, Int
 from smcdiff.errors import InputError
 from smcdiff.networks._blocks import Stage, TimestepEmbedding, timestep_embedding
 from smcdiff.networks._convolution import Conv
+
+_Config = TypeVar("_Config", bound="UNet2DConfig")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,7 @@ class UNet2DConfig:
     num_class_embeds: int | None = None
 
     @classmethod
-    def from_dict(cls, values: dict) -> UNet2DConfig:
+    def from_dict(cls: type[_Config], values: dict) -> _Config:
         """From the dictionary of a config.json; keys of other settings are refused.
 
         Raises:
@@ -187,12 +189,12 @@ class PatchedUNet(nnx.Module):
         self,
         x: Float[Array, "b h w c"],
         timesteps: Float[Array, " b"],
-        class_labels: Int[Array, " b"] | None = None,
+        condition: Any = None,
     ) -> Float[Array, "b h w o"]:
-        """(b, h, w, c) images to outputs of their size; see `UNet2D`."""
+        """(b, h, w, c) images to outputs of their size; ``condition`` is what the U-Net takes."""
         batch, height, width, _ = x.shape
         p = self.patch
-        out = self.unet(fold(x, p), timesteps, class_labels)
+        out = self.unet(fold(x, p), timesteps, condition)
         out = out.reshape(batch, height // p, width // p, -1, p, p).transpose(0, 1, 4, 2, 5, 3)
         return out.reshape(batch, height, width, -1)
 

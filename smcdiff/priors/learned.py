@@ -175,8 +175,9 @@ class DiffusionPrior(Prior):
         """The prior given a condition, where the network was trained with conditions.
 
         Args:
-            condition: what the network takes: for one trained with labels the class, from 0; it may
-                be traced.
+            condition: what the network takes: for one trained with labels the class, from 0; for
+                one trained with captions a text, or the `smcdiff.text.TextEmbedding` of one. A
+                class and an embedding may be traced.
             strength: omega of classifier-free guidance (Ho and Salimans 2022): the output without
                 the condition plus omega times the difference that it makes, at twice the cost. A
                 heuristic: the draws are those of no prior unless omega is 1, which None is. See
@@ -189,7 +190,7 @@ class DiffusionPrior(Prior):
         if not isinstance(self.denoiser, ConditionalDenoiser):
             raise InputError(
                 "this prior takes no condition: its denoiser has no given(condition, strength);"
-                " train one with `smcdiff train --labels`"
+                " train one with `smcdiff train --labels`, or `smcdiff train text`"
             )
         return DiffusionPrior(
             self.denoiser.given(condition, strength), self.schedule, self.event_shape,

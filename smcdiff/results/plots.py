@@ -6,6 +6,8 @@ display only. Figures are made without pyplot, so that no global state changes.
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,21 +48,61 @@ def save_grid(
     Raises:
         InputError: the file cannot be written.
     """
+    picture = _sheet(np.asarray(images), columns)
+    _write(picture.resize((picture.width * scale, picture.height * scale), 0), path)
+
+
+def _sheet(images: np.ndarray, columns: int) -> Any:
+    """Images side by side, as Pillow has pictures."""
     from PIL import Image
 
-    images = np.asarray(images)
     count, height, width, channels = images.shape
     rows = -(-count // columns)
     sheet = np.full((rows * columns, height, width, channels), -1.0)
     sheet[:count] = images
     sheet = sheet.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
-    sheet = sheet.reshape(rows * height, columns * width, channels)
-    pixels = to_bytes(sheet)
-    picture = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    pixels = to_bytes(sheet.reshape(rows * height, columns * width, channels))
+    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+
+
+def _write(picture: Any, path: str | Path) -> None:
     content = BytesIO()
-    picture = picture.resize((columns * width * scale, rows * height * scale), 0)
     picture.save(content, "png")
     write_whole(Path(path), content.getbuffer())
+
+
+def save_captioned(
+    images: Float[np.ndarray, "n h w c"],
+    captions: Sequence[str],
+    path: str | Path,
+    *,
+    scale: int = 4,
+) -> None:
+    """Writes a column of images for each caption, under its text, as one PNG.
+
+    Args:
+        images: (n, h, w, c) in [-1, 1], row by row: the first of each caption, then the second.
+        captions: of the columns.
+        path: file to write, as PNG whatever its name.
+        scale: screen pixels per pixel of the images.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from PIL import Image, ImageDraw
+
+    width = np.shape(images)[2]
+    grid = _sheet(np.asarray(images), len(captions))
+    grid = grid.resize((grid.width * scale, grid.height * scale), 0)
+    letters = max(1, width * scale // 7)  # of the built-in font, and a space between columns
+    texts = ["\n".join(textwrap.wrap(caption, letters)) for caption in captions]
+    top = 6 + 14 * max(text.count("\n") + 1 for text in texts)
+    picture = Image.new("RGB", (grid.width, grid.height + top), "white")
+    picture.paste(grid, (0, top))
+    draw = ImageDraw.Draw(picture)
+    for column, text in enumerate(texts):
+        draw.text((column * width * scale + 2, 2), text, fill="black")
+    _write(picture, path)
 
 
 def show_image(axis: Axes, image: np.ndarray, title: str = "", **options: Any) -> Any:

@@ -21,6 +21,11 @@ from smcdiff.errors import InputError
 from smcdiff.store._entries import shape_entry
 from smcdiff.store._folder import read_arrays, read_weights
 from smcdiff.store._network_functions import NetworkDenoiser, ObservationDenoiser
+from smcdiff.store._text_denoiser import (
+    TextDenoiser,
+    describe_text_denoiser,
+    read_text_denoiser,
+)  # fmt: skip
 from smcdiff.store.amortized import build_conditional
 
 Arrays = dict[str, np.ndarray]
@@ -38,6 +43,8 @@ def describe_denoiser(denoiser: Any) -> tuple[Arrays, dict[str, Any]]:
     from smcdiff.networks._conditional import ConditionalUNet
     from smcdiff.networks.unet import PatchedUNet, state_dict
 
+    if isinstance(denoiser, TextDenoiser):
+        return describe_text_denoiser(denoiser)
     if isinstance(denoiser, NetworkDenoiser | ObservationDenoiser):
         network = nnx.merge(denoiser.graph, denoiser.state)
         if isinstance(denoiser, NetworkDenoiser) and isinstance(network, PatchedUNet):
@@ -87,6 +94,8 @@ def read_denoiser(folder: Path, config: Mapping[str, Any], template: Callable | 
     if template is not None:
         raise InputError(f"{folder}: holds its own network; leave denoiser= out")
     weights = read_weights(folder, config)
+    if "text" in config:
+        return read_text_denoiser(folder, config, weights)
     if "observation_shape" not in config:
         return _unet_denoiser(config, weights)
     observation = jnp.asarray(weights.pop(_OBSERVATION))

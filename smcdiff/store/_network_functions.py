@@ -62,7 +62,7 @@ class NetworkDenoiser(Module):
         return cls(state, graph, num_classes, jnp.int32(num_classes) if num_classes else None)
 
     def given(
-        self, label: Int[Array, ""] | np.integer | int, strength: Scalar | None = None
+        self, label: Int[Array, ""] | np.integer | int | str, strength: Scalar | None = None
     ) -> NetworkDenoiser:
         """The denoiser of one class, or guided by it.
 
@@ -71,6 +71,11 @@ class NetworkDenoiser(Module):
         """
         if not self.num_classes:
             raise InputError("this prior knows no classes; train one with `smcdiff train --labels`")
+        if isinstance(label, str):
+            raise InputError(
+                f"this prior takes a class, a number from 0, not '{label}'; train one of captions"
+                " with `smcdiff train text`"
+            )
         # An embedding takes a class beyond the last one for the last one, without a word.
         if not isinstance(label, Tracer) and not 0 <= int(label) < self.num_classes:
             raise InputError(

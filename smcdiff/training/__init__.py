@@ -1,7 +1,9 @@
-"""Training: priors by denoising score matching, classifiers, amortised networks, twists."""
+"""Training: priors, of captions too, classifiers, amortised networks, twists."""
 
 from smcdiff.training.amortized import train_amortized as train_amortized
 from smcdiff.training.classifier import train_classifier as train_classifier
 from smcdiff.training.config import TrainConfig as TrainConfig
 from smcdiff.training.prior import train as train
+from smcdiff.training.text import train_text as train_text
+from smcdiff.training.text_config import TextTrainConfig as TextTrainConfig
 from smcdiff.training.twist import train_twist as train_twist

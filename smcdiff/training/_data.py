@@ -171,8 +171,12 @@ def split(count: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 def hide_labels(labels: np.ndarray, share: float, none: int, step: int, seed: int) -> np.ndarray:
     """The labels of batch ``step``, a random share of them replaced by ``none``."""
-    generator = np.random.default_rng([seed, step, len(labels)])
-    return np.where(generator.random(len(labels)) < share, np.int32(none), labels)
+    return np.where(is_hidden(len(labels), share, step, seed), np.int32(none), labels)
+
+
+def is_hidden(count: int, share: float, step: int, seed: int) -> np.ndarray:
+    """Of which items of batch ``step`` the condition is hidden, a random share; (count,) bool."""
+    return np.random.default_rng([seed, step, count]).random(count) < share
 
 
 def _idx(path: Path) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from smcdiff.base._files import PART, made_folder
 from smcdiff.errors import InputError
+from smcdiff.store._captions import CAPTIONS
 from smcdiff.store._folder import CONFIG
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -35,7 +36,7 @@ def training_folder(path: str | Path) -> Iterator[Path]:
         if CONFIG in names:
             raise InputError(f"{path} holds a finished model; nothing is overwritten: {_REMEDY}")
         # A run that was killed before its first checkpoint leaves its pictures and unnamed parts.
-        others = {name for name in names if not name.startswith(PART)} - {SAMPLES}
+        others = {name for name in names if not name.startswith(PART)} - {SAMPLES, CAPTIONS}
         if others and CHECKPOINT not in names:
             raise InputError(f"{path} holds other files; nothing is overwritten: {_REMEDY}")
         try:
@@ -44,4 +45,5 @@ def training_folder(path: str | Path) -> Iterator[Path]:
         except BaseException:
             if not (folder / CHECKPOINT).exists():
                 (folder / SAMPLES).unlink(missing_ok=True)
+                (folder / CAPTIONS).unlink(missing_ok=True)
             raise

@@ -147,13 +147,8 @@ class TrainConfig:
 
     def network(self, shape: tuple[int, ...], num_classes: int = 0) -> UNet2DConfig:
         """The U-Net's configuration for images of (h, w, c); with classes, one more is "none"."""
-        height, width, channels = shape
-        factor = self.patch * 2 ** (len(self.channels) - 1)
-        if height % factor or width % factor:
-            raise InputError(
-                f"train: images of {height} x {width} do not divide by {factor} (the patch, times 2"
-                " for each resolution after the first); pad them, or give fewer --channels"
-            )
+        self.check_size(shape, 2 ** (len(self.channels) - 1))
+        height, _, channels = shape
         depth = channels * self.patch**2
         plain = len(self.channels) - 1
         return UNet2DConfig(
@@ -163,6 +158,16 @@ class TrainConfig:
             num_class_embeds=num_classes + 1 if num_classes else None,
         )  # fmt: skip
 
+    def check_size(self, shape: tuple[int, ...], halvings: int) -> None:
+        """Raises ``InputError`` where images do not divide by the patch times ``halvings``."""
+        height, width, _ = shape
+        factor = self.patch * halvings
+        if height % factor or width % factor:
+            raise InputError(
+                f"train: images of {height} x {width} do not divide by {factor} (the patch, times 2"
+                " for each resolution after the first); pad them, or give fewer --channels"
+            )
+
     def command(self, data: Path, folder: Path, kind: str | None = None) -> str:
         """The command line that repeats this run; ``kind`` follows ``smcdiff train``."""
         words = ["smcdiff", "train"] if kind is None else ["smcdiff", "train", kind]
@@ -170,7 +175,7 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is True:
-                words.append(f"--{field.name}")
+                words.append(f"--{field.name.replace('_', '-')}")
             elif value != field.default or field.name in _SHOWN:
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
                 words += [f"--{field.name.replace('_', '-')}", text]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +21,12 @@ from smcdiff.base._progress import Progress
 from smcdiff.diffusion import schedules
 from smcdiff.diffusion.schedules import Cosine
 from smcdiff.errors import InputError
-from smcdiff.networks.unet import PatchedUNet, UNet2D, UNet2DConfig, load_state_dict
+from smcdiff.networks.unet import PatchedUNet, UNet2D, load_state_dict
 from smcdiff.priors import DiffusionPrior, Prediction
 from smcdiff.results import plots
 from smcdiff.store._folder import read_config, read_weights
 from smcdiff.store._network_functions import NetworkDenoiser
+from smcdiff.store._text_denoiser import without_captions
 from smcdiff.store.prior import save_prior
 from smcdiff.store.shipped import prior_folder
 from smcdiff.training._cards import error_table, model_card
@@ -104,7 +106,12 @@ def _learn(
 ) -> Learned:
     """Runs the optimiser, with a checkpoint and a picture of draws in the folder."""
     shape, num_classes = training.images.shape[1:], training.num_classes
-    graph, params = _initial(config.network(shape, num_classes), config)
+    network = config.network(shape, num_classes)
+
+    def make():
+        return PatchedUNet(UNet2D(network, rngs=nnx.Rngs(config.seed)), config.patch)
+
+    graph, params = initial(make, config)
     prediction, weighting = config.target(), config.level_weighting()
 
     def value(params, batch, key):
@@ -127,23 +134,29 @@ def _learn(
     return Learned(denoiser_of(state.ema), noise, float(state.seconds))
 
 
-def _initial(network_config: UNet2DConfig, config: TrainConfig):
-    """Graph and parameters to start from."""
+def initial(make: Callable[[], PatchedUNet], config: TrainConfig) -> tuple[Any, Any]:
+    """Graph and parameters to start from.
 
-    def make():
-        return PatchedUNet(UNet2D(network_config, rngs=nnx.Rngs(config.seed)), config.patch)
+    Args:
+        make: the network with random weights.
+        config: where ``init`` is set, that prior's weights are taken.
 
+    Raises:
+        InputError: a prior whose network is another.
+    """
     if config.init is None:
         # Compiled as a whole: initialising layer by layer takes a minute.
         return nnx.split(nnx.jit(make)())
     network = nnx.eval_shape(make)
     folder = prior_folder(config.init)
-    weights = read_weights(folder, read_config(folder, "prior"))
-    if network_config.num_class_embeds is not None:  # an unconditional start knows no class
-        size = (network_config.num_class_embeds, 4 * network_config.block_out_channels[0])
+    weights = without_captions(read_weights(folder, read_config(folder, "prior")))
+    unet: Any = network.unet
+    own = unet.config
+    if own.num_class_embeds is not None:  # an unconditional start knows no class
+        size = (own.num_class_embeds, 4 * own.block_out_channels[0])
         weights.setdefault("class_embedding.weight", np.zeros(size, np.float32))
     try:
-        load_state_dict(network.unet, weights)
+        load_state_dict(unet, weights)
     except InputError as error:
         raise InputError(
             f"train: init is {config.init}, whose network is another ({error}); give its channels,"
@@ -198,7 +211,7 @@ def _write(
         data_variance=statistics.variance, denoising_error=errors,
     )  # fmt: skip
     run = {"command": config.command(Path(data), folder), "seconds": learned.seconds}
-    history = [*_history(config), run]
+    history = [*earlier_runs(config), run]
     size = sum(leaf.size for leaf in jax.tree.leaves(denoiser.state))
     card = model_card(
         folder.name, config, f"{len(images)} images of shape {images.shape[1:]}",
@@ -217,7 +230,7 @@ def _write(
     save_prior(prior, folder, card=card, about=about)
 
 
-def _history(config: TrainConfig) -> list[dict[str, Any]]:
+def earlier_runs(config: TrainConfig) -> list[dict[str, Any]]:
     """Commands and seconds of the runs that this one started from, oldest first."""
     if config.init is None:
         return []

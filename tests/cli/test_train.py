@@ -1,5 +1,6 @@
 """Bad input of ``smcdiff train``: one line, exit code 2, nothing written, before long work."""
 
+import json
 import os
 import zipfile
 
@@ -132,6 +133,41 @@ def test_training_options(refused, words, message):
         text(f"{folder}/{file}")
     output = [] if "--output" in words else ["--output", "out"]
     refused(["train", "a.npz", *words.split(), *output], message)
+
+
+def captioned(*entries, count=200):
+    """A folder of pictures, with captions for them."""
+    os.mkdir("data")
+    np.save("data/a.npy", pixels(count, 8, 8, 3))
+    text("data/captions.json", json.dumps(entries or [f"picture {i % 9}" for i in range(count)]))
+    return "data"
+
+
+CAPTIONED = {
+    "nothing": (lambda: ["none"], ["none: no such file", "'shapes', or captioned pictures"]),
+    "no pictures": (lambda: [os.mkdir("a") or "a"], ["one .npz or .npy", "found none"]),
+    "no captions": (lambda: [array("a.npy", pixels(200, 8, 8))], ["captions.json: no such file"]),
+    "few captions": (lambda: [captioned("a", "b")], ["holds 2 entries", "each of 200"]),
+    "another key": (
+        lambda: [captioned(*[{"name": "a"}] * 200), "--caption-key", "tag"],
+        ["no text at 'tag' (['name'])"],
+    ),
+    "another size": (lambda: [captioned(), "--size", "3"], ["not whole blocks of 3 x 3"]),
+    "size of shapes": (lambda: ["shapes", "--size", "20"], ["size is 20; it must be one of"]),
+    "blocks": (lambda: ["shapes", "--blocks", "1,a,2"], ["--blocks 1,a,2: give whole numbers"]),
+    "few blocks": (lambda: ["shapes", "--blocks", "1,2"], ["each of the 3 resolutions"]),
+    "dropout": (lambda: ["shapes", "--caption-dropout", "2"], ["caption_dropout is 2.0"]),
+    "no encoder": (
+        lambda: [captioned(), "--encoder", "mini", "--channels", "16"],
+        ["no text encoder named 'mini'; did you mean 'minilm'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CAPTIONED)
+def test_captioned_pictures(refused, case):
+    make, message = CAPTIONED[case]
+    refused(["train", "text", *make(), "--output", "out"], *message)
 
 
 GAUSSIAN = """

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from smcdiff import InputError
+from smcdiff.base._pixels import read_picture
 from smcdiff.results import plots
 from tests.results.records import record
 
@@ -58,3 +59,15 @@ def test_many_chains_are_shown_as_one_band():
 def test_events_that_are_no_images():
     with pytest.raises(InputError, match="not images"):
         plots.plot_solution(record(), np.zeros((2, 2)))
+
+
+def test_columns_of_captions(tmp_path):
+    """Row by row below the texts, which are broken into lines of the columns' width."""
+    images = np.zeros((4, 8, 8, 3)) + np.array([-1.0, -0.5, 0.5, 1.0])[:, None, None, None]
+    captions = ["a cat", "two red circles above a blue square"]
+    plots.save_captioned(images, captions, tmp_path / "a.png", scale=4)
+    pixels = read_picture(tmp_path / "a.png")
+    top = pixels.shape[0] - 64
+    assert pixels.shape[1:] == (64, 3) and top > 6 + 14 * len(captions[1].split()) - 14
+    assert [pixels[top + y, x, 0] for y in (5, 40) for x in (5, 40)] == [0, 64, 191, 255]
+    assert pixels[:top].min() < 128 < pixels[:top].max()

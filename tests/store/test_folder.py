@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from smcdiff import save_prior, schedules
 from smcdiff.networks._classifier import NoisyClassifier
 from smcdiff.networks.unet import UNet2DConfig
+from smcdiff.networks.unet_condition import UNet2DConditionConfig
 from smcdiff.store._network_functions import NetworkClassifier
 from smcdiff.store.amortized import save_conditional
 from smcdiff.store.classifier import save_classifier
@@ -27,6 +28,7 @@ from tests.store.priors import (
     twist_network,
     unet_prior,
 )
+from tests.store.text_priors import text_prior
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "model-folder.md").read_text()
@@ -46,6 +48,11 @@ def documented(kind):
     """Keys of config.json, with what the page says of when they are there."""
     rows = section("### Every kind") + section(SECTIONS[kind])
     return dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", rows, flags=re.MULTILINE))
+
+
+def keys_in(heading):
+    """Keys in the table under a heading."""
+    return set(re.findall(r"^\| `(\w+)` \|", section(heading), re.M))
 
 
 def written_prior(folder):
@@ -74,8 +81,15 @@ def written_twist(folder, event=SHAPE):
     return save_twist(twist_network(event, (3,)), folder, "", {})
 
 
+def written_text_prior(folder, given=False):
+    prior = text_prior()
+    return save_prior(prior.given("a red square", 2.0) if given else prior, folder)
+
+
 FOLDERS = {
     "prior": written_prior,
+    "of captions": written_text_prior,
+    "given a caption": lambda folder: written_text_prior(folder, given=True),
     "own prior": written_own_prior,
     "classifier": written_classifier,
     "conditional": written_conditional,
@@ -102,9 +116,10 @@ def test_the_page_describes_the_folder(tmp_path, case):
     assert always <= set(config)
     if not case.startswith("shipped"):
         assert {key for key, when in keys.items() if when == "written"} <= set(config)
-        for key, other in (("patch", "network"), ("strength", "label")):
-            assert (key in config) == (other in config)
+        assert ("patch" in config) == ("network" in config)
     names = load_file(folder / "model.safetensors")
+    is_given = "label" in config or "text.mask" in names
+    assert case.startswith("shipped") or ("strength" in config) == is_given
     if "denoiser" in config:
         assert set(names) == {".gain", ".power"}
         return
@@ -115,8 +130,13 @@ def test_the_page_describes_the_folder(tmp_path, case):
     if of_vectors:
         return
     fields = {field.name for field in dataclasses.fields(UNet2DConfig)}
-    assert set(config["network"]) == fields
-    assert set(re.findall(r"^\| `(\w+)` \|", section("### The network"), re.M)) == fields
+    described = keys_in("### The network")
+    assert described == fields
+    if "text" in config:
+        fields = {field.name for field in dataclasses.fields(UNet2DConditionConfig)}
+        described |= keys_in("### The text-conditional network")
+        assert set(config["text"]) == keys_in("### Captions")
+    assert set(config["network"]) == described == fields
     # The convolution's layout is as the page says.
     network = config["network"]
     assert names[f"{prefix}conv_in.weight"].shape == (
