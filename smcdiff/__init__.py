@@ -15,7 +15,6 @@ from smcdiff import smc as smc
 from smcdiff import text as text
 from smcdiff import twists as twists
 from smcdiff._version import __version__ as __version__
-from smcdiff.base._cpu import spare_threads as _spare_threads
 from smcdiff.base.module import Module as Module
 from smcdiff.base.module import static as static
 from smcdiff.calibration import Calibration as Calibration
@@ -43,5 +42,3 @@ from smcdiff.store.shipped import list_priors as list_priors
 from smcdiff.store.shipped import load_examples as load_examples
 from smcdiff.store.twist import load_twist as load_twist
 from smcdiff.text.load import load_text_encoder as load_text_encoder
-
-_spare_threads()

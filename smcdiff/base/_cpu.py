@@ -36,8 +36,8 @@ _FEWEST_THREADS = 4
 def spare_threads() -> None:
     """Asks XLA for a pool of four threads where there are fewer cores; see the module.
 
-    XLA reads the environment variable ``NPROC`` when it starts, with the first array: so this is
-    called as the package is imported, and does nothing where the user has set it.
+    XLA reads the environment variable ``NPROC`` when it starts, with the first array. What the user
+    has set stays.
     """
     own = getattr(os, "sched_getaffinity", None)  # Linux has it
     cores = len(own(0)) if own else os.cpu_count() or 1
@@ -58,3 +58,6 @@ def after(value: Float[Array, "*shape"], earlier: Float[Array, ""]) -> Float[Arr
     if not is_default():
         return value
     return jnp.where(jnp.isnan(earlier), jnp.nan, value)
+
+
+spare_threads()  # before XLA starts: every import of the package comes by here
