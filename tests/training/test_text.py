@@ -60,6 +60,7 @@ def same(first, second):
     return all(np.array_equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_folder_is_complete(trained):
     names = {path.name for path in trained.iterdir()}
     assert names == {
@@ -74,6 +75,7 @@ def test_folder_is_complete(trained):
     assert load_prior(trained).event_shape == (4, 4, 3)
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_with_the_same_weights(data, trained, tmp_path, killed, undrawn):
     killed(train_text, data, tmp_path / "prior", CONFIG)
     names = {path.name for path in (tmp_path / "prior").iterdir()}
@@ -83,6 +85,7 @@ def test_resumed_run_ends_with_the_same_weights(data, trained, tmp_path, killed,
     assert same(weights(train_text(data, tmp_path / "prior", CONFIG)), weights(trained))
 
 
+@pytest.mark.slow
 def test_what_is_always_hidden_has_no_influence(data, trained, tmp_path, undrawn):
     """Bit for bit: with a dropout of 1 the same weights come of other vectors of the captions."""
     pictures = CaptionedFiles(data, CONFIG)
@@ -108,6 +111,7 @@ def test_what_is_always_hidden_has_no_influence(data, trained, tmp_path, undrawn
     assert not equal(learned(other, CONFIG.caption_dropout), seen)
 
 
+@pytest.mark.slow
 def test_captions_are_encoded_once_and_by_one_encoder(data, trained, tmp_path, undrawn):
     """Without the encoder the file suffices; that of another encoder is refused."""
     file = trained / "captions.safetensors"
