@@ -90,6 +90,7 @@ def test_captions_matter_by_their_tokens_and_by_their_pooled_vector(shapes_like)
         assert differs.tolist() == [True, True, False]  # of the third all is hidden
 
 
+@pytest.mark.slow
 def test_efficient():
     """Imagen's order: convolutions at half the resolution, blocks of each, scaled skips."""
     config = UNet2DConditionConfig(
