@@ -5,12 +5,17 @@ Attribute names are the parameter names of that model, so that weights map witho
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from smcdiff.networks._convolution import Conv
+
+SMALL = nnx.initializers.variance_scaling(1e-4, "fan_in", "normal")
+"""Of the last layer before a residual connection, or the output: a network starts as if without."""
 
 
 def timestep_embedding(
@@ -47,6 +52,45 @@ class TimestepEmbedding(nnx.Module):
         return self.linear_2(jax.nn.silu(self.linear_1(embedding)))
 
 
+class Stem(nnx.Module):
+    """The first layers of every network on noisy images: of the image, and of the time."""
+
+    def __init__(self, config: Any, *, rngs: nnx.Rngs):
+        """Random weights; ``config`` is a ``UNet2DConfig``."""
+        self.config = config
+        channels = config.block_out_channels[0]
+        self.conv_in = Conv(config.in_channels, channels, 3, padding=1, rngs=rngs)
+        self.time_embedding = TimestepEmbedding(channels, 4 * channels, rngs=rngs)
+
+    def embed(self, timesteps: Float[Array, " b"]) -> Float[Array, "b e"]:
+        """The embedding of timesteps on DDPM's scale of 0 to 1000."""
+        config = self.config
+        sinusoids = timestep_embedding(
+            timesteps, config.block_out_channels[0],
+            flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift,
+        )  # fmt: skip
+        return self.time_embedding(sinusoids)
+
+
+class UNetEnds(Stem):
+    """The first and the last layers of a U-Net; its blocks are a subclass's."""
+
+    def make_output(self, rngs: nnx.Rngs) -> None:
+        """Makes the last layers: called last, for weights are drawn in the order of the layers."""
+        config = self.config
+        channels = config.block_out_channels[0]
+        self.conv_norm_out = nnx.GroupNorm(
+            channels, config.norm_num_groups, epsilon=config.norm_eps, rngs=rngs
+        )
+        self.conv_out = Conv(
+            channels, config.out_channels, 3, padding=1, kernel_init=SMALL, rngs=rngs
+        )
+
+    def output(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w o"]:
+        """Of the last block's."""
+        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+
+
 class ResnetBlock2D(nnx.Module):
     """Group norm, SiLU and convolution, twice, with the time embedding in between."""
 
@@ -56,8 +100,7 @@ class ResnetBlock2D(nnx.Module):
         self.conv1 = Conv(size, out, 3, padding=1, rngs=rngs)
         self.time_emb_proj = nnx.Linear(embedding, out, rngs=rngs)
         self.norm2 = nnx.GroupNorm(out, groups, epsilon=eps, rngs=rngs)
-        small = nnx.initializers.variance_scaling(1e-4, "fan_in", "normal")
-        self.conv2 = Conv(out, out, 3, padding=1, kernel_init=small, rngs=rngs)
+        self.conv2 = Conv(out, out, 3, padding=1, kernel_init=SMALL, rngs=rngs)
         if size != out:
             self.conv_shortcut = Conv(size, out, 1, rngs=rngs)
 
@@ -79,8 +122,7 @@ class Attention(nnx.Module):
         self.to_q = nnx.Linear(size, size, rngs=rngs)
         self.to_k = nnx.Linear(size, size, rngs=rngs)
         self.to_v = nnx.Linear(size, size, rngs=rngs)
-        small = nnx.initializers.variance_scaling(1e-4, "fan_in", "normal")
-        self.to_out = nnx.List([nnx.Linear(size, size, kernel_init=small, rngs=rngs)])
+        self.to_out = nnx.List([nnx.Linear(size, size, kernel_init=SMALL, rngs=rngs)])
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Same shape."""

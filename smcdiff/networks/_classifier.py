@@ -7,21 +7,19 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from smcdiff.networks._blocks import Stage, TimestepEmbedding, timestep_embedding
-from smcdiff.networks._convolution import Conv
+from smcdiff.networks._blocks import Stage, Stem
 from smcdiff.networks.unet import UNet2DConfig, fold
 
 
-class Descent(nnx.Module):
+class Descent(Stem):
     """The descending blocks of the U-Net of a configuration."""
 
     def __init__(self, config: UNet2DConfig, patch: int, *, rngs: nnx.Rngs):
         """Random weights; ``patch`` x ``patch`` pixels are folded into channels first."""
-        self.config, self.patch = config, patch
+        super().__init__(config, rngs=rngs)
+        self.patch = patch
         channels, depth = config.block_out_channels, config.layers_per_block
         embedding = 4 * channels[0]
-        self.conv_in = Conv(config.in_channels, channels[0], 3, padding=1, rngs=rngs)
-        self.time_embedding = TimestepEmbedding(channels[0], embedding, rngs=rngs)
         previous, down = channels[0], []
         for index, size in enumerate(channels):
             sizes = [previous] + [size] * (depth - 1)
@@ -39,12 +37,7 @@ class Descent(nnx.Module):
         self, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"]
     ) -> Float[Array, "b i j k"]:
         """What the last block says of noisy images; timesteps on DDPM's scale of 0 to 1000."""
-        config = self.config
-        sinusoids = timestep_embedding(
-            timesteps, config.block_out_channels[0],
-            flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift,
-        )  # fmt: skip
-        embedding = self.time_embedding(sinusoids)
+        embedding = self.embed(timesteps)
         x = self.conv_in(fold(x, self.patch))
         for stage in self.down_blocks:
             for index in range(len(stage.resnets)):

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from smcdiff.networks._blocks import Stage
+from smcdiff.networks._blocks import SMALL, Stage
 from smcdiff.networks._convolution import Conv
 
-_SMALL = nnx.initializers.variance_scaling(1e-4, "fan_in", "normal")
 _GROUP_NORM_EPS = 1e-6
 """Of ``Transformer2DModel``, whatever the resnets have."""
 
@@ -38,7 +37,7 @@ class TokenAttention(nnx.Module):
         self.to_q = nnx.Linear(size, size, use_bias=False, rngs=rngs)
         self.to_k = nnx.Linear(source, size, use_bias=False, rngs=rngs)
         self.to_v = nnx.Linear(source, size, use_bias=False, rngs=rngs)
-        self.to_out = nnx.List([nnx.Linear(size, size, kernel_init=_SMALL, rngs=rngs)])
+        self.to_out = nnx.List([nnx.Linear(size, size, kernel_init=SMALL, rngs=rngs)])
 
     def __call__(
         self,
@@ -75,7 +74,7 @@ class FeedForward(nnx.Module):
     def __init__(self, size: int, *, rngs: nnx.Rngs):
         """Channels."""
         # The second entry is diffusers' dropout, without parameters.
-        last = nnx.Linear(4 * size, size, kernel_init=_SMALL, rngs=rngs)
+        last = nnx.Linear(4 * size, size, kernel_init=SMALL, rngs=rngs)
         self.net: Any = nnx.List([GEGLU(size, 4 * size, rngs=rngs), None, last])
 
     def __call__(self, x: Float[Array, "b m c"]) -> Float[Array, "b m c"]:
@@ -124,7 +123,7 @@ class Transformer2D(nnx.Module):
             [BasicTransformerBlock(size, heads, source, only_cross, rngs=rngs)
              for _ in range(layers)]
         )  # fmt: skip
-        self.proj_out = self._projection(size, config, kernel_init=_SMALL, rngs=rngs)
+        self.proj_out = self._projection(size, config, kernel_init=SMALL, rngs=rngs)
 
     @staticmethod
     def _projection(size: int, config: Any, **options: Any) -> nnx.Module:

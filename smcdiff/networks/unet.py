@@ -11,15 +11,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
 from jaxtyping import Array, Float, Int
 
 from smcdiff.errors import InputError
-from smcdiff.networks._blocks import Stage, TimestepEmbedding, timestep_embedding
-from smcdiff.networks._convolution import Conv
+from smcdiff.networks._blocks import Stage, UNetEnds
 
 _Config = TypeVar("_Config", bound="UNet2DConfig")
 
@@ -62,16 +60,14 @@ class UNet2DConfig:
         return config
 
 
-class UNet2D(nnx.Module):
+class UNet2D(UNetEnds):
     """The U-Net; see the module."""
 
     def __init__(self, config: UNet2DConfig, *, rngs: nnx.Rngs):
         """Random weights."""
-        self.config = config
+        super().__init__(config, rngs=rngs)
         channels, depth = config.block_out_channels, config.layers_per_block
         embedding = 4 * channels[0]
-        self.conv_in = Conv(config.in_channels, channels[0], 3, padding=1, rngs=rngs)
-        self.time_embedding = TimestepEmbedding(channels[0], embedding, rngs=rngs)
         if config.num_class_embeds is not None:
             self.class_embedding = nnx.Embed(config.num_class_embeds, embedding, rngs=rngs)
         last = len(channels) - 1
@@ -107,13 +103,7 @@ class UNet2D(nnx.Module):
             )  # fmt: skip
             previous = size
         self.up_blocks = nnx.List(up)
-        self.conv_norm_out = nnx.GroupNorm(
-            channels[0], config.norm_num_groups, epsilon=config.norm_eps, rngs=rngs
-        )
-        small = nnx.initializers.variance_scaling(1e-4, "fan_in", "normal")
-        self.conv_out = Conv(
-            channels[0], config.out_channels, 3, padding=1, kernel_init=small, rngs=rngs
-        )
+        self.make_output(rngs)
 
     def __call__(
         self,
@@ -134,12 +124,7 @@ class UNet2D(nnx.Module):
         Raises:
             InputError: labels without class embeddings, or none with them.
         """
-        config = self.config
-        sinusoids = timestep_embedding(
-            timesteps, config.block_out_channels[0],
-            flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift,
-        )  # fmt: skip
-        embedding = self.time_embedding(sinusoids)
+        config, embedding = self.config, self.embed(timesteps)
         if (class_labels is None) != (config.num_class_embeds is None):
             raise InputError(
                 f"UNet2D: num_class_embeds is {config.num_class_embeds}, but class_labels are"
@@ -163,7 +148,7 @@ class UNet2D(nnx.Module):
                 x = stage.layer(index, jnp.concatenate([x, skips.pop()], axis=-1), embedding)
             if hasattr(stage, "upsamplers"):
                 x = stage.upsamplers[0](x)
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        return self.output(x)
 
 
 def fold(x: Float[Array, "b h w c"], patch: int) -> Array:

@@ -22,8 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from smcdiff.errors import InputError
-from smcdiff.networks._blocks import Resample2D, TimestepEmbedding, timestep_embedding
-from smcdiff.networks._convolution import Conv
+from smcdiff.networks._blocks import Resample2D, TimestepEmbedding, UNetEnds
 from smcdiff.networks._transformer import TextStage, Tokens
 from smcdiff.networks.unet import UNet2DConfig
 from smcdiff.text.embedding import TextEmbedding
@@ -110,16 +109,14 @@ class UNet2DConditionConfig(UNet2DConfig):
 _PER_BLOCK = ("layers_per_block", "transformer_layers_per_block", "only_cross_attention")
 
 
-class UNet2DCondition(nnx.Module):
+class UNet2DCondition(UNetEnds):
     """The U-Net; see the module."""
 
     def __init__(self, config: UNet2DConditionConfig, *, rngs: nnx.Rngs):
         """Random weights."""
-        self.config = config
+        super().__init__(config, rngs=rngs)
         channels = config.block_out_channels
         embedding = 4 * channels[0]
-        self.conv_in = Conv(config.in_channels, channels[0], 3, padding=1, rngs=rngs)
-        self.time_embedding = TimestepEmbedding(channels[0], embedding, rngs=rngs)
         if config.encoder_hid_dim is not None:
             self.encoder_hid_proj = nnx.Linear(
                 config.encoder_hid_dim, config.cross_attention_dim, rngs=rngs
@@ -139,13 +136,7 @@ class UNet2DCondition(nnx.Module):
             only_cross=False, resample=None, rngs=rngs,
         )  # fmt: skip
         self.up_blocks = _up_blocks(config, embedding, skips, rngs)
-        self.conv_norm_out = nnx.GroupNorm(
-            channels[0], config.norm_num_groups, epsilon=config.norm_eps, rngs=rngs
-        )
-        small = nnx.initializers.variance_scaling(1e-4, "fan_in", "normal")
-        self.conv_out = Conv(
-            channels[0], config.out_channels, 3, padding=1, kernel_init=small, rngs=rngs
-        )
+        self.make_output(rngs)
 
     def __call__(
         self, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"], text: TextEmbedding
@@ -187,7 +178,7 @@ class UNet2DCondition(nnx.Module):
                 x = stage.upsamplers[0](x)
         if self.config.resample_first:
             x = x + scale * outer  # no convolution but the first and the last saw this resolution
-        return self.conv_out(jax.nn.silu(self.conv_norm_out(x)))
+        return self.output(x)
 
     def _tokens(self, text: TextEmbedding) -> Tokens:
         """The null token, which is never hidden, and those of the captions."""
@@ -202,12 +193,7 @@ class UNet2DCondition(nnx.Module):
 
     def _embedding(self, timesteps: Array, text: TextEmbedding) -> Float[Array, "b e"]:
         """Of the time, and of the captions' pooled vectors."""
-        config = self.config
-        sinusoids = timestep_embedding(
-            timesteps, config.block_out_channels[0],
-            flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift,
-        )  # fmt: skip
-        embedding = self.time_embedding(sinusoids)
+        embedding = self.embed(timesteps)
         if hasattr(self, "class_embedding"):
             is_there = jnp.any(text.mask, axis=-1, keepdims=True)
             embedding = embedding + self.class_embedding(jnp.where(is_there, text.pooled, 0.0))

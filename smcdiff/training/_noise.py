@@ -1,19 +1,21 @@
-"""The noise that training adds: the schedule, noisy batches, and errors by noise level."""
+"""The noise that training adds: the schedule, noisy batches, the loss, errors by noise level."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from smcdiff.diffusion.schedules import Cosine, Schedule
+from smcdiff.diffusion.schedules import TIMESTEPS, Cosine, Schedule
 from smcdiff.priors import DenoisingError, Prediction
 from smcdiff.store._terminal import cosine_for
 from smcdiff.training._statistics import Statistics
 from smcdiff.training._weighting import Weighting, draw_times
+from smcdiff.training.config import TrainConfig
 
 
 class Noise(NamedTuple):
@@ -55,6 +57,31 @@ def noisy(
     level = schedule.level(times[:, None, None, None])
     noise = jax.random.normal(key_noise, clean.shape)
     return level.alpha * clean + level.sigma * noise, noise, times
+
+
+def denoising_loss(
+    graph: Any, noise: Noise, config: TrainConfig
+) -> Callable[[Any, PRNGKeyArray, Float[Array, "b h w c"], Any], Float[Array, ""]]:
+    """What a denoiser is trained by, ``E |f(alpha x_0 + sigma eps, t, condition) - target|^2``.
+
+    Args:
+        graph: of the network.
+        noise: its levels.
+        config: the target, and how levels are drawn.
+
+    Returns:
+        ``loss(params, key, clean, condition)``; the condition is what the network takes as its
+        third argument.
+    """
+    prediction, weighting = config.target(), config.level_weighting()
+
+    def loss(params, key, clean, condition):
+        x, eps, times = noisy(key, clean, noise.trained, weighting, prediction)
+        level = noise.trained.level(times[:, None, None, None])
+        output = nnx.merge(graph, params)(x, TIMESTEPS * times, condition)
+        return jnp.mean((output - prediction.target(clean, eps, level)) ** 2)
+
+    return loss
 
 
 def held_out_errors(

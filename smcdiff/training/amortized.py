@@ -29,7 +29,7 @@ from smcdiff.store.amortized import save_conditional
 from smcdiff.training._cards import History, error_table, model_card
 from smcdiff.training._folder import CHECKPOINT, training_folder
 from smcdiff.training._loop import Loss, minimise
-from smcdiff.training._noise import Noise, held_out_errors, noisy
+from smcdiff.training._noise import Noise, denoising_loss, held_out_errors
 from smcdiff.training._simulator import Pairs, Simulator, own_stream
 from smcdiff.training._statistics import Statistics
 from smcdiff.training.config import TrainConfig
@@ -135,21 +135,17 @@ def _learn(
         return ConditionalUNet(network, config.patch, shape, measured.shape, rngs=rngs)
 
     graph, params = nnx.split(nnx.jit(make)())
-    prediction, weighting = config.target(), config.level_weighting()
+    error = denoising_loss(graph, noise, config)
 
     def value(params, clean, key):
         key_y, key = jax.random.split(key)
         y = jax.vmap(pairs.simulator)(jax.random.split(key_y, len(clean)), clean)
-        x, eps, times = noisy(key, clean, noise.trained, weighting, prediction)
-        level = noise.trained.level(times[:, None, None, None])
-        standardised = (y - measured.mean) / measured.std
-        output = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times, standardised)
-        return jnp.mean((output - prediction.target(clean, eps, level)) ** 2)
+        return error(params, key, clean, (y - measured.mean) / measured.std)
 
     loss = Loss(value, lambda step: pairs.batch(step, config))
     state = minimise(loss, params, config, folder / CHECKPOINT, progress_bar=progress_bar)
     learned = ConditionalNetwork(
-        state.ema, measured.mean, measured.std, prediction, noise.sampled, graph, shape,
+        state.ema, measured.mean, measured.std, config.target(), noise.sampled, graph, shape,
         measured.shape, measured.variance,
     )  # fmt: skip
     return learned, float(state.seconds)

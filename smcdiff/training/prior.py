@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ import numpy as np
 from flax import nnx
 
 from smcdiff.base._progress import Progress
-from smcdiff.diffusion import schedules
 from smcdiff.diffusion.schedules import Cosine
 from smcdiff.errors import InputError
 from smcdiff.networks.unet import PatchedUNet, UNet2D, load_state_dict
@@ -39,9 +38,11 @@ from smcdiff.training._data import (
 )  # fmt: skip
 from smcdiff.training._folder import CHECKPOINT, SAMPLES, training_folder
 from smcdiff.training._loop import Loss, minimise
-from smcdiff.training._noise import Noise, held_out_errors, noisy
+from smcdiff.training._noise import Noise, denoising_loss, held_out_errors
 from smcdiff.training._statistics import Statistics, clean_events
 from smcdiff.training.config import TrainConfig
+
+Denoiser = TypeVar("Denoiser")
 
 
 def train(
@@ -83,7 +84,8 @@ def train(
     return folder
 
 
-class Learned(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Learned(Generic[Denoiser]):
     """What a run ends with.
 
     Attributes:
@@ -92,7 +94,7 @@ class Learned(NamedTuple):
         seconds: wall time.
     """
 
-    denoiser: NetworkDenoiser
+    denoiser: Denoiser
     noise: Noise
     seconds: float
 
@@ -103,7 +105,7 @@ def _learn(
     config: TrainConfig,
     noise: Noise,
     progress_bar: bool | Progress,
-) -> Learned:
+) -> Learned[NetworkDenoiser]:
     """Runs the optimiser, with a checkpoint and a picture of draws in the folder."""
     shape, num_classes = training.images.shape[1:], training.num_classes
     network = config.network(shape, num_classes)
@@ -112,14 +114,6 @@ def _learn(
         return PatchedUNet(UNet2D(network, rngs=nnx.Rngs(config.seed)), config.patch)
 
     graph, params = initial(make, config)
-    prediction, weighting = config.target(), config.level_weighting()
-
-    def value(params, batch, key):
-        clean, labels = batch
-        x, eps, times = noisy(key, clean, noise.trained, weighting, prediction)
-        level = noise.trained.level(times[:, None, None, None])
-        output = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times, labels)
-        return jnp.mean((output - prediction.target(clean, eps, level)) ** 2)
 
     def denoiser_of(params):
         return NetworkDenoiser.wrap(nnx.merge(graph, params), num_classes)
@@ -127,7 +121,11 @@ def _learn(
     def show(params):
         _draw_samples(denoiser_of(params), noise.sampled, shape, config, folder / SAMPLES)
 
-    loss = Loss(value, lambda step: training.partly_hidden(step, config))
+    error = denoising_loss(graph, noise, config)
+    loss = Loss(
+        lambda params, batch, key: error(params, key, *batch),
+        lambda step: training.partly_hidden(step, config),
+    )
     checkpoint = folder / CHECKPOINT
     state = minimise(loss, params, config, checkpoint, show=show, progress_bar=progress_bar)
     show(state.ema)
@@ -197,7 +195,7 @@ def _write(
     data: str | Path,
     folder: Path,
     config: TrainConfig,
-    learned: Learned,
+    learned: Learned[NetworkDenoiser],
     images: np.ndarray,
     clean: jax.Array,
     statistics: Statistics,

@@ -19,7 +19,6 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from smcdiff.base._progress import Progress
-from smcdiff.diffusion import schedules
 from smcdiff.errors import InputError
 from smcdiff.networks.unet import PatchedUNet
 from smcdiff.networks.unet_condition import UNet2DCondition
@@ -36,9 +35,9 @@ from smcdiff.training._cards import error_table, model_card
 from smcdiff.training._data import is_hidden
 from smcdiff.training._folder import CHECKPOINT, SAMPLES, training_folder
 from smcdiff.training._loop import Loss, minimise
-from smcdiff.training._noise import Noise, held_out_errors, noisy
+from smcdiff.training._noise import Noise, denoising_loss, held_out_errors
 from smcdiff.training._statistics import Statistics
-from smcdiff.training.prior import earlier_runs, initial
+from smcdiff.training.prior import Learned, earlier_runs, initial
 from smcdiff.training.text_config import TextTrainConfig
 
 _STRENGTHS = (1.0, 3.0)
@@ -165,19 +164,13 @@ class CaptionedTraining(NamedTuple):
         return clean, dataclasses.replace(text, mask=text.mask & ~jnp.asarray(gone)[:, None])
 
 
-class _Learned(NamedTuple):
-    denoiser: TextDenoiser
-    noise: Noise
-    seconds: float
-
-
 def _learn(
     training: CaptionedTraining,
     folder: Path,
     config: TextTrainConfig,
     noise: Noise,
     progress_bar: bool | Progress,
-) -> _Learned:
+) -> Learned[TextDenoiser]:
     """Runs the optimiser, with a checkpoint and a picture of draws in the folder."""
     shape, reader = training.pictures.shape, training.reader
     width, pooled_width = reader.states_mean.shape[0], reader.pooled_mean.shape[0]
@@ -187,26 +180,22 @@ def _learn(
         return PatchedUNet(UNet2DCondition(network, rngs=nnx.Rngs(config.seed)), config.patch)
 
     graph, params = initial(make, config)
-    prediction, weighting = config.target(), config.level_weighting()
-
-    def value(params, batch, key):
-        clean, text = batch
-        x, eps, times = noisy(key, clean, noise.trained, weighting, prediction)
-        level = noise.trained.level(times[:, None, None, None])
-        output = nnx.merge(graph, params)(x, schedules.TIMESTEPS * times, text)
-        return jnp.mean((output - prediction.target(clean, eps, level)) ** 2)
 
     def show(params):
         prior = DiffusionPrior(
-            TextDenoiser(params, reader, graph), noise.sampled, shape, prediction, probe=False
+            TextDenoiser(params, reader, graph), noise.sampled, shape, config.target(), probe=False
         )
         _draw_samples(prior, training, config, folder / SAMPLES)
 
-    loss = Loss(value, lambda step: training.partly_hidden(step, config))
+    error = denoising_loss(graph, noise, config)
+    loss = Loss(
+        lambda params, batch, key: error(params, key, *batch),
+        lambda step: training.partly_hidden(step, config),
+    )
     checkpoint = folder / CHECKPOINT
     state = minimise(loss, params, config, checkpoint, show=show, progress_bar=progress_bar)
     show(state.ema)
-    return _Learned(TextDenoiser(state.ema, reader, graph), noise, float(state.seconds))
+    return Learned(TextDenoiser(state.ema, reader, graph), noise, float(state.seconds))
 
 
 @jax.jit
@@ -242,7 +231,7 @@ def _draw_samples(
 
 
 def _errors(
-    training: CaptionedTraining, learned: _Learned, config: TextTrainConfig
+    training: CaptionedTraining, learned: Learned[TextDenoiser], config: TextTrainConfig
 ) -> tuple[DenoisingError, DenoisingError]:
     """By noise level on held-out captions: without the caption, and given it."""
     clean, captions = training.pictures.held_out(_NUM_HELD_OUT)
@@ -265,7 +254,7 @@ def _write(
     folder: Path,
     config: TextTrainConfig,
     training: CaptionedTraining,
-    learned: _Learned,
+    learned: Learned[TextDenoiser],
     statistics: Statistics,
 ) -> None:
     """Writes the folder of the prior."""
