@@ -1,4 +1,4 @@
-"""``smcdiff train``: a prior, one of captions, a classifier, an amortised network, or a twist."""
+"""``smcdiff train``: priors, of captions too, upsamplers, classifiers, amortised networks, twists."""
 
 from __future__ import annotations
 
@@ -238,6 +238,83 @@ def text(
         output, lambda progress: train_text(data, output, config, progress_bar=progress)
     )
     typer.echo(f"The prior is in {folder}")
+
+
+@app.command("upsampler")
+def upsampler(
+    data: Annotated[
+        str, typer.Argument(help="shapes, or pictures of the high resolution as of train prior.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the upsampler; a killed run resumes.")
+    ],
+    steps: _Steps = 12_000,
+    batch_size: _Images = 64,
+    learning_rate: _LearningRate = 1e-3,
+    ema: _Ema = 0.999,
+    seed: _Seed = 0,
+    channels: _Channels = "48,96,96",
+    layers: _Layers = 1,
+    patch: _Patch = 4,
+    factor: Annotated[int, typer.Option(help="Pixels for one of the low resolution.")] = 2,
+    size: Annotated[
+        int | None, typer.Option(help="Average pictures to so many pixels a side; shapes: 64.")
+    ] = None,
+    log_snr: Annotated[
+        float, typer.Option(help="Of the low resolution's noise, where there is most of it.")
+    ] = 0.0,
+    captioned: Annotated[
+        bool, typer.Option("--captioned", help="Learn with captions, as train text does.")
+    ] = False,
+    text_channels: Annotated[int, typer.Option(help="Channels of the tokens.")] = 64,
+    heads: Annotated[int, typer.Option(help="Heads of each attention.")] = 4,
+    encoder: Annotated[str, typer.Option(help="Text encoder: minilm, or its folder.")] = "minilm",
+    captions: Annotated[
+        str | None,
+        typer.Option(help="File of encoded captions, made if missing; else in the folder."),
+    ] = None,
+    caption_key: Annotated[
+        str, typer.Option(help="Of the objects in captions.json, if they are not texts.")
+    ] = "caption",
+    caption_dropout: Annotated[
+        float, typer.Option(help="Share of the pictures whose caption is hidden.")
+    ] = 0.1,
+    prediction: _Prediction = "v",
+    weighting: _Weighting = "uniform",
+    log_snr_mean: _LogSnrMean = -1.5,
+    log_snr_std: _LogSnrStd = 2.5,
+    uniform_share: _UniformShare = 0.2,
+    schedule: _Schedule = "cosine",
+    checkpoint_every: _CheckpointEvery = 200,
+    sample_every: _SampleEvery = 1000,
+    description: _Description = "",
+    licence: _Licence = "",
+) -> None:
+    """Learn to raise the resolution of pictures: a stage of a cascade.
+
+    The folder is what smcdiff.load_prior takes, and load_prior(FOLDER).given(low) is the prior of
+    the high resolution given a low one. The network sees the low resolution (means over blocks)
+    with noise of a random level, and is told the level: see smcdiff.Cascade. After Ctrl-C or a
+    crash the same command goes on from the last checkpoint, to the same weights.
+
+    Example: `smcdiff train upsampler shapes -o shapes-64 --steps 2000`, from 32 x 32 to 64 x 64.
+    """
+    from smcdiff.training import UpsamplerTrainConfig, train_upsampler
+
+    config = UpsamplerTrainConfig(
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed,
+        channels=_channels(channels), layers=layers, patch=patch, prediction=prediction,
+        weighting=weighting, log_snr_mean=log_snr_mean, log_snr_std=log_snr_std,
+        uniform_share=uniform_share, schedule=schedule, factor=factor, log_snr=log_snr,
+        checkpoint_every=checkpoint_every, sample_every=sample_every, captioned=captioned,
+        description=description, licence=licence, caption_dropout=caption_dropout,
+        encoder=encoder, captions=captions, caption_key=caption_key, size=size,
+        text_channels=text_channels, heads=heads,
+    )  # fmt: skip
+    folder = _listening(
+        output, lambda progress: train_upsampler(data, output, config, progress_bar=progress)
+    )
+    typer.echo(f"The upsampler is in {folder}")
 
 
 @app.command("classifier")

@@ -37,13 +37,19 @@ def timestep_embedding(
 class TimestepEmbedding(nnx.Module):
     """Two dense layers on the sinusoidal embedding."""
 
-    def __init__(self, size: int, out: int, *, rngs: nnx.Rngs):
-        """Sizes of the sinusoidal and of the returned embedding."""
+    def __init__(self, size: int, out: int, condition: int | None = None, *, rngs: nnx.Rngs):
+        """Sizes of the sinusoidal and of the returned embedding, and of a condition, if any."""
+        if condition is not None:
+            self.cond_proj = nnx.Linear(condition, size, use_bias=False, rngs=rngs)
         self.linear_1 = nnx.Linear(size, out, rngs=rngs)
         self.linear_2 = nnx.Linear(out, out, rngs=rngs)
 
-    def __call__(self, embedding: Float[Array, "b size"]) -> Float[Array, "b out"]:
-        """(b, size) to (b, out)."""
+    def __call__(
+        self, embedding: Float[Array, "b size"], condition: Float[Array, "b k"] | None = None
+    ) -> Float[Array, "b out"]:
+        """(b, size) to (b, out); the condition, where there is one, joins before the layers."""
+        if condition is not None:
+            embedding = embedding + self.cond_proj(condition)
         return self.linear_2(jax.nn.silu(self.linear_1(embedding)))
 
 

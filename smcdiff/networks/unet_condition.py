@@ -55,6 +55,8 @@ class UNet2DConditionConfig(UNet2DConfig):
         class_embed_type: "projection" adds two dense layers of the pooled vector to the time
             embedding; None leaves that vector out.
         projection_class_embeddings_input_dim: entries of the pooled vector.
+        time_cond_proj_dim: entries of one more condition, which joins the embedding of time, or
+            None: an upsampler's noise level of the low resolution.
         resample_first: Imagen's order, see the module.
         skip_scale: factor of the skip connections.
     """
@@ -70,6 +72,7 @@ class UNet2DConditionConfig(UNet2DConfig):
     use_linear_projection: bool = False
     class_embed_type: str | None = None
     projection_class_embeddings_input_dim: int | None = None
+    time_cond_proj_dim: int | None = None
     resample_first: bool = False
     skip_scale: float = 1.0
 
@@ -119,7 +122,9 @@ class UNet2DCondition(nnx.Module):
         channels = config.block_out_channels
         embedding = 4 * channels[0]
         self.conv_in = Conv(config.in_channels, channels[0], 3, padding=1, rngs=rngs)
-        self.time_embedding = TimestepEmbedding(channels[0], embedding, rngs=rngs)
+        self.time_embedding = TimestepEmbedding(
+            channels[0], embedding, config.time_cond_proj_dim, rngs=rngs
+        )
         if config.encoder_hid_dim is not None:
             self.encoder_hid_proj = nnx.Linear(
                 config.encoder_hid_dim, config.cross_attention_dim, rngs=rngs
@@ -148,7 +153,11 @@ class UNet2DCondition(nnx.Module):
         )
 
     def __call__(
-        self, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"], text: TextEmbedding
+        self,
+        x: Float[Array, "b h w c"],
+        timesteps: Float[Array, " b"],
+        text: TextEmbedding,
+        timestep_cond: Float[Array, "b k"] | None = None,
     ) -> Float[Array, "b h w o"]:
         """The network's output.
 
@@ -157,11 +166,12 @@ class UNet2DCondition(nnx.Module):
             timesteps: (b,), on DDPM's scale of 0 to 1000.
             text: the captions, a batch of b. What their mask hides has no influence; of a caption
                 that is hidden whole the pooled vector has none either.
+            timestep_cond: (b, time_cond_proj_dim); given if and only if that is set.
 
         Returns:
             (b, h, w, out_channels).
         """
-        tokens, embedding = self._tokens(text), self._embedding(timesteps, text)
+        tokens, embedding = self._tokens(text), self._embedding(timesteps, text, timestep_cond)
         x = self.conv_in(x)
         outer, skips = x, []
         if not self.config.resample_first:
@@ -200,14 +210,16 @@ class UNet2DCondition(nnx.Module):
             jnp.concatenate([null, states], axis=1), jnp.concatenate([seen, mask], axis=1)
         )
 
-    def _embedding(self, timesteps: Array, text: TextEmbedding) -> Float[Array, "b e"]:
-        """Of the time, and of the captions' pooled vectors."""
+    def _embedding(
+        self, timesteps: Array, text: TextEmbedding, condition: Array | None
+    ) -> Float[Array, "b e"]:
+        """Of the time, of the condition beside it, and of the captions' pooled vectors."""
         config = self.config
         sinusoids = timestep_embedding(
             timesteps, config.block_out_channels[0],
             flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift,
         )  # fmt: skip
-        embedding = self.time_embedding(sinusoids)
+        embedding = self.time_embedding(sinusoids, condition)
         if hasattr(self, "class_embedding"):
             is_there = jnp.any(text.mask, axis=-1, keepdims=True)
             embedding = embedding + self.class_embedding(jnp.where(is_there, text.pooled, 0.0))
