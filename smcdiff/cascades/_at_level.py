@@ -11,14 +11,12 @@ E[x_l given x_t] is linear in x_t and E[x_0 given x_t]: the same network, the sa
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from smcdiff.base._numbers import Scalar, Values
-from smcdiff.base.module import static
 from smcdiff.diffusion.kernels import bridge
 from smcdiff.diffusion.laws import Mixture
 from smcdiff.diffusion.schedules import Schedule
@@ -57,13 +55,11 @@ class _Beyond(Schedule):
 
     Attributes:
         whole: the schedule.
-        log_snr: of the level.
-        start: its time in the schedule.
+        start: the time of the level in it.
     """
 
     whole: Schedule
-    start: Array
-    log_snr: float = static()
+    start: Float[Array, ""]
 
     def alpha(self, t: Values) -> Float[Array, "*steps"]:
         """Of what is left since the level."""
@@ -71,13 +67,19 @@ class _Beyond(Schedule):
 
     def sigma(self, t: Values) -> Float[Array, "*steps"]:
         """Of the noise since the level, where x has the variance-preserving scale there."""
-        since = jnp.minimum(self.whole.log_snr(t + self.start) - self.log_snr, 0.0)
+        since = self.whole.log_snr(t + self.start) - self.level_log_snr
+        since = jnp.minimum(since, 0.0)  # of rounding
         return self.scale * self.whole.sigma(t + self.start) * jnp.sqrt(-jnp.expm1(since))
+
+    @property
+    def level_log_snr(self) -> Float[Array, ""]:
+        """Of the level."""
+        return self.whole.log_snr(self.start)
 
     @property
     def scale(self) -> Float[Array, ""]:
         """From the schedule's units to the variance-preserving ones."""
-        return jnp.sqrt(jax.nn.sigmoid(self.log_snr)) / self.whole.alpha(self.start)
+        return jnp.sqrt(jax.nn.sigmoid(self.level_log_snr)) / self.whole.alpha(self.start)
 
 
 def _beyond(whole: Schedule, log_snr: float) -> _Beyond:
@@ -88,13 +90,13 @@ def _beyond(whole: Schedule, log_snr: float) -> _Beyond:
             f"cascades.Truncated: log_snr is {log_snr:g}, and the schedule of the prior that is"
             f" truncated reaches from {ends[1]:.3g} to {ends[0]:.3g}; give a level within"
         )
-    return _fitted(whole, log_snr, ends[0])
+    return _fitted(whole, jnp.asarray(log_snr), ends[0])
 
 
-@partial(jax.jit, static_argnames="log_snr")
-def _fitted(whole: Schedule, log_snr: float, least: Float[Array, ""]) -> _Beyond:
-    start = whole.time(jnp.asarray(log_snr))
-    rest = _Beyond(whole, start, log_snr, t_min=jnp.zeros(()), t_max=whole.t_max - start)
+@jax.jit
+def _fitted(whole: Schedule, log_snr: Float[Array, ""], least: Float[Array, ""]) -> _Beyond:
+    start = whole.time(log_snr)
+    rest = _Beyond(whole, start, t_min=jnp.zeros(()), t_max=whole.t_max - start)
     return dataclasses.replace(rest, t_min=rest.time(least))
 
 
@@ -124,7 +126,7 @@ class _AtLevel(Prior):
     @property
     def centre(self) -> Float[Array, "*event"]:
         """Of the prior, as much as the noise leaves."""
-        return jnp.sqrt(jax.nn.sigmoid(self._beyond.log_snr)) * self.prior.centre
+        return jnp.sqrt(jax.nn.sigmoid(self._beyond.level_log_snr)) * self.prior.centre
 
     def posterior_mean(self, x: Float[Array, "*event"], t: Scalar) -> Float[Array, "*event"]:
         """E[x at the level given x_t = x]: one evaluation of the prior's denoiser."""

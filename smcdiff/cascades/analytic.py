@@ -48,7 +48,7 @@ class AnalyticUpsampler(Module):
 
     def __init__(
         self,
-        prior: AnalyticPrior,
+        prior: AnalyticPrior | Any,  # whose error names the remedy
         down: Callable[..., Any] | ArrayLike | Sequence[Any],
         log_snr: float,
     ):
@@ -86,7 +86,7 @@ class AnalyticUpsampler(Module):
             event_shape=prior.event_shape, log_snr=float(log_snr),
         )  # fmt: skip
 
-    def given(self, low: LowResolution, strength: None = None) -> AnalyticPrior:
+    def given(self, low: LowResolution | Any, strength: Any = None) -> AnalyticPrior:
         """The law of the high resolution given a low one.
 
         Args:

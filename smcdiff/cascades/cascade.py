@@ -51,7 +51,7 @@ class Cascade(Module):
 
     base: Any
     upsamplers: tuple[Any, ...]
-    augmentation: Augmentation | None = None
+    augmentation: Augmentation | Any = None  # whose error names the remedy
 
     def __post_init__(self):
         stages = (self.base, *self.upsamplers)

@@ -69,7 +69,7 @@ def test_the_error_of_a_base_is_the_closed_form(kind, log_snr):
     assert_covariance(draws, COVARIANCE + error)
     # Little noise lets through what is wrong, much noise hides it.
     share = np.trace(error) / (0.2 * np.trace(LOW_COVARIANCE) * SIZE / LOW)
-    assert (share < 0.05) == (log_snr < 0.0) and (share > 0.5) == (log_snr > 2.0)
+    assert (share < 0.05) == (log_snr < 0.0) and (share > 0.8) == (log_snr > 2.0)
 
 
 def energy_distance(first, second):
@@ -96,8 +96,8 @@ def test_a_cascade_of_mixtures_equals_direct_draws(kind):
         mixed = generator.permutation(both)
         null.append(energy_distance(mixed[:400], mixed[400:]))
     assert distance < np.quantile(null, 0.99)
-    # It sees a base that is off: one component for both.
-    wrong = Cascade(priors.Gaussian(low_of(MIXTURE).mean, 0.3), (upsampler,), kind(1.0))
+    # It sees a base that is off, though noise hides some of it.
+    wrong = Cascade(priors.Gaussian(low_of(MIXTURE).mean + 1.0, 0.3), (upsampler,), kind(1.0))
     assert energy_distance(np.asarray(wrong.sample(jax.random.key(0), (400,))), both[400:]) > max(
         null
     )
@@ -152,10 +152,17 @@ def posterior_of(cascade, prior, **options):
 
 
 @pytest.mark.parametrize(
-    ("kind", "sites"),
-    [(cascades.Gaussian, ["x_0", "x_0_noised", "x"]), (cascades.Truncated, ["x_0_noised", "x"])],
+    ("kind", "sites", "prior"),
+    [
+        (cascades.Truncated, ["x_0_noised", "x"], HIGH),
+        pytest.param(cascades.Truncated, ["x_0_noised", "x"], MIXTURE, marks=pytest.mark.slow),
+        pytest.param(cascades.Gaussian, ["x_0", "x_0_noised", "x"], HIGH, marks=pytest.mark.slow),
+        pytest.param(
+            cascades.Gaussian, ["x_0", "x_0_noised", "x"], MIXTURE, marks=pytest.mark.slow
+        ),
+    ],
+    ids=["truncated", "truncated-mixture", "gaussian", "gaussian-mixture"],
 )
-@pytest.mark.parametrize("prior", [HIGH, pytest.param(MIXTURE, marks=pytest.mark.slow)], ids=str)
 def test_a_filter_carries_all_stages(kind, sites, prior):
     """Three spreads of four chains, and 0.12 deviations: see tests/sampler/test_ordered_sites."""
     upsampler = cascades.AnalyticUpsampler(prior, DOWN, 1.0)
