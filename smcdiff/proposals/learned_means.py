@@ -73,7 +73,8 @@ class ClassifierFree(_GuidedMean):
             class-conditional network ``prior.given(label)``.
         strength: omega.
         threshold: for the guided mean, see `smcdiff.thresholding`; with weights on it changes
-            where draws are looked for, and not the target.
+            where draws are looked for, and not the target. Its bound must contain the data: what
+            lies beyond is hardly ever drawn, and then missing from the evidence.
         twist: by default none: the observation is weighed once, at the end.
             ``twists.Classifier(log_prob, strength)`` weighs on the way.
     """

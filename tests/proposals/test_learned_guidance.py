@@ -65,6 +65,10 @@ def _conditional():
     return priors.Gaussian(MEANS[LABEL], jnp.array(0.6), schedule=PRIOR.schedule)
 
 
+BOUND = 4.5
+"""Of thresholds: means are at most 1.5, and four standard deviations beyond are within."""
+
+
 def _free(threshold):
     return lambda omega: proposals.ClassifierFree(
         _conditional(), omega, threshold=threshold, twist=twists.Classifier(_log_class, omega)
@@ -76,7 +80,7 @@ def _free(threshold):
     "proposal",
     [
         lambda omega: proposals.ClassifierGuidance(_log_class, omega),
-        _free(None), _free(thresholding.Static(2.0)), _free(thresholding.Dynamic(0.9, 2.0)),
+        _free(None), _free(thresholding.Static(BOUND)), _free(thresholding.Dynamic(0.9, BOUND)),
     ],
     ids=["classifier", "classifier-free", "static", "dynamic"],
 )  # fmt: skip
@@ -154,6 +158,8 @@ def test_kernel_and_twist_see_one_thresholded_mean(threshold):
     guided = guide.evaluate(model, guide.prepare(key, model), x, t)
     wanted = threshold(mean + 3.0 * (_conditional().posterior_mean(x, t.time) - mean))
     np.testing.assert_allclose(guided.detail, wanted, rtol=1e-4)
+    beyond = mean + 5.0 * (_conditional().posterior_mean(x, t.time) - mean)
+    assert np.max(np.abs(beyond)) > BOUND  # so that it matters in the test of the target
     np.testing.assert_allclose(guided.denoised, mean, rtol=1e-5)
 
 
