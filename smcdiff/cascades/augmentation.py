@@ -103,7 +103,7 @@ class Gaussian(Augmentation):
         low = numpyro.sample(name, prior)
         alpha, sigma = scales(self.log_snr)
         noised = numpyro.sample(f"{name}_noised", priors.Gaussian(alpha * low, sigma**2))
-        return LowResolution(noised, self.log_snr)
+        return LowResolution(jnp.asarray(noised), self.log_snr)
 
 
 class Truncated(Augmentation):
@@ -123,4 +123,4 @@ class Truncated(Augmentation):
     def declare(self, name: str, prior: Prior) -> LowResolution:
         """One site, ``name_noised``."""
         noised = numpyro.sample(f"{name}_noised", at_level(prior, self.log_snr))
-        return LowResolution(noised, self.log_snr)
+        return LowResolution(jnp.asarray(noised), self.log_snr)

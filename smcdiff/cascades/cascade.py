@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -162,11 +163,11 @@ class Cascade(Module):
         for index, stage in enumerate(self.upsamplers):
             site = f"{name}_{index}"
             if self.augmentation is None:
-                low = LowResolution(numpyro.sample(site, prior))
+                low = LowResolution(jnp.asarray(numpyro.sample(site, prior)))
             else:
                 low = self.augmentation.declare(site, prior)
             prior = stage.given(low)
-        return numpyro.sample(name, prior)
+        return jnp.asarray(numpyro.sample(name, prior))
 
 
 def _later(stage: Any, change: Callable[[Any], Any]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from smcdiff.store._captions import CaptionReader
 from smcdiff.store._upsampling_denoiser import UpsamplingDenoiser, no_captions
 from smcdiff.store.prior import save_prior
 from smcdiff.text.embedding import TextEmbedding
-from smcdiff.training._captioned import SHAPES, DrawnShapes, averaged, captioned
+from smcdiff.training._captioned import SHAPES, Captioned, averaged, captioned
 from smcdiff.training._cards import error_table, model_card
 from smcdiff.training._data import LabelledImages, check_count, load_images, split
 from smcdiff.training._folder import CHECKPOINT, SAMPLES, training_folder
@@ -153,9 +153,7 @@ def _uncaptioned(images: Array, config: UpsamplerTrainConfig) -> tuple[Array, Te
     return images, no_captions((len(images),), config.text_channels)
 
 
-def _without_captions(
-    pictures: DrawnShapes, folder: Path, config: UpsamplerTrainConfig
-) -> _Pictures:
+def _without_captions(pictures: Captioned, folder: Path, config: UpsamplerTrainConfig) -> _Pictures:
     """Shapes, of whose captions nothing is seen."""
     return _Pictures(
         lambda step: _uncaptioned(pictures.batch(step, config)[0], config),
@@ -163,7 +161,7 @@ def _without_captions(
     )  # fmt: skip
 
 
-def _with_captions(pictures: Any, folder: Path, config: UpsamplerTrainConfig) -> _Pictures:
+def _with_captions(pictures: Captioned, folder: Path, config: UpsamplerTrainConfig) -> _Pictures:
     """Pictures and captions as `smcdiff.training.text` has them."""
     encoded = encoded_captions(pictures.every_caption(), folder, config)
     reader = caption_reader(pictures, encoded, config)
