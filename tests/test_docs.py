@@ -117,8 +117,8 @@ def test_cascades():
     # 1,200 particles, a quarter of them effective: 3 standard errors are 0.17 deviations.
     deviation = np.sqrt(truth.variance)
     assert np.all(np.abs(posterior.mean()["x"] - truth.mean) < 0.2 * deviation + 0.02)
-    error = posterior.pooled_log_evidence - float(truth.log_evidence)
-    assert abs(error) < 3.0 * posterior.pooled_log_evidence_se + 0.05
+    # The log evidence of a chain varied by 0.24 nat (8 chains): 3 standard errors of four chains.
+    assert abs(posterior.pooled_log_evidence - float(truth.log_evidence)) < 0.36
 
 
 @pytest.mark.slow
