@@ -4,6 +4,7 @@ Write a NumPyro model in which one site has a distribution of `smcdiff.priors` (
 `smcdiff.load_prior`), give it to `smcdiff.SMC`, and take the weighted posterior to ArviZ.
 """
 
+from smcdiff import cascades as cascades
 from smcdiff import diagnostics as diagnostics
 from smcdiff import exact as exact
 from smcdiff import moves as moves
@@ -19,6 +20,7 @@ from smcdiff.base.module import Module as Module
 from smcdiff.base.module import static as static
 from smcdiff.calibration import Calibration as Calibration
 from smcdiff.calibration import calibrate as calibrate
+from smcdiff.cascades import Cascade as Cascade
 from smcdiff.diffusion import flow as flow
 from smcdiff.diffusion import kernels as kernels
 from smcdiff.diffusion import laws as laws

@@ -106,6 +106,22 @@ def test_several_priors(monkeypatch):
 
 
 @pytest.mark.slow
+def test_cascades():
+    names = run_page("cascades.md")
+    draws, fine = names["draws"], names["fine"]
+    # 3 standard errors of 1,000 draws.
+    error = np.sqrt(fine.variance / 1000)
+    assert np.all(np.abs(draws.mean(0) - fine.mean) < 3.0 * error)
+    posterior, truth = names["posterior"], names["truth"]
+    assert list(posterior.samples) == ["x_0", "x_0_noised", "x"]
+    # 1,200 particles, a quarter of them effective: 3 standard errors are 0.17 deviations.
+    deviation = np.sqrt(truth.variance)
+    assert np.all(np.abs(posterior.mean()["x"] - truth.mean) < 0.2 * deviation + 0.02)
+    # The log evidence of a chain varied by 0.24 nat (8 chains): 3 standard errors of four chains.
+    assert abs(posterior.pooled_log_evidence - float(truth.log_evidence)) < 0.36
+
+
+@pytest.mark.slow
 def test_more_of_the_api(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     names = run_page("tour.md")

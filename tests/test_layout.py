@@ -10,7 +10,7 @@ import smcdiff
 ROOT = pathlib.Path(smcdiff.__file__).parent
 ORDER = [
     "_version", "errors", "base", "shapes", "text", "operators", "diffusion", "priors", "exact",
-    "problem", "moves", "twists", "proposals", "smc", "results", "sampler", "networks",
+    "cascades", "problem", "moves", "twists", "proposals", "smc", "results", "sampler", "networks",
     "diagnostics", "calibration", "store", "training", "cli",
     "__main__",
 ]  # fmt: skip

@@ -47,17 +47,24 @@ class Static(Threshold):
 
 
 class Dynamic(Threshold):
-    """Clips to the event's own quantile s of absolute values, and divides by s over the bound.
+    """Scales so that the event's own quantile s of absolute values comes to the bound, and clips.
 
     Where s is below the bound it is the bound, and the mean is only clipped, as by `Static`.
+
+    Where much of a picture sits at the bound, as on a white background, any overshoot makes s
+    larger than the bound, and the division greys the whole. Name the ``background`` there: then
+    distances from it are scaled, by their own quantile, and it stays what it is.
 
     Attributes:
         quantile: of the absolute values of one event, in (0, 1]; 0.995 is usual.
         bound: in data units; 1 for images in [-1, 1].
+        background: in data units, within the bound; what is scaled are the distances from it. 1 for
+            images on white, -1 on black. 0 is Imagen's.
     """
 
     quantile: float = static(default=0.995)
     bound: float = static(default=1.0)
+    background: float = static(default=0.0)
 
     def __post_init__(self):
         _check_bound("Dynamic", self.bound)
@@ -66,8 +73,15 @@ class Dynamic(Threshold):
                 f"thresholding.Dynamic: quantile is {self.quantile}; it must lie in (0, 1], for"
                 " example 0.995 (not a percentage)"
             )
+        if not -self.bound <= self.background <= self.bound:
+            raise InputError(
+                f"thresholding.Dynamic: background is {self.background}; it must lie within the"
+                f" bound, {-self.bound:g} to {self.bound:g}"
+            )
 
     def __call__(self, denoised: Float[Array, "*event"]) -> Float[Array, "*event"]:
-        """Clipped to the quantile and scaled."""
-        reach = jnp.maximum(jnp.quantile(jnp.abs(denoised), self.quantile), self.bound)
-        return jnp.clip(denoised, -reach, reach) * (self.bound / reach)
+        """Scaled about the background, and clipped."""
+        distances, widest = denoised - self.background, self.bound + abs(self.background)
+        reach = jnp.maximum(jnp.quantile(jnp.abs(distances), self.quantile), widest)
+        scaled = self.background + distances * (widest / reach)
+        return jnp.clip(scaled, -self.bound, self.bound)

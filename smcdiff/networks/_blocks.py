@@ -42,34 +42,42 @@ def timestep_embedding(
 class TimestepEmbedding(nnx.Module):
     """Two dense layers on the sinusoidal embedding."""
 
-    def __init__(self, size: int, out: int, *, rngs: nnx.Rngs):
-        """Sizes of the sinusoidal and of the returned embedding."""
+    def __init__(self, size: int, out: int, condition: int | None = None, *, rngs: nnx.Rngs):
+        """Sizes of the sinusoidal and of the returned embedding, and of a condition, if any."""
+        if condition is not None:
+            self.cond_proj = nnx.Linear(condition, size, use_bias=False, rngs=rngs)
         self.linear_1 = nnx.Linear(size, out, rngs=rngs)
         self.linear_2 = nnx.Linear(out, out, rngs=rngs)
 
-    def __call__(self, embedding: Float[Array, "b size"]) -> Float[Array, "b out"]:
-        """(b, size) to (b, out)."""
+    def __call__(
+        self, embedding: Float[Array, "b size"], condition: Float[Array, "b k"] | None = None
+    ) -> Float[Array, "b out"]:
+        """(b, size) to (b, out); the condition, where there is one, joins before the layers."""
+        if condition is not None:
+            embedding = embedding + self.cond_proj(condition)
         return self.linear_2(jax.nn.silu(self.linear_1(embedding)))
 
 
 class Stem(nnx.Module):
     """The first layers of every network on noisy images: of the image, and of the time."""
 
-    def __init__(self, config: Any, *, rngs: nnx.Rngs):
-        """Random weights; ``config`` is a ``UNet2DConfig``."""
+    def __init__(self, config: Any, *, condition: int | None = None, rngs: nnx.Rngs):
+        """Random weights; ``config`` is a ``UNet2DConfig``, ``condition`` the size of one."""
         self.config = config
         channels = config.block_out_channels[0]
         self.conv_in = Conv(config.in_channels, channels, 3, padding=1, rngs=rngs)
-        self.time_embedding = TimestepEmbedding(channels, 4 * channels, rngs=rngs)
+        self.time_embedding = TimestepEmbedding(channels, 4 * channels, condition, rngs=rngs)
 
-    def embed(self, timesteps: Float[Array, " b"]) -> Float[Array, "b e"]:
-        """The embedding of timesteps on DDPM's scale of 0 to 1000."""
+    def embed(
+        self, timesteps: Float[Array, " b"], condition: Float[Array, "b k"] | None = None
+    ) -> Float[Array, "b e"]:
+        """The embedding of timesteps, on DDPM's scale of 0 to 1000, and of a condition."""
         config = self.config
         sinusoids = timestep_embedding(
             timesteps, config.block_out_channels[0],
             flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift,
         )  # fmt: skip
-        return self.time_embedding(sinusoids)
+        return self.time_embedding(sinusoids, condition)
 
 
 class UNetEnds(Stem):

@@ -162,6 +162,13 @@ def fold(x: Float[Array, "b h w c"], patch: int) -> Array:
     return folded.transpose(0, 1, 3, 5, 2, 4).reshape(batch, rows, columns, -1)
 
 
+def unfold(x: Float[Array, "b h w c"], patch: int) -> Array:
+    """The inverse of `fold`."""
+    batch, rows, columns, _ = x.shape
+    pixels = x.reshape(batch, rows, columns, -1, patch, patch).transpose(0, 1, 4, 2, 5, 3)
+    return pixels.reshape(batch, rows * patch, columns * patch, -1)
+
+
 class PatchedUNet(nnx.Module):
     """A U-Net on images whose ``patch`` x ``patch`` pixels are folded into channels."""
 
@@ -177,11 +184,7 @@ class PatchedUNet(nnx.Module):
         condition: Any = None,
     ) -> Float[Array, "b h w o"]:
         """(b, h, w, c) images to outputs of their size; ``condition`` is what the U-Net takes."""
-        batch, height, width, _ = x.shape
-        p = self.patch
-        out = self.unet(fold(x, p), timesteps, condition)
-        out = out.reshape(batch, height // p, width // p, -1, p, p).transpose(0, 1, 4, 2, 5, 3)
-        return out.reshape(batch, height, width, -1)
+        return unfold(self.unet(fold(x, self.patch), timesteps, condition), self.patch)
 
 
 def _names(path: tuple) -> str:

@@ -54,6 +54,8 @@ class UNet2DConditionConfig(UNet2DConfig):
         class_embed_type: "projection" adds two dense layers of the pooled vector to the time
             embedding; None leaves that vector out.
         projection_class_embeddings_input_dim: entries of the pooled vector.
+        time_cond_proj_dim: entries of one more condition, which joins the embedding of time, or
+            None: an upsampler's noise level of the low resolution.
         resample_first: Imagen's order, see the module.
         skip_scale: factor of the skip connections.
     """
@@ -69,6 +71,7 @@ class UNet2DConditionConfig(UNet2DConfig):
     use_linear_projection: bool = False
     class_embed_type: str | None = None
     projection_class_embeddings_input_dim: int | None = None
+    time_cond_proj_dim: int | None = None
     resample_first: bool = False
     skip_scale: float = 1.0
 
@@ -114,7 +117,7 @@ class UNet2DCondition(UNetEnds):
 
     def __init__(self, config: UNet2DConditionConfig, *, rngs: nnx.Rngs):
         """Random weights."""
-        super().__init__(config, rngs=rngs)
+        super().__init__(config, condition=config.time_cond_proj_dim, rngs=rngs)
         channels = config.block_out_channels
         embedding = 4 * channels[0]
         if config.encoder_hid_dim is not None:
@@ -139,7 +142,11 @@ class UNet2DCondition(UNetEnds):
         self.make_output(rngs)
 
     def __call__(
-        self, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"], text: TextEmbedding
+        self,
+        x: Float[Array, "b h w c"],
+        timesteps: Float[Array, " b"],
+        text: TextEmbedding,
+        timestep_cond: Float[Array, "b k"] | None = None,
     ) -> Float[Array, "b h w o"]:
         """The network's output.
 
@@ -148,11 +155,12 @@ class UNet2DCondition(UNetEnds):
             timesteps: (b,), on DDPM's scale of 0 to 1000.
             text: the captions, a batch of b. What their mask hides has no influence; of a caption
                 that is hidden whole the pooled vector has none either.
+            timestep_cond: (b, time_cond_proj_dim); given if and only if that is set.
 
         Returns:
             (b, h, w, out_channels).
         """
-        tokens, embedding = self._tokens(text), self._embedding(timesteps, text)
+        tokens, embedding = self._tokens(text), self._embedding(timesteps, text, timestep_cond)
         x = self.conv_in(x)
         outer, skips = x, []
         if not self.config.resample_first:
@@ -191,9 +199,11 @@ class UNet2DCondition(UNetEnds):
             jnp.concatenate([null, states], axis=1), jnp.concatenate([seen, mask], axis=1)
         )
 
-    def _embedding(self, timesteps: Array, text: TextEmbedding) -> Float[Array, "b e"]:
-        """Of the time, and of the captions' pooled vectors."""
-        embedding = self.embed(timesteps)
+    def _embedding(
+        self, timesteps: Array, text: TextEmbedding, condition: Array | None
+    ) -> Float[Array, "b e"]:
+        """Of the time, of the condition beside it, and of the captions' pooled vectors."""
+        embedding = self.embed(timesteps, condition)
         if hasattr(self, "class_embedding"):
             is_there = jnp.any(text.mask, axis=-1, keepdims=True)
             embedding = embedding + self.class_embedding(jnp.where(is_there, text.pooled, 0.0))

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from smcdiff.diffusion.laws import Tilted, Translated
 from smcdiff.diffusion.schedules import Level
+from smcdiff.diffusion.thresholding import Threshold
 from smcdiff.errors import InputError
 from smcdiff.priors import Prior
 from smcdiff.problem import ReverseModel
@@ -71,12 +72,16 @@ class ClassifierFree(_GuidedMean):
         conditional: the prior given the condition, on the schedule of the model's prior; for a
             class-conditional network ``prior.given(label)``.
         strength: omega.
+        threshold: for the guided mean, see `smcdiff.thresholding`; with weights on it changes
+            where draws are looked for, and not the target. Its bound must contain the data: what
+            lies beyond is hardly ever drawn, and then missing from the evidence.
         twist: by default none: the observation is weighed once, at the end.
             ``twists.Classifier(log_prob, strength)`` weighs on the way.
     """
 
     conditional: Prior
     strength: Float[Array, ""] | float = 1.0
+    threshold: Threshold | None = dataclasses.field(default=None, kw_only=True)
     twist: MeanTwist = dataclasses.field(default=Flat(), kw_only=True)
 
     def check(self, model: ReverseModel) -> None:
@@ -94,8 +99,10 @@ class ClassifierFree(_GuidedMean):
         """Both denoised means, and the twist if there is one."""
         plain = model.denoise(x, t)
         given = jnp.ravel(self.conditional.denoise(model.event(x), t.time))
-        evaluation = self.weigh(model, prepared, x, plain, t)
-        return evaluation._replace(detail=plain + self.strength * (given - plain))
+        guided = plain + self.strength * (given - plain)
+        if self.threshold is not None:
+            guided = jnp.ravel(self.threshold(model.event(guided)))
+        return self.weigh(model, prepared, x, plain, t)._replace(detail=guided)
 
 
 @runtime_checkable

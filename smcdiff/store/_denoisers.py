@@ -26,6 +26,11 @@ from smcdiff.store._text_denoiser import (
     describe_text_denoiser,
     read_text_denoiser,
 )  # fmt: skip
+from smcdiff.store._upsampling_denoiser import (
+    UpsamplingDenoiser,
+    describe_upsampling_denoiser,
+    read_upsampling_denoiser,
+)
 from smcdiff.store.amortized import build_conditional
 
 Arrays = dict[str, np.ndarray]
@@ -43,6 +48,8 @@ def describe_denoiser(denoiser: Any) -> tuple[Arrays, dict[str, Any]]:
     from smcdiff.networks._conditional import ConditionalUNet
     from smcdiff.networks.unet import PatchedUNet, state_dict
 
+    if isinstance(denoiser, UpsamplingDenoiser):
+        return describe_upsampling_denoiser(denoiser)
     if isinstance(denoiser, TextDenoiser):
         return describe_text_denoiser(denoiser)
     if isinstance(denoiser, NetworkDenoiser | ObservationDenoiser):
@@ -94,6 +101,8 @@ def read_denoiser(folder: Path, config: Mapping[str, Any], template: Callable | 
     if template is not None:
         raise InputError(f"{folder}: holds its own network; leave denoiser= out")
     weights = read_weights(folder, config)
+    if "low_shape" in config:
+        return read_upsampling_denoiser(folder, config, weights)
     if "text" in config:
         return read_text_denoiser(folder, config, weights)
     if "observation_shape" not in config:

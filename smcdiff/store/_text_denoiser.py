@@ -65,11 +65,22 @@ class TextDenoiser(Module):
         network = nnx.merge(self.graph, self.state)
         times = schedules.TIMESTEPS * jnp.asarray(t, x.dtype)[None]
         if self.strength is None or self.text is None:
-            text = self.reader.none() if self.text is None else self.text
-            return network(x[None], times, _stacked(text))[0]
+            text = self.null_caption() if self.text is None else self.text
+            return self.outputs(network, x[None], times, _stacked(text))[0]
         captions = _stacked(hidden(self.text), self.text)
-        plain, given = network(jnp.stack([x, x]), jnp.repeat(times, 2), captions)
+        both = jnp.stack([x, x]), jnp.repeat(times, 2)
+        plain, given = self.outputs(network, *both, captions)
         return plain + self.strength * (given - plain)
+
+    def null_caption(self) -> TextEmbedding:
+        """No caption, as the network takes it."""
+        return self.reader.none()
+
+    def outputs(
+        self, network: Any, images: Float[Array, "b h w c"], times: Array, text: TextEmbedding
+    ) -> Float[Array, "b h w c"]:
+        """What the network makes of a batch."""
+        return network(images, times, text)
 
 
 def hidden(text: TextEmbedding) -> TextEmbedding:
@@ -90,13 +101,14 @@ def describe_text_denoiser(
     from smcdiff.networks.unet import state_dict
 
     network = nnx.merge(denoiser.graph, denoiser.state)
-    reader, text = denoiser.reader, denoiser.text
-    arrays = state_dict(network.unet) | {_READER + k: v for k, v in reader.arrays().items()}
-    entries = {
+    arrays, entries = state_dict(network.unet), {
         "network": dataclasses.asdict(network.unet.config),
         "patch": network.patch,
-        "text": reader.entries(),
-    }
+    }  # fmt: skip
+    reader, text = denoiser.reader, denoiser.text
+    if reader is not None:
+        arrays |= {_READER + k: v for k, v in reader.arrays().items()}
+        entries["text"] = reader.entries()
     if text is not None:
         # As floats, for a network's arrays are all floats.
         arrays |= {_TEXT + k: np.asarray(v, np.float32) for k, v in vars(text).items()}
@@ -118,18 +130,30 @@ def read_text_denoiser(
     from smcdiff.networks.unet_condition import UNet2DCondition, UNet2DConditionConfig
 
     weights = dict(weights)
-    units = {name: weights.pop(_READER + name) for name in UNITS}
-    reader = CaptionReader.from_entries(config["text"], units, folder)
-    text, strength = None, None
-    if _TEXT + "mask" in weights:
-        states, mask, pooled = (weights.pop(_TEXT + k) for k in ("states", "mask", "pooled"))
-        text = TextEmbedding(jnp.asarray(states), jnp.asarray(mask > 0.5), jnp.asarray(pooled))
-        strength = config["strength"]
+    reader = pop_reader(folder, config, weights)
+    caption = pop_caption(config, weights)
     network = UNet2DConditionConfig.from_dict(config["network"])
     unet = nnx.eval_shape(lambda: UNet2DCondition(network, rngs=nnx.Rngs(0)))
     load_state_dict(unet, weights)
     denoiser = TextDenoiser.wrap(PatchedUNet(unet, config["patch"]), reader)
-    return dataclasses.replace(denoiser, text=text, strength=strength)
+    return dataclasses.replace(denoiser, **caption)
+
+
+def pop_reader(
+    folder: Path, config: Mapping[str, Any], weights: dict[str, np.ndarray]
+) -> CaptionReader:
+    """The reader that a folder describes; its arrays are taken out of the weights."""
+    units = {name: weights.pop(_READER + name) for name in UNITS}
+    return CaptionReader.from_entries(config["text"], units, folder)
+
+
+def pop_caption(config: Mapping[str, Any], weights: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Fields of the caption that was given, if any; its arrays are taken out of the weights."""
+    if _TEXT + "mask" not in weights:
+        return {}
+    states, mask, pooled = (weights.pop(_TEXT + k) for k in ("states", "mask", "pooled"))
+    text = TextEmbedding(jnp.asarray(states), jnp.asarray(mask > 0.5), jnp.asarray(pooled))
+    return {"text": text, "strength": config["strength"]}
 
 
 def without_captions(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Training: priors, of captions too, classifiers, amortised networks, twists."""
+"""Training: priors, of captions too, upsamplers, classifiers, amortised networks, twists."""
 
 from smcdiff.training.amortized import train_amortized as train_amortized
 from smcdiff.training.classifier import train_classifier as train_classifier
@@ -7,3 +7,5 @@ from smcdiff.training.prior import train as train
 from smcdiff.training.text import train_text as train_text
 from smcdiff.training.text_config import TextTrainConfig as TextTrainConfig
 from smcdiff.training.twist import train_twist as train_twist
+from smcdiff.training.upsampler import train_upsampler as train_upsampler
+from smcdiff.training.upsampler_config import UpsamplerTrainConfig as UpsamplerTrainConfig

@@ -61,8 +61,8 @@ def noisy(
 
 def denoising_loss(
     graph: Any, noise: Noise, config: TrainConfig
-) -> Callable[[Any, PRNGKeyArray, Float[Array, "b h w c"], Any], Float[Array, ""]]:
-    """What a denoiser is trained by, ``E |f(alpha x_0 + sigma eps, t, condition) - target|^2``.
+) -> Callable[..., Float[Array, ""]]:
+    """What a denoiser is trained by, ``E |f(alpha x_0 + sigma eps, t, conditions) - target|^2``.
 
     Args:
         graph: of the network.
@@ -70,15 +70,15 @@ def denoising_loss(
         config: the target, and how levels are drawn.
 
     Returns:
-        ``loss(params, key, clean, condition)``; the condition is what the network takes as its
-        third argument.
+        ``loss(params, key, clean, *conditions)``; the conditions are what the network takes after
+        the image and the time.
     """
     prediction, weighting = config.target(), config.level_weighting()
 
-    def loss(params, key, clean, condition):
+    def loss(params, key, clean, *conditions):
         x, eps, times = noisy(key, clean, noise.trained, weighting, prediction)
         level = noise.trained.level(times[:, None, None, None])
-        output = nnx.merge(graph, params)(x, TIMESTEPS * times, condition)
+        output = nnx.merge(graph, params)(x, TIMESTEPS * times, *conditions)
         return jnp.mean((output - prediction.target(clean, eps, level)) ** 2)
 
     return loss

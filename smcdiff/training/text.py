@@ -79,7 +79,7 @@ def train_text(
     statistics = Statistics.of(pictures.name, pictures.some(2000))
     with training_folder(output) as folder:
         encoded = encoded_captions(pictures.every_caption(), folder, config)
-        training = CaptionedTraining(pictures, encoded, _reader(pictures, encoded, config))
+        training = CaptionedTraining(pictures, encoded, caption_reader(pictures, encoded, config))
         learned = _learn(training, folder, config, Noise.of(statistics), progress_bar)
         _write(data, folder, config, training, learned, statistics)
     return folder
@@ -120,7 +120,7 @@ def _check_encoder(encoded: EncodedCaptions, file: Path, config: TextTrainConfig
     encoded.encoder.require(encoder.identity, f"{file}, encoded captions")
 
 
-def _reader(
+def caption_reader(
     pictures: Captioned, encoded: EncodedCaptions, config: TextTrainConfig
 ) -> CaptionReader:
     """How captions are read; a network that is trained further keeps the units that it knows."""

@@ -222,6 +222,13 @@ def images(y=None):
     refused(["train", "twist", *words, "--output", "out"], message)
 
 
+def test_training_of_an_upsampler(refused):
+    output = ["--output", "out"]
+    refused(["train", "upsampler", "none.npz", *output], "no such file")
+    refused(["train", "upsampler", images(), *output, "--factor", "1"], "factor is 1")
+    refused(["train", "upsampler", images(), *output, "--log-snr", "99"], "log_snr is 99.0")
+
+
 def test_training_of_a_classifier(refused):
     refused(["train", "classifier", images(), "-o", "out"], "no array 'y_train' or 'labels'")
     refused(["train", "classifier", "none.npz", "-o", "out"], "no such file")

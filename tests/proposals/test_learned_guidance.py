@@ -7,7 +7,17 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from smcdiff import SMC, InputError, exact, kernels, priors, proposals, schedules, twists
+from smcdiff import (
+    SMC,
+    InputError,
+    exact,
+    kernels,
+    priors,
+    proposals,
+    schedules,
+    thresholding,
+    twists,
+)
 from smcdiff.problem import ReverseModel, read
 from tests.proposals.models import (
     DENSE,
@@ -55,31 +65,39 @@ def _conditional():
     return priors.Gaussian(MEANS[LABEL], jnp.array(0.6), schedule=PRIOR.schedule)
 
 
-@pytest.mark.parametrize("omega", [1.0, 3.0])
+BOUND = 4.5
+"""Of thresholds: means are at most 1.5, and four standard deviations beyond are within."""
+
+
+def _free(threshold):
+    return lambda omega: proposals.ClassifierFree(
+        _conditional(), omega, threshold=threshold, twist=twists.Classifier(_log_class, omega)
+    )
+
+
+@pytest.mark.parametrize("omega", [1.0, 2.0, 5.0])
 @pytest.mark.parametrize(
     "proposal",
     [
         lambda omega: proposals.ClassifierGuidance(_log_class, omega),
-        lambda omega: proposals.ClassifierFree(
-            _conditional(), omega, twist=twists.Classifier(_log_class, omega)
-        ),
+        _free(None), _free(thresholding.Static(BOUND)), _free(thresholding.Dynamic(0.9, BOUND)),
     ],
-    ids=["classifier", "classifier-free"],
-)
+    ids=["classifier", "classifier-free", "static", "dynamic"],
+)  # fmt: skip
 def test_target_is_prior_times_classifier_to_the_omega(proposal, omega):
     log_evidence, mean = _truth(omega)
     smc = SMC(_model, proposal(omega), num_particles=256, num_steps=20, num_chains=64,
               kernel=kernels.Exact(), progress_bar=False)  # fmt: skip
     posterior = smc.run(jax.random.key(0), omega)
     ratio = np.exp(posterior.log_evidence - log_evidence)
-    # 64 chains: 4 standard errors of their mean.
-    assert abs(ratio.mean() - 1.0) < 4 * ratio.std() / 8
+    # 64 chains: 3 standard errors of their mean.
+    assert abs(ratio.mean() - 1.0) < 3 * ratio.std() / 8
     estimates = np.einsum("cn,cnd->cd", np.exp(posterior.log_weights), posterior.samples["x"])
     weights = ratio / ratio.sum()
     error = np.sqrt(weights**2 @ (estimates - mean) ** 2)
-    assert np.all(np.abs(weights @ estimates - mean) < 4 * error)
+    assert np.all(np.abs(weights @ estimates - mean) < 3 * error)
     # A twist that is exact at every level loses only what the coarse steps lose.
-    assert posterior.ess[:, -1].mean() > 128
+    assert posterior.ess[:, -1].mean() > (128 if omega < 5.0 else 64)
 
 
 def _problem_model(kernel, weighted):
@@ -110,6 +128,39 @@ def test_published_updates():
     guided = moved(proposals.ClassifierGuidance(_log_class, omega))
     gradient = jax.grad(_log_class)(x, t.time)
     np.testing.assert_allclose(guided, variance * omega * gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [thresholding.Static(0.8), thresholding.Dynamic(0.5, 0.8)])
+def test_kernel_and_twist_see_one_thresholded_mean(threshold):
+    """The prior's threshold is in the mean of both; the proposal's in the guided one."""
+    learned = priors.DiffusionPrior(
+        PRIOR.posterior_mean, PRIOR.schedule, (2,), data_variance=3.0, threshold=threshold
+    )
+
+    def observed(y=None):
+        x = numpyro.sample("x", learned)
+        numpyro.sample("y", dist.Normal(x, 0.5).to_event(1), obs=y)
+
+    problem = read(observed, (), {"y": jnp.ones(2)})
+    levels = schedules.UniformLogSNR()(learned.schedule, 10)
+    model = ReverseModel(problem, kernels.DDIM(), levels, True)
+    x, key, t, s = jnp.array([3.0, -2.0]), jax.random.key(0), model.level(6), model.level(7)
+    free, mean = PRIOR.posterior_mean(x, t.time), threshold(PRIOR.posterior_mean(x, t.time))
+    assert np.any(np.abs(mean - free) > 0.1)
+    twisted = proposals.Twisted()
+    evaluation = twisted.evaluate(model, twisted.prepare(key, model), x, t)
+    np.testing.assert_allclose(evaluation.denoised, mean, rtol=1e-5)
+    of_kernel = kernels.DDIM()(learned, x, mean, t, s)
+    np.testing.assert_allclose(
+        model.transition(x, evaluation.denoised, t, s).mean, of_kernel.mean, rtol=1e-5
+    )
+    guide = proposals.ClassifierFree(_conditional(), 3.0, threshold=threshold)
+    guided = guide.evaluate(model, guide.prepare(key, model), x, t)
+    wanted = threshold(mean + 3.0 * (_conditional().posterior_mean(x, t.time) - mean))
+    np.testing.assert_allclose(guided.detail, wanted, rtol=1e-4)
+    beyond = mean + 5.0 * (_conditional().posterior_mean(x, t.time) - mean)
+    assert np.max(np.abs(beyond)) > BOUND  # so that it matters in the test of the target
+    np.testing.assert_allclose(guided.denoised, mean, rtol=1e-5)
 
 
 def test_amortized_draws_with_an_exact_kernel_follow_the_network():
