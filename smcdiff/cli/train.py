@@ -1,4 +1,4 @@
-"""``smcdiff train``: a prior, one of captions, a classifier, an amortised network, or a twist."""
+"""``smcdiff train``: priors, classifiers, towers, amortised networks and twists."""
 
 from __future__ import annotations
 
@@ -9,65 +9,39 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from smcdiff.base._files import made_folder
-from smcdiff.base._progress import Progress, ProgressBar
-from smcdiff.cli.interrupt import interruptible
-from smcdiff.cli.output import REMEDY
-from smcdiff.errors import InputError
-
-# Options of several commands.
-_Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
-_Images = Annotated[int, typer.Option(help="Images per step.")]
-_LearningRate = Annotated[float, typer.Option(help="Peak, after 100 steps of warm-up.")]
-_Seed = Annotated[int, typer.Option(help="Of weights, order and noise.")]
-_Channels = Annotated[str, typer.Option(help="Channels of each resolution.")]
-_Layers = Annotated[int, typer.Option(help="Residual blocks per resolution.")]
-_Patch = Annotated[int, typer.Option(help="Pixels folded into channels, each way.")]
-_CheckpointEvery = Annotated[int, typer.Option(help="Steps between checkpoints.")]
-_Ema = Annotated[float, typer.Option(help="Decay of the averaged weights.")]
-_Prediction = Annotated[str, typer.Option(help="What the network learns: v, eps or x0.")]
-_Weighting = Annotated[
-    str, typer.Option(help="Weight of the noise levels: uniform, min-snr or lognormal.")
-]
-_LogSnrMean = Annotated[
-    float, typer.Option(help="Mean log-SNR of the levels drawn, with lognormal.")
-]
-_LogSnrStd = Annotated[float, typer.Option(help="Its standard deviation, with lognormal.")]
-_UniformShare = Annotated[
-    float, typer.Option(help="Share drawn at uniform times nevertheless, with lognormal.")
-]
-_Schedule = Annotated[
-    str, typer.Option(help="Learning rate after the warm-up: cosine, linear or constant.")
-]
-_SampleEvery = Annotated[int, typer.Option(help="Steps between sample grids.")]
-_Init = Annotated[
-    str | None, typer.Option(help="Name or folder of a prior whose weights to start from.")
-]
-_Model = Annotated[
-    str, typer.Option(help="FILE:FUNCTION, a NumPyro model that takes no arguments.")
-]
-_Data = Annotated[
-    Path | None, typer.Option(help="Images to draw from; left out: draws of the prior.")
-]
-_Description = Annotated[str, typer.Option(help="One line, for the model card.")]
-_Licence = Annotated[str, typer.Option(help="Of the data, for the model card.")]
-
-
-def _channels(text: str) -> tuple[int, ...]:
-    return _numbers("--channels", text)
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"{option} {text}: give whole numbers, for example 32,64") from error
-
-
-def _listening(output: Path, run: Callable[[Progress], Path]) -> Path:
-    """Runs a training so that Ctrl-C ends it at once; no empty folder is left."""
-    with made_folder(output, REMEDY):
-        return interruptible(run, ProgressBar("Training"))
+from smcdiff.cli import train_clip
+from smcdiff.cli.train_options import (
+    CaptionedPictures,
+    CaptionKey,
+    Captions,
+    Channels,
+    CheckpointEvery,
+    Data,
+    Description,
+    Ema,
+    Encoder,
+    Images,
+    Init,
+    Layers,
+    LearningRate,
+    Licence,
+    LogSnrMean,
+    LogSnrStd,
+    Model,
+    Patch,
+    Prediction,
+    SampleEvery,
+    Schedule,
+    Seed,
+    Size,
+    Steps,
+    TextChannels,
+    UniformShare,
+    Weighting,
+    listening,
+    whole_channels,
+    whole_numbers,
+)
 
 
 class _PriorByDefault(TyperGroup):
@@ -99,31 +73,31 @@ def prior(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the prior; a killed run resumes.")
     ],
-    steps: _Steps = 4000,
-    batch_size: _Images = 64,
-    learning_rate: _LearningRate = 1.5e-3,
-    ema: _Ema = 0.999,
-    seed: _Seed = 0,
-    channels: _Channels = "32,64",
-    layers: _Layers = 1,
-    patch: _Patch = 2,
-    prediction: _Prediction = "v",
-    weighting: _Weighting = "uniform",
-    log_snr_mean: _LogSnrMean = 2.4,
-    log_snr_std: _LogSnrStd = 2.4,
-    uniform_share: _UniformShare = 0.0,
-    schedule: _Schedule = "cosine",
-    checkpoint_every: _CheckpointEvery = 500,
-    sample_every: _SampleEvery = 1000,
+    steps: Steps = 4000,
+    batch_size: Images = 64,
+    learning_rate: LearningRate = 1.5e-3,
+    ema: Ema = 0.999,
+    seed: Seed = 0,
+    channels: Channels = "32,64",
+    layers: Layers = 1,
+    patch: Patch = 2,
+    prediction: Prediction = "v",
+    weighting: Weighting = "uniform",
+    log_snr_mean: LogSnrMean = 2.4,
+    log_snr_std: LogSnrStd = 2.4,
+    uniform_share: UniformShare = 0.0,
+    schedule: Schedule = "cosine",
+    checkpoint_every: CheckpointEvery = 500,
+    sample_every: SampleEvery = 1000,
     labels: Annotated[
         bool, typer.Option("--labels", help="Learn a prior for each class of the data too.")
     ] = False,
     label_dropout: Annotated[
         float, typer.Option(help="Share of the images whose class is hidden.")
     ] = 0.15,
-    init: _Init = None,
-    description: _Description = "",
-    licence: _Licence = "",
+    init: Init = None,
+    description: Description = "",
+    licence: Licence = "",
 ) -> None:
     """Learn a diffusion prior from images, by denoising score matching.
 
@@ -145,13 +119,13 @@ def prior(
 
     config = TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed,
-        channels=_channels(channels), layers=layers, patch=patch, prediction=prediction,
+        channels=whole_channels(channels), layers=layers, patch=patch, prediction=prediction,
         weighting=weighting, log_snr_mean=log_snr_mean, log_snr_std=log_snr_std,
         uniform_share=uniform_share, schedule=schedule,
         checkpoint_every=checkpoint_every, sample_every=sample_every, labels=labels,
         label_dropout=label_dropout, init=init, description=description, licence=licence,
     )  # fmt: skip
-    folder = _listening(
+    folder = listening(
         output, lambda progress: train_prior(data, output, config, progress_bar=progress)
     )
     typer.echo(f"The prior is in {folder}")
@@ -159,53 +133,44 @@ def prior(
 
 @app.command("text")
 def text(
-    data: Annotated[
-        str, typer.Argument(help="shapes, or a folder or file of pictures with captions.json.")
-    ],
+    data: CaptionedPictures,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the prior; a killed run resumes.")
     ],
-    steps: _Steps = 20_000,
-    batch_size: _Images = 64,
-    learning_rate: _LearningRate = 1e-3,
-    ema: _Ema = 0.999,
-    seed: _Seed = 0,
-    channels: _Channels = "32,64,128",
-    layers: _Layers = 1,
+    steps: Steps = 20_000,
+    batch_size: Images = 64,
+    learning_rate: LearningRate = 1e-3,
+    ema: Ema = 0.999,
+    seed: Seed = 0,
+    channels: Channels = "32,64,128",
+    layers: Layers = 1,
     blocks: Annotated[
         str | None, typer.Option(help="Residual blocks of each resolution: 1,1,3. Else --layers.")
     ] = None,
-    patch: _Patch = 2,
+    patch: Patch = 2,
     efficient: Annotated[
         bool, typer.Option("--efficient", help="Imagen's Efficient U-Net: convolve at half size.")
     ] = False,
-    text_channels: Annotated[int, typer.Option(help="Channels of the tokens.")] = 64,
+    text_channels: TextChannels = 64,
     heads: Annotated[int, typer.Option(help="Heads of each attention.")] = 4,
-    encoder: Annotated[str, typer.Option(help="Text encoder: minilm, or its folder.")] = "minilm",
-    captions: Annotated[
-        str | None,
-        typer.Option(help="File of encoded captions, made if missing; else in the folder."),
-    ] = None,
-    caption_key: Annotated[
-        str, typer.Option(help="Of the objects in captions.json, if they are not texts.")
-    ] = "caption",
-    size: Annotated[
-        int | None, typer.Option(help="Average pictures to so many pixels a side; shapes: 32.")
-    ] = None,
+    encoder: Encoder = "minilm",
+    captions: Captions = None,
+    caption_key: CaptionKey = "caption",
+    size: Size = None,
     caption_dropout: Annotated[
         float, typer.Option(help="Share of the pictures whose caption is hidden.")
     ] = 0.1,
-    prediction: _Prediction = "v",
-    weighting: _Weighting = "lognormal",
-    log_snr_mean: _LogSnrMean = -1.5,
-    log_snr_std: _LogSnrStd = 2.5,
-    uniform_share: _UniformShare = 0.2,
-    schedule: _Schedule = "cosine",
-    checkpoint_every: _CheckpointEvery = 200,
-    sample_every: _SampleEvery = 1000,
-    init: _Init = None,
-    description: _Description = "",
-    licence: _Licence = "",
+    prediction: Prediction = "v",
+    weighting: Weighting = "lognormal",
+    log_snr_mean: LogSnrMean = -1.5,
+    log_snr_std: LogSnrStd = 2.5,
+    uniform_share: UniformShare = 0.2,
+    schedule: Schedule = "cosine",
+    checkpoint_every: CheckpointEvery = 200,
+    sample_every: SampleEvery = 1000,
+    init: Init = None,
+    description: Description = "",
+    licence: Licence = "",
 ) -> None:
     """Learn a prior of pictures and their captions, which can be asked for by text.
 
@@ -225,16 +190,16 @@ def text(
 
     config = TextTrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed,
-        channels=_channels(channels), layers=layers, patch=patch, prediction=prediction,
+        channels=whole_channels(channels), layers=layers, patch=patch, prediction=prediction,
         weighting=weighting, log_snr_mean=log_snr_mean, log_snr_std=log_snr_std,
         uniform_share=uniform_share, schedule=schedule,
         checkpoint_every=checkpoint_every, sample_every=sample_every, init=init,
         description=description, licence=licence, caption_dropout=caption_dropout,
         encoder=encoder, captions=captions, caption_key=caption_key, size=size,
         text_channels=text_channels, heads=heads,
-        blocks=None if blocks is None else _numbers("--blocks", blocks), efficient=efficient,
+        blocks=None if blocks is None else whole_numbers("--blocks", blocks), efficient=efficient,
     )  # fmt: skip
-    folder = _listening(
+    folder = listening(
         output, lambda progress: train_text(data, output, config, progress_bar=progress)
     )
     typer.echo(f"The prior is in {folder}")
@@ -246,16 +211,16 @@ def classifier(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the classifier; a killed run resumes.")
     ],
-    steps: _Steps = 3000,
-    batch_size: _Images = 64,
-    learning_rate: _LearningRate = 1.5e-3,
-    seed: _Seed = 0,
-    channels: _Channels = "16,32",
-    layers: _Layers = 1,
-    patch: _Patch = 2,
-    checkpoint_every: _CheckpointEvery = 500,
-    description: _Description = "",
-    licence: _Licence = "",
+    steps: Steps = 3000,
+    batch_size: Images = 64,
+    learning_rate: LearningRate = 1.5e-3,
+    seed: Seed = 0,
+    channels: Channels = "16,32",
+    layers: Layers = 1,
+    patch: Patch = 2,
+    checkpoint_every: CheckpointEvery = 500,
+    description: Description = "",
+    licence: Licence = "",
 ) -> None:
     """Learn a classifier of noisy images, for classifier guidance.
 
@@ -268,10 +233,10 @@ def classifier(
 
     config = TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
-        channels=_channels(channels), layers=layers, patch=patch,
+        channels=whole_channels(channels), layers=layers, patch=patch,
         checkpoint_every=checkpoint_every, description=description, licence=licence,
     )  # fmt: skip
-    folder = _listening(
+    folder = listening(
         output, lambda progress: train_classifier(data, output, config, progress_bar=progress)
     )
     typer.echo(f"The classifier is in {folder}")
@@ -279,21 +244,21 @@ def classifier(
 
 @app.command("amortized")
 def amortized(
-    model: _Model,
+    model: Model,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the network; a killed run resumes.")
     ],
-    data: _Data = None,
-    steps: _Steps = 4000,
+    data: Data = None,
+    steps: Steps = 4000,
     batch_size: Annotated[int, typer.Option(help="Pairs per step.")] = 64,
-    learning_rate: _LearningRate = 1.5e-3,
-    seed: _Seed = 0,
-    channels: _Channels = "32,64",
-    layers: _Layers = 1,
-    patch: _Patch = 2,
-    checkpoint_every: _CheckpointEvery = 500,
-    description: _Description = "",
-    licence: _Licence = "",
+    learning_rate: LearningRate = 1.5e-3,
+    seed: Seed = 0,
+    channels: Channels = "32,64",
+    layers: Layers = 1,
+    patch: Patch = 2,
+    checkpoint_every: CheckpointEvery = 500,
+    description: Description = "",
+    licence: Licence = "",
 ) -> None:
     """Learn to sample a model's posterior for any observation, from simulated pairs.
 
@@ -308,7 +273,7 @@ def amortized(
 
     config = TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
-        channels=_channels(channels), layers=layers, patch=patch,
+        channels=whole_channels(channels), layers=layers, patch=patch,
         checkpoint_every=checkpoint_every, description=description, licence=licence,
     )  # fmt: skip
     folder = _on_pairs(train_amortized, model, output, config, data)
@@ -317,25 +282,25 @@ def amortized(
 
 @app.command("twist")
 def twist(
-    model: _Model,
+    model: Model,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the twist; a killed run resumes.")
     ],
-    data: _Data = None,
-    steps: _Steps = 4000,
+    data: Data = None,
+    steps: Steps = 4000,
     batch_size: Annotated[
         int, typer.Option(help="Pairs per step, each told apart from all others.")
     ] = 128,
-    learning_rate: _LearningRate = 1.5e-3,
-    seed: _Seed = 0,
-    channels: _Channels = "32,64",
+    learning_rate: LearningRate = 1.5e-3,
+    seed: Seed = 0,
+    channels: Channels = "32,64",
     layers: Annotated[
         int, typer.Option(help="Residual layers, or for images blocks per resolution.")
     ] = 1,
-    patch: _Patch = 2,
-    checkpoint_every: _CheckpointEvery = 500,
-    description: _Description = "",
-    licence: _Licence = "",
+    patch: Patch = 2,
+    checkpoint_every: CheckpointEvery = 500,
+    description: Description = "",
+    licence: Licence = "",
 ) -> None:
     """Learn a twist from simulated pairs of a model, black boxes included.
 
@@ -353,11 +318,14 @@ def twist(
 
     config = TrainConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
-        channels=_channels(channels), layers=layers, patch=patch,
+        channels=whole_channels(channels), layers=layers, patch=patch,
         checkpoint_every=checkpoint_every, description=description, licence=licence,
     )  # fmt: skip
     folder = _on_pairs(train_twist, model, output, config, data)
     typer.echo(f"The twist is in {folder}")
+
+
+app.command("clip")(train_clip.clip)
 
 
 def _on_pairs(train: Callable, model: str, output: Path, config, data: Path | None) -> Path:
@@ -373,4 +341,4 @@ def _on_pairs(train: Callable, model: str, output: Path, config, data: Path | No
     def run(progress):
         return train(function, output, config, data=data, command=command, progress_bar=progress)
 
-    return _listening(output, run)
+    return listening(output, run)
