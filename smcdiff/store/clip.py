@@ -81,12 +81,10 @@ class Clip(Module):
             InputError: a caption that cannot be read, an encoder that is missing or another one,
                 or vectors of another size.
         """
-        if isinstance(captions, TextEmbedding):
-            is_one = captions.mask.ndim == 1
-        else:
-            is_one = isinstance(captions, str)
-        if is_one:
-            return _texts(self, jax.tree.map(lambda a: a[None], self.reader.read(captions)))[0]
+        is_vectors = isinstance(captions, TextEmbedding)
+        if isinstance(captions, str) or (is_vectors and captions.mask.ndim == 1):
+            one = self.reader.read(captions)
+            return _texts(self, jax.tree.map(lambda a: a[None], one))[0]
         return _texts(self, self.reader.read_several(captions))
 
     def score(
