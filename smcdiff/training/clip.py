@@ -72,6 +72,7 @@ def train_clip(
     """
     config = ClipTrainConfig() if config is None else config
     pictures = captioned(data, config)
+    config.network(pictures.shape)  # refuses what does not divide, before captions are encoded
     noise = None
     if config.noise_conditional:
         noise = Noise.of(Statistics.of(pictures.name, pictures.some(2000)))
