@@ -179,7 +179,7 @@ def test_captioned_pictures(refused, case):
         ),
         (["--negatives", "-1"], "negatives is -1"),
         (["--channels", "16,a"], "--channels 16,a: give whole numbers"),
-        (["--channels", "16,32,48,64,80"], "images of 32 x 32 do not divide"),
+        (["--channels", "16,32,48,64,80,96"], "images of 32 x 32 do not divide"),
         (["--channels", "16", "--encoder", "mini"], "did you mean 'minilm'"),
     ],
 )
