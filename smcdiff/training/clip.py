@@ -224,7 +224,7 @@ def _others(pictures: Captioned, captions: Sequence[str]) -> tuple[list[list[str
         return [changes[caption] for caption in captions], "all captions that differ by one word"
     every = list(dict.fromkeys(captions))
     rest = [[other for other in every if other != caption] for caption in captions]
-    return rest, f"the {len(every)} held-out captions"
+    return rest, f"the others of {len(every)} held-out captions"
 
 
 def _levels(clip: Clip, clean: Float[Array, "n h w c"]) -> Float[Array, " n"] | None:
