@@ -35,6 +35,7 @@ SLOW = [
         "evidence_error",
         "worked_examples",
         "shapes",
+        "clip",
     )
 ]
 

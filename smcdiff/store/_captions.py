@@ -1,4 +1,4 @@
-"""How a text-conditional prior reads a caption: by which encoder, and in which units.
+"""How a network of captions reads one: by which encoder, and in which units.
 
 Encoders give vectors whose entries differ in size, and which hardly differ between captions of a
 closed grammar (the cosine of two with their colours swapped is 0.99): the network sees them with
@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from smcdiff import shapes
 from smcdiff.base.module import Module, static
 from smcdiff.errors import InputError
+from smcdiff.text._tokenizer import check_captions
 from smcdiff.text.captions import EncodedCaptions
 from smcdiff.text.embedding import TextEmbedding
 from smcdiff.text.encoder import TextEncoder
@@ -27,7 +28,7 @@ from smcdiff.text.identity import EncoderIdentity
 from smcdiff.text.load import load_text_encoder
 
 CAPTIONS = "captions.safetensors"
-"""Encoded captions in the folder of a prior, which are read without the encoder."""
+"""Encoded captions in the folder of a model, which are read without the encoder."""
 GRAMMARS = {"shapes": lambda caption: str(shapes.parse(caption))}
 """Closed grammars by name: what brings a caption into its form, or refuses it."""
 _LEAST = 1e-2
@@ -98,16 +99,39 @@ class CaptionReader(Module):
         """
         if not isinstance(caption, str | TextEmbedding):
             raise InputError(
-                f"this prior takes a caption: give a text, or a TextEmbedding, not"
+                f"this model takes a caption: give a text, or a TextEmbedding, not"
                 f" {type(caption).__name__}"
             )
-        text = self._encoded(caption) if isinstance(caption, str) else self._checked(caption)
+        if isinstance(caption, str):
+            text = _only(self._encoded([caption]))
+        else:
+            text = self._checked(caption)
+        return self.seen(self._padded(text))
+
+    def read_several(self, captions: Sequence[str] | TextEmbedding) -> TextEmbedding:
+        """Captions as the network sees them, n texts or a `TextEmbedding` with one axis before.
+
+        Raises:
+            InputError: what `read` raises; no captions, or vectors of a single one.
+        """
+        if not isinstance(captions, TextEmbedding):
+            return self.seen(self._padded(self._encoded(captions)))
+        wanted = self.states_mean.shape, self.pooled_mean.shape
+        found = captions.states.shape[2:], captions.pooled.shape[1:]
+        if found != wanted or captions.mask.ndim != 2:
+            raise InputError(
+                f"the TextEmbedding has states of shape {captions.states.shape} and pooled vectors"
+                f" of {captions.pooled.shape}; give (n, tokens, {wanted[0][0]}) and"
+                f" (n, {wanted[1][0]}), encoded by '{self.encoder.name}'"
+            )
+        return self.seen(self._padded(captions))
+
+    def _padded(self, text: TextEmbedding) -> TextEmbedding:
+        """To ``num_tokens``, for one length is compiled for."""
         missing = max(0, self.num_tokens - text.mask.shape[-1])
-        padded = TextEmbedding(
-            jnp.pad(text.states, ((0, missing), (0, 0))), jnp.pad(text.mask, (0, missing)),
-            text.pooled,
-        )  # fmt: skip
-        return self.seen(padded)
+        before = ((0, 0),) * (text.mask.ndim - 1)
+        states = jnp.pad(text.states, (*before, (0, missing), (0, 0)))
+        return TextEmbedding(states, jnp.pad(text.mask, (*before, (0, missing))), text.pooled)
 
     def none(self) -> TextEmbedding:
         """No caption."""
@@ -116,26 +140,25 @@ class CaptionReader(Module):
             jnp.zeros((0, width)), jnp.zeros((0,), bool), jnp.zeros((pooled_width,))
         )
 
-    def _encoded(self, caption: str) -> TextEmbedding:
-        """The vectors of a text, out of the file or of the encoder."""
+    def _encoded(self, captions: Sequence[str]) -> TextEmbedding:
+        """The vectors of texts, out of the file or of the encoder."""
+        check_captions(captions)
         if self.grammar is not None:
-            caption = GRAMMARS[self.grammar](caption)
+            captions = [GRAMMARS[self.grammar](caption) for caption in captions]
         stored = None if self.file is None else _stored(self.file)
-        if stored is not None and caption in stored.captions:
-            text = stored.lookup([caption], self.encoder)
-        else:
-            text = self._load_encoder().encode([caption])
-        return _only(text)
+        if stored is not None and set(captions) <= set(stored.captions):
+            return stored.lookup(captions, self.encoder)
+        return self._load_encoder().encode(captions)
 
     def _load_encoder(self) -> TextEncoder:
         try:
             encoder = _loaded(self.source)
         except InputError as error:
             raise InputError(
-                f"the caption must be encoded by '{self.encoder.name}', as those of the prior's"
-                f" training were: {error}"
+                f"the caption must be encoded by '{self.encoder.name}', as those of the training"
+                f" were: {error}"
             ) from error
-        self.encoder.require(encoder.identity, "this prior")
+        self.encoder.require(encoder.identity, "this model")
         return encoder
 
     def _checked(self, text: TextEmbedding) -> TextEmbedding:
@@ -146,7 +169,7 @@ class CaptionReader(Module):
         if found != wanted or text.mask.ndim != 1:
             raise InputError(
                 f"the TextEmbedding has states of shape {text.states.shape} and a pooled vector of"
-                f" {text.pooled.shape}; this prior takes one caption, of (tokens, {wanted[0][0]})"
+                f" {text.pooled.shape}; this model takes one caption, of (tokens, {wanted[0][0]})"
                 f" and {wanted[1]}, encoded by '{self.encoder.name}'"
             )
         return text
@@ -173,7 +196,7 @@ class CaptionReader(Module):
         Args:
             entry: of config.json.
             arrays: by their names.
-            folder: of the prior, in which captions may lie.
+            folder: of the model, in which captions may lie.
 
         Raises:
             KeyError: an entry or an array is missing.

@@ -87,7 +87,7 @@ def read_config(folder: Path, kind: str | None = None) -> dict[str, Any]:
     if kind is not None and found != kind:
         raise InputError(
             f"{folder} holds a model of kind '{found}', not '{kind}'; smcdiff.load_prior,"
-            " load_classifier, load_conditional and load_twist read one kind each"
+            " load_classifier, load_conditional, load_twist and load_clip read one kind each"
         )
     return config
 

@@ -1,7 +1,9 @@
-"""Training: priors, of captions too, upsamplers, classifiers, amortised networks, twists."""
+"""Training: priors, of captions too, upsamplers, towers, classifiers, amortised networks, twists."""
 
 from smcdiff.training.amortized import train_amortized as train_amortized
 from smcdiff.training.classifier import train_classifier as train_classifier
+from smcdiff.training.clip import train_clip as train_clip
+from smcdiff.training.clip_config import ClipTrainConfig as ClipTrainConfig
 from smcdiff.training.config import TrainConfig as TrainConfig
 from smcdiff.training.prior import train as train
 from smcdiff.training.text import train_text as train_text

@@ -18,7 +18,7 @@ from smcdiff.base._files import check_file
 from smcdiff.base._pixels import to_unit_range
 from smcdiff.errors import InputError, first_line
 from smcdiff.training._data import batch_indices, check_count, load_images
-from smcdiff.training.text_config import TextTrainConfig
+from smcdiff.training.text_config import CaptionedTrainConfig
 
 SHAPES = "shapes"
 """The name of the pictures that are drawn while one trains."""
@@ -54,7 +54,11 @@ class Captioned(Protocol):
         """Those that are learned from."""
         ...
 
-    def batch(self, step: int, config: TextTrainConfig) -> tuple[Array, Sequence[str]]:
+    def changed(self, caption: str) -> Sequence[str]:
+        """All that differ from one by a word, where captions are of a grammar; else none."""
+        ...
+
+    def batch(self, step: int, config: CaptionedTrainConfig) -> tuple[Array, Sequence[str]]:
         """Pictures in [-1, 1] and captions of one step."""
         ...
 
@@ -96,7 +100,11 @@ class DrawnShapes:
         """The part for training."""
         return shapes.captions(shapes.Split.TRAIN)
 
-    def batch(self, step: int, config: TextTrainConfig) -> tuple[Array, tuple[str, ...]]:
+    def changed(self, caption: str) -> tuple[str, ...]:
+        """Of all parts of the grammar."""
+        return shapes.one_word_changes(caption)
+
+    def batch(self, step: int, config: CaptionedTrainConfig) -> tuple[Array, tuple[str, ...]]:
         """A function of the seed and the step."""
         key = jax.random.fold_in(jax.random.key(config.seed), _STREAM)
         return self._draw(jax.random.fold_in(key, step), config.batch_size, shapes.Split.TRAIN)
@@ -118,7 +126,7 @@ class DrawnShapes:
 class CaptionedFiles:
     """Pictures in a file with captions beside them; some captions are held out with theirs."""
 
-    def __init__(self, path: Path, config: TextTrainConfig):
+    def __init__(self, path: Path, config: CaptionedTrainConfig):
         """Reads them.
 
         Args:
@@ -162,7 +170,11 @@ class CaptionedFiles:
         """Each once."""
         return list(dict.fromkeys(self.captions[i] for i in self.used))
 
-    def batch(self, step: int, config: TextTrainConfig) -> tuple[Array, list[str]]:
+    def changed(self, caption: str) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def batch(self, step: int, config: CaptionedTrainConfig) -> tuple[Array, list[str]]:
         """A new permutation each epoch."""
         chosen = batch_indices(step, config.batch_size, len(self.used), config.seed)
         return self._of(self.used[chosen])
@@ -180,7 +192,7 @@ class CaptionedFiles:
         return images, [self.captions[i] for i in chosen]
 
 
-def captioned(data: str | Path, config: TextTrainConfig) -> Captioned:
+def captioned(data: str | Path, config: CaptionedTrainConfig) -> Captioned:
     """The captioned pictures that ``data`` names: "shapes", or a folder or file.
 
     Raises:

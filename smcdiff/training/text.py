@@ -38,7 +38,7 @@ from smcdiff.training._loop import Loss, minimise
 from smcdiff.training._noise import Noise, denoising_loss, held_out_errors
 from smcdiff.training._statistics import Statistics
 from smcdiff.training.prior import Learned, earlier_runs, initial
-from smcdiff.training.text_config import TextTrainConfig
+from smcdiff.training.text_config import CaptionedTrainConfig, TextTrainConfig
 
 _STRENGTHS = (1.0, 3.0)
 """Of the draws in the picture: the caption alone, and guided by it."""
@@ -86,7 +86,7 @@ def train_text(
 
 
 def encoded_captions(
-    captions: Sequence[str], folder: Path, config: TextTrainConfig
+    captions: Sequence[str], folder: Path, config: CaptionedTrainConfig
 ) -> EncodedCaptions:
     """The captions as the encoder gives them, out of the file or into it.
 
@@ -108,7 +108,7 @@ def encoded_captions(
     return encoded
 
 
-def _check_encoder(encoded: EncodedCaptions, file: Path, config: TextTrainConfig) -> None:
+def _check_encoder(encoded: EncodedCaptions, file: Path, config: CaptionedTrainConfig) -> None:
     """Raises ``InputError`` where the encoder is there and is another; without it the file counts.
 
     A machine that trains need not hold the encoder.

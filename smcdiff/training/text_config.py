@@ -12,21 +12,44 @@ _IMAGEN_SKIP_SCALE = 2.0**-0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class TextTrainConfig(TrainConfig):
-    """What defines a training on captioned pictures.
+class CaptionedTrainConfig(TrainConfig):
+    """What every training on captioned pictures has.
 
     Noise levels are drawn around log-SNR -1.5 by default, further down than the middle of the
     cosine schedule: how many objects there are, and where, is decided while they are hardly seen.
 
     Attributes:
-        caption_dropout: share of the pictures whose caption is hidden, tokens and pooled vector
-            together, so that the network learns the unconditional prior as well.
         encoder: name or folder of the text encoder, see `smcdiff.load_text_encoder`.
         captions: file of encoded captions, made where it is not there; None is one in the output
             folder.
         caption_key: of the objects in captions.json, where they are not texts.
         size: pixels a side, to which larger pictures are averaged; None leaves them as they are,
             and of shapes is 32.
+    """
+
+    weighting: str = "lognormal"
+    log_snr_mean: float = -1.5
+    log_snr_std: float = 2.5
+    uniform_share: float = 0.2
+    checkpoint_every: int = 200
+    encoder: str = "minilm"
+    captions: str | None = None
+    caption_key: str = "caption"
+    size: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.size is not None and self.size < 1:
+            raise InputError(f"train: size is {self.size}; it must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextTrainConfig(CaptionedTrainConfig):
+    """What defines a training of a prior of captions.
+
+    Attributes:
+        caption_dropout: share of the pictures whose caption is hidden, tokens and pooled vector
+            together, so that the network learns the unconditional prior as well.
         text_channels: of the tokens as the network attends to them.
         heads: of each attention.
         blocks: residual blocks of each resolution; None is ``layers`` at all of them.
@@ -36,16 +59,7 @@ class TextTrainConfig(TrainConfig):
     steps: int = 20_000
     learning_rate: float = 1e-3
     channels: tuple[int, ...] = (32, 64, 128)
-    weighting: str = "lognormal"
-    log_snr_mean: float = -1.5
-    log_snr_std: float = 2.5
-    uniform_share: float = 0.2
-    checkpoint_every: int = 200
     caption_dropout: float = 0.1
-    encoder: str = "minilm"
-    captions: str | None = None
-    caption_key: str = "caption"
-    size: int | None = None
     text_channels: int = 64
     heads: int = 4
     blocks: tuple[int, ...] | None = None
@@ -59,8 +73,8 @@ class TextTrainConfig(TrainConfig):
                 f"train: caption_dropout is {self.caption_dropout}; it lies in [0, 1], for example"
                 " 0.1"
             )
-        for name in ("size", "text_channels", "heads"):
-            if (value := getattr(self, name)) is not None and value < 1:
+        for name in ("text_channels", "heads"):
+            if (value := getattr(self, name)) < 1:
                 raise InputError(f"train: {name} is {value}; it must be at least 1")
         if wrong := [size for size in (self.text_channels, *self.channels) if size % self.heads]:
             raise InputError(

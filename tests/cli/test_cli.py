@@ -99,7 +99,7 @@ def test_sample_guided_by_a_fast_solver(smcdiff, tmp_path):
 @pytest.mark.parametrize(
     "command",
     ["solve", "sample", "train", "train prior", "train classifier", "train amortized",
-     "train twist", "train text", "priors", "report"],
+     "train twist", "train text", "train clip", "priors", "report"],
 )  # fmt: skip
 def test_every_command_has_a_manual(smcdiff, command):
     code, out, _ = smcdiff(*command.split(), "--help")

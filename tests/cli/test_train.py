@@ -170,6 +170,23 @@ def test_captioned_pictures(refused, case):
     refused(["train", "text", *make(), "--output", "out"], *message)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--log-snr-std", "1"],
+            "log_snr_std is not an option of clip without --noise-conditional",
+        ),
+        (["--negatives", "-1"], "negatives is -1"),
+        (["--channels", "16,a"], "--channels 16,a: give whole numbers"),
+        (["--channels", "16,32,48,64,80,96"], "images of 32 x 32 do not divide"),
+        (["--channels", "16", "--encoder", "mini"], "did you mean 'minilm'"),
+    ],
+)
+def test_training_of_towers(refused, words, message):
+    refused(["train", "clip", "shapes", *words, "--output", "out"], message)
+
+
 GAUSSIAN = """
 import jax.numpy as jnp, numpyro, numpyro.distributions as dist
 from smcdiff import priors

@@ -17,26 +17,18 @@ from smcdiff.training._captioned import CaptionedFiles, DrawnShapes, averaged, r
 from smcdiff.training._noise import Noise
 from smcdiff.training._statistics import Statistics
 from tests.text.folders import REFERENCES, copied, edit_weights
+from tests.training.pictures import columns
 
 BERT = str(REFERENCES / "bert")
 CONFIG = TextTrainConfig(
     steps=4, batch_size=4, channels=(16,), patch=2, checkpoint_every=2, sample_every=4,
     encoder=BERT, text_channels=8, heads=2,
 )  # fmt: skip
-WORDS = ("red", "green", "blue", "two", "four", "circle", "square", "triangle")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Images of 4 x 4 x 3 with one bright column, whose place is in the caption."""
-    folder = tmp_path_factory.mktemp("pictures")
-    columns = np.random.default_rng(0).integers(0, 4, 40)
-    images = np.zeros((40, 4, 4, 3), np.uint8)
-    images[np.arange(40), :, columns] = 255
-    np.savez(folder / "pictures.npz", images=images)
-    captions = [f"a {WORDS[column]} {WORDS[5 + i % 3]}" for i, column in enumerate(columns)]
-    (folder / "captions.json").write_text(json.dumps(captions))
-    return folder
+    return columns(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")

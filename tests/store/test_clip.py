@@ -1,0 +1,163 @@
+"""Towers of pictures and captions: what they are given, what they refuse, there and back."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from flax import nnx
+
+from smcdiff import (
+    SMC,
+    InputError,
+    kernels,
+    load_clip,
+    load_text_encoder,
+    priors,
+    proposals,
+    schedules,
+)
+from smcdiff.networks._clip import ClipNetwork
+from smcdiff.store._captions import CaptionReader
+from smcdiff.store.clip import Clip, save_clip
+from smcdiff.text import TextEmbedding
+from smcdiff.training import ClipTrainConfig
+from tests.store.text_priors import BERT, SHAPE, encoded
+from tests.text.folders import copied, edit_weights
+
+IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(3, *SHAPE)), jnp.float32)
+CAPTIONS = ("two red circles", "a blue square", "two red circles above a blue square")
+
+
+@functools.cache
+def towers(schedule=None):
+    """Of random weights that float16 holds, so that a folder returns them."""
+    reader = CaptionReader.of(encoded(), encoded().captions, BERT, "shapes")
+    config = ClipTrainConfig(channels=(16,), patch=1, features=8, hidden=16, heads=2)
+    made = config.towers(SHAPE, *(len(reader.arrays()[n]) for n in ("states_mean", "pooled_mean")))
+    graph, state = nnx.split(nnx.jit(lambda: ClipNetwork(made, rngs=nnx.Rngs(0)))())
+    state = jax.tree.map(lambda a: a.astype(jnp.float16).astype(a.dtype), state)
+    return Clip(state, reader, jnp.float32(0.5), schedule, graph, SHAPE)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return towers()
+
+
+def test_vectors_have_length_one(clip):
+    images, texts = clip.image(IMAGES), clip.text(CAPTIONS)
+    assert images.shape == (3, 8) and texts.shape == (3, 8)
+    for vectors in (images, texts):
+        np.testing.assert_allclose(jnp.linalg.norm(vectors, axis=1), np.ones(3), rtol=1e-5)
+    np.testing.assert_allclose(clip.image(IMAGES[1]), images[1], atol=1e-5)
+
+
+def test_captions_as_texts_and_as_vectors_of_the_encoder(clip):
+    encoder = load_text_encoder(BERT)
+    expected = clip.text(CAPTIONS)
+    np.testing.assert_allclose(clip.text("Two RED circles"), expected[0], atol=1e-5)
+    np.testing.assert_allclose(clip.text(encoder.encode(CAPTIONS)), expected, atol=1e-5)
+    padded = encoder.encode(CAPTIONS, num_tokens=20)
+    np.testing.assert_allclose(clip.text(padded), expected, atol=1e-5)
+    one = jax.tree.map(lambda a: a[2], padded)
+    np.testing.assert_allclose(clip.text(one), expected[2], atol=1e-5)
+    assert float(jnp.max(jnp.abs(expected[0] - expected[2]))) > 1e-2
+
+
+def test_a_caption_that_is_hidden_whole_is_finite_and_one(clip):
+    """Of two such the states and pooled vectors differ, and the vectors do not."""
+    text = load_text_encoder(BERT).encode(CAPTIONS[:2])
+    hidden = dataclasses.replace(text, mask=jnp.zeros_like(text.mask))
+    first, second = clip.text(hidden)
+    assert np.all(np.isfinite(first)) and np.array_equal(first, second)
+
+
+def test_scores_and_probabilities(clip):
+    """Scaled cosines, and a softmax of them over the temperature."""
+    cosines = clip.image(IMAGES) @ clip.text(CAPTIONS).T
+    assert float(clip.scale) == pytest.approx(1 / 0.07, rel=1e-2)  # float16
+    scores = clip.score(IMAGES, CAPTIONS)
+    np.testing.assert_allclose(scores, clip.scale * cosines, rtol=1e-5)
+    np.testing.assert_allclose(clip.score(IMAGES[0], CAPTIONS), scores[0], rtol=1e-3, atol=1e-4)
+    assert clip.score(IMAGES[0], CAPTIONS[0]).shape == ()
+    log_p = clip.log_probability(IMAGES, CAPTIONS)
+    np.testing.assert_allclose(log_p, jax.nn.log_softmax(scores / 0.5), rtol=1e-4, atol=1e-4)
+    other = clip.log_probability(IMAGES, CAPTIONS, temperature=2.0)
+    np.testing.assert_allclose(other, jax.nn.log_softmax(scores / 2.0), rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match="give a list of several"):
+        clip.log_probability(IMAGES, jax.tree.map(lambda a: a[0], encoded_two()))
+
+
+def encoded_two():
+    return load_text_encoder(BERT).encode(CAPTIONS[:2])
+
+
+def test_a_caption_is_an_observation_and_its_tower_guides():
+    """The evidence of a caption is its mean probability over the prior, which draws tell."""
+    tower = towers(schedules.Cosine(t_min=0.01, t_max=0.99))
+    prior = priors.Gaussian(jnp.zeros(SHAPE), 0.5, schedule=tower.schedule)
+    vectors = encoded_two()
+
+    def model():
+        x = numpyro.sample("x", prior)
+        logits = tower.log_probability(x, vectors)
+        numpyro.sample("caption", dist.Categorical(logits=logits), obs=0)
+
+    draws = prior.sample(jax.random.key(0), (4096,))
+    shares = np.exp(tower.log_probability(draws, vectors))[:, 0]
+    proposal = proposals.ClassifierGuidance(tower.given(CAPTIONS[0], CAPTIONS[:2]))
+    smc = SMC(model, proposal, num_particles=64, num_steps=10, num_chains=16,
+              kernel=kernels.Exact(), progress_bar=False)  # fmt: skip
+    evidence = np.exp(smc.run(jax.random.key(1)).log_evidence)
+    error = np.hypot(evidence.std() / 4, shares.std() / 64)
+    assert shares.std() > 0.01  # the picture matters
+    assert abs(evidence.mean() - shares.mean()) < 4 * error
+
+
+def test_there_and_back(clip, tmp_path):
+    loaded = load_clip(save_clip(clip, tmp_path / "clip", "", {}))
+    assert np.array_equal(loaded.score(IMAGES, CAPTIONS), clip.score(IMAGES, CAPTIONS))
+    assert float(loaded.temperature) == 0.5 and loaded.schedule is None
+    noisy = towers(schedules.Cosine(t_max=0.99))
+    again = load_clip(save_clip(noisy, tmp_path / "noisy", "", {}))
+    assert np.array_equal(again.image(IMAGES, 0.5), noisy.image(IMAGES, 0.5))
+    file = tmp_path / "clip" / "config.json"
+    entries = json.loads(file.read_text())
+    for changed in ({"temperature": 0.0}, {"hidden": 8}, {"text": {}}, {"network": {}}):
+        file.write_text(json.dumps({**entries, **changed}))
+        with pytest.raises(InputError, match=r"config\.json"):
+            load_clip(tmp_path / "clip")
+
+
+def test_another_encoder_is_refused(clip, tmp_path):
+    def change(tensors):
+        name = min(tensors)
+        tensors[name] = tensors[name] + 1
+
+    another = copied("bert", tmp_path)
+    edit_weights(another, change)
+    reader = dataclasses.replace(clip.reader, source=str(another))
+    with pytest.raises(InputError, match="weights differ; take the encoder"):
+        dataclasses.replace(clip, reader=reader).text(CAPTIONS)
+
+
+def test_what_is_refused(clip):
+    with pytest.raises(InputError, match=r"pictures have shape \(4, 4, 1\)"):
+        clip.image(IMAGES[0, :, :, :1])
+    with pytest.raises(InputError, match="a time is given"):
+        clip.image(IMAGES, 0.5)
+    with pytest.raises(InputError, match="knows clean pictures only"):
+        clip.given(CAPTIONS[0], CAPTIONS)
+    with pytest.raises(InputError, match="'purple' is not a word"):
+        clip.text(["a purple square"])
+    with pytest.raises(InputError, match="the list of captions is empty"):
+        clip.text([])
+    text = TextEmbedding(jnp.zeros((2, 5, 31)), jnp.ones((2, 5), bool), jnp.zeros((2, 31)))
+    with pytest.raises(InputError, match=r"give \(n, tokens, 32\) and \(n, 32\)"):
+        clip.text(text)
