@@ -1,4 +1,4 @@
-"""Training: priors, of captions too, upsamplers, towers, classifiers, amortised networks, twists."""
+"""Training: priors, of captions too, upsamplers, CLIP, classifiers, amortised networks, twists."""
 
 from smcdiff.training.amortized import train_amortized as train_amortized
 from smcdiff.training.classifier import train_classifier as train_classifier
