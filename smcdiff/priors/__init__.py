@@ -5,6 +5,7 @@ from smcdiff.priors.analytic import AnalyticPrior as AnalyticPrior
 from smcdiff.priors.base import Prior as Prior
 from smcdiff.priors.gaussians import Gaussian as Gaussian
 from smcdiff.priors.gaussians import GaussianMixture as GaussianMixture
+from smcdiff.priors.implicit_classifier import ImplicitClassifier as ImplicitClassifier
 from smcdiff.priors.learned import DiffusionPrior as DiffusionPrior
 from smcdiff.priors.predictions import EDMPrediction as EDMPrediction
 from smcdiff.priors.predictions import EpsPrediction as EpsPrediction
