@@ -13,6 +13,11 @@ from smcdiff.proposals.conditioned import MCGDiff as MCGDiff
 from smcdiff.proposals.conditioned import MomentMatched as MomentMatched
 from smcdiff.proposals.daps import DAPS as DAPS
 from smcdiff.proposals.ddrm import DDRM as DDRM
+from smcdiff.proposals.fk_steering import Difference as Difference
+from smcdiff.proposals.fk_steering import FKSteering as FKSteering
+from smcdiff.proposals.fk_steering import Max as Max
+from smcdiff.proposals.fk_steering import Potential as Potential
+from smcdiff.proposals.fk_steering import Sum as Sum
 from smcdiff.proposals.guidance import DPS as DPS
 from smcdiff.proposals.guidance import PiGDM as PiGDM
 from smcdiff.proposals.learned_means import Amortized as Amortized
@@ -29,7 +34,7 @@ from smcdiff.proposals.twisted_path import TwistedPath as TwistedPath
 
 SAMPLERS: tuple[type[Proposal], ...] = (
     Bootstrap, Replacement, SMCDiff, RePaint, DPS, PiGDM, Twisted, TwistedPath, MomentMatched,
-    KrylovMomentMatched, LanczosMomentMatched, MCGDiff, FPS, DDRM, DAPS, Rejuvenated,
+    KrylovMomentMatched, LanczosMomentMatched, MCGDiff, FPS, DDRM, DAPS, Rejuvenated, FKSteering,
 )  # fmt: skip
 """The samplers that need nothing but the NumPyro model, from the simplest to the most involved."""
 

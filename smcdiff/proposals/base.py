@@ -91,6 +91,16 @@ class Proposal(Module):
         """Log psi_t(x) and what ``law`` or ``propose`` need: one network evaluation."""
         raise NotImplementedError(f"{type(self).__name__} must define evaluate")
 
+    def follow(self, evaluation: Evaluation, before: Evaluation, t: Level) -> Evaluation:
+        """What a particle takes with it from level t, where its weight depends on the way there.
+
+        Args:
+            evaluation: at t, as `evaluate` found it.
+            before: that of the level before, zeros at the first one.
+            t: the level, at which index 0 is the first.
+        """
+        return evaluation
+
     def widened_by(self, model: ReverseModel, prepared: Any, t: Level) -> Float[Array, " m"] | None:
         """As of the twist, see `smcdiff.twists.Twist.widened_by`: by it parameters may be drawn."""
         return None

@@ -91,7 +91,10 @@ class SteeredDiffusion(Module):
             log_twist = self.proposal.final(self.model, self.prepared, x).astype(x.dtype)
             return before._replace(log_twist=log_twist)
 
-        evaluation = jax.lax.cond(s.is_clean, finish, lambda x: self._evaluate(x, s), x)
+        def reach(x: Array) -> Evaluation:
+            return self.proposal.follow(self._evaluate(x, s), before, s)
+
+        evaluation = jax.lax.cond(s.is_clean, finish, reach, x)
         return Particle(x, evaluation, log_ratio)
 
     def ends(self, particles: Particle) -> Ends:

@@ -66,6 +66,8 @@ SETTINGS = {
     "PiGDM": Settings(slope_noise=4.0, slope_particles=256),
     "ClassifierFree": Settings(slope_particles=1024),
     "Amortized": Settings(slope_particles=1024),
+    # Potentials that add up the likelihoods of m(x_t) are surer still than one alone.
+    "FKSteering": Settings(noise=8.0, slope_noise=8.0, proposal=proposals.FKSteering(every=3)),
 }
 REGISTERED = {
     name: value
@@ -91,6 +93,13 @@ CASES = {
         proposals.Bootstrap(twist=twists.Likelihood(0.3)),
         Settings(noise=4.0),
     ),
+    **{
+        f"FKSteering, {type(potential).__name__}": (
+            proposals.FKSteering(potential=potential, every=every),
+            Settings(noise=8.0),
+        )
+        for potential, every in ((proposals.Difference(), 1), (proposals.Sum(), 4))
+    },
     "Rejuvenated MomentMatched": (
         proposals.Rejuvenated(proposals.MomentMatched(), moves=2, jump=2),
         Settings(),

@@ -57,6 +57,7 @@ COSTS = {
     "DDRM": (1, 0),
     "DAPS": (1, 0),
     "Rejuvenated": (1 + 3, 0),
+    "FKSteering": (1, 0),
     "ClassifierGuidance": (1, 0),
     "ClassifierFree": (2, 0),
     "Amortized": (2, 0),
