@@ -189,6 +189,8 @@ def test_example_outliers(broadcasting):  # of NumPyro's StudentT
     names = run_page("example-outliers.md")
     # Nineteen of 416 pixels are off by 2 or so: a likelihood that lets them go must be better.
     assert errors(names, "robust")["x"] < errors(names, "gaussian")["x"]
+    # And so must draws that are no copies of few particles.
+    assert errors(names, "chain")["x"] < errors(names, "gaussian")["x"]
 
 
 @pytest.mark.slow

@@ -30,8 +30,8 @@ SMOKE = {
 }  # fmt: skip
 RUNS = {
     "separation": {"posterior": "the sum"},
-    "poisson": {"exact": "Poisson", "approximate": "Gaussian"},
-    "outliers": {"gaussian": "Gaussian", "robust": "Student-t"},
+    "poisson": {"exact": "Poisson", "chain": "Poisson, chain", "approximate": "Gaussian"},
+    "outliers": {"gaussian": "Gaussian", "robust": "Student-t", "chain": "Student-t, chain"},
     "deblurring": {"posterior": "unknown blur"},
     "operator": {},
 }
