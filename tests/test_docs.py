@@ -144,6 +144,16 @@ def test_tables_and_pictures(monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_text_to_image():
+    names = run_page("text-to-image.md")
+    # Four chains of 400, of which some 100 count each: standard errors of 0.03 and 0.1.
+    error = names["posterior"].mean()["x"] - names["truth"].mean
+    assert np.all(np.abs(error) < 0.12)
+    evidence = np.exp(names["posterior"].log_evidence).mean()
+    assert abs(np.log(evidence) - names["truth"].log_evidence) < 0.3
+
+
+@pytest.mark.slow
 def test_calibration(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     names = run_page("calibration.md")
