@@ -82,7 +82,9 @@ def energy_distance(first, second):
     return 2.0 * between - mean_distance(first, first) - mean_distance(second, second)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
+)
 def test_a_cascade_of_mixtures_equals_direct_draws(kind):
     """Below the 99 % point of the distance of draws that are exchanged at random."""
     upsampler = cascades.AnalyticUpsampler(MIXTURE, DOWN, 1.0)
@@ -151,15 +153,14 @@ def posterior_of(cascade, prior, **options):
     return posterior, exact.linear_gaussian_posterior(prior, np.eye(SIZE)[:3], Y, NOISE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "sites", "prior"),
     [
         (cascades.Truncated, ["x_0_noised", "x"], HIGH),
-        pytest.param(cascades.Truncated, ["x_0_noised", "x"], MIXTURE, marks=pytest.mark.slow),
-        pytest.param(cascades.Gaussian, ["x_0", "x_0_noised", "x"], HIGH, marks=pytest.mark.slow),
-        pytest.param(
-            cascades.Gaussian, ["x_0", "x_0_noised", "x"], MIXTURE, marks=pytest.mark.slow
-        ),
+        (cascades.Truncated, ["x_0_noised", "x"], MIXTURE),
+        (cascades.Gaussian, ["x_0", "x_0_noised", "x"], HIGH),
+        (cascades.Gaussian, ["x_0", "x_0_noised", "x"], MIXTURE),
     ],
     ids=["truncated", "truncated-mixture", "gaussian", "gaussian-mixture"],
 )

@@ -250,10 +250,8 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize(
-    "problem",
-    [p if p == "dense" else pytest.param(p, marks=pytest.mark.slow) for p in RUNS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", RUNS)
 def test_solve_in_colours(smcdiff, colours, problem):
     np.save("image.npy", X)
     np.save("matrix.npy", RANDOM.normal(size=(6, 192)))

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 
 from smcdiff import SMC, proposals, schedules
 from smcdiff.diffusion.denoising_error import DenoisingError
@@ -24,6 +25,7 @@ def test_focus_of_an_error_that_does_not_fall_everywhere():
     assert -4.0 < grid.low < 0.0 < grid.high < 6.0
 
 
+@pytest.mark.slow
 def test_a_weighted_path_has_most_steps_where_the_prior_decides():
     prior, _ = isotropic(jnp.zeros(20), 1.0)
 

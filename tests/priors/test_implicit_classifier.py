@@ -76,7 +76,7 @@ def test_a_mixture(t):
     assert np.all(np.abs(values.mean(0) - truth) < 3.0 * errors + 3e-3)
 
 
-LIKELIHOOD = priors.ImplicitClassifier(COMPONENT, MIXTURE, num_levels=24, num_pairs=16)
+LIKELIHOOD = priors.ImplicitClassifier(COMPONENT, MIXTURE, num_levels=12, num_pairs=8)
 
 
 def _model(strength):
@@ -84,16 +84,17 @@ def _model(strength):
     numpyro.factor("condition", strength * LIKELIHOOD(x))
 
 
+@pytest.mark.slow
 def test_it_is_a_likelihood_and_its_own_twist():
     """Prior times ratio is the conditional prior, of evidence one; the twist is optimal."""
-    twist = priors.ImplicitClassifier(COMPONENT, MIXTURE, num_levels=12, num_pairs=2)
+    twist = priors.ImplicitClassifier(COMPONENT, MIXTURE, num_levels=6, num_pairs=2)
     smc = SMC(
         _model, proposals.ClassifierFree(COMPONENT, twist=twists.Classifier(twist)),
-        num_particles=64, num_steps=20, num_chains=16, progress_bar=False,
+        num_particles=64, num_steps=10, num_chains=16, progress_bar=False,
     )  # fmt: skip
     posterior = smc.run(jax.random.key(0), 1.0)
     ratio = np.exp(posterior.log_evidence)
-    # 3 standard errors of 16 chains; the noise of 16 pairs moves the likelihood by some 0.01.
+    # 3 standard errors of 16 chains; the noise of 8 pairs moves the likelihood by some 0.01.
     assert abs(ratio.mean() - 1.0) < 3.0 * ratio.std() / 4.0 + 0.01
     assert posterior.ess[:, -1].mean() > 32
 

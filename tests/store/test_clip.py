@@ -98,6 +98,7 @@ def encoded_two():
     return load_text_encoder(BERT).encode(CAPTIONS[:2])
 
 
+@pytest.mark.slow
 def test_a_caption_is_an_observation_and_its_tower_guides():
     """The evidence of a caption is its mean probability over the prior, which draws tell."""
     tower = towers(schedules.Cosine(t_min=0.01, t_max=0.99))

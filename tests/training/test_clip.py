@@ -59,6 +59,7 @@ def test_folder_is_complete(trained):
         load_prior(trained)
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_with_the_same_weights(data, trained, tmp_path, killed):
     killed(train_clip, data, tmp_path / "clip", CONFIG)
     with pytest.raises(InputError, match=r"\(negatives was 8, is 3\); use the same"):
@@ -68,6 +69,7 @@ def test_resumed_run_ends_with_the_same_weights(data, trained, tmp_path, killed)
     assert all(np.array_equal(first[name], second[name]) for name in second)
 
 
+@pytest.mark.slow
 def test_a_noise_conditional_tower_knows_the_level(data, tmp_path):
     config = dataclasses.replace(CONFIG, steps=2, noise_conditional=True)
     folder = train_clip(data, tmp_path / "clip", config)

@@ -63,6 +63,7 @@ def test_folder_is_complete(trained):
     assert arrays["conv_in.weight"].shape[1] == 2 * 3 * 2**2  # both images, folded
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_with_the_same_weights(data, trained, tmp_path, killed, undrawn):
     killed(train_upsampler, data / "pictures.npz", tmp_path / "up", CONFIG)
     with pytest.raises(InputError, match=r"\(log_snr was 0.0, is 1.0\)"):

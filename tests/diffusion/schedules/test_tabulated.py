@@ -62,6 +62,7 @@ def test_cumulative_products_are_no_betas():
         schedules.from_betas(np.cumprod(1.0 - LINEAR))
 
 
+@pytest.mark.slow
 def test_evidence_is_that_of_the_analytic_schedule():
     """The same random numbers and no resampling, which flips: only the schedules differ."""
     matrix = jnp.array([[1.0, 0.5, -0.3], [0.0, 1.0, 0.8]])
