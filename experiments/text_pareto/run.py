@@ -31,30 +31,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from random_models import random_models
 
-from smcdiff import (
-    load_clip,
-    load_image_features,
-    load_prior,
-    load_text_encoder,
-    schedules,
-    shapes,
-    thresholding,
-)  # fmt: skip
+from smcdiff import load_clip, load_image_features, load_prior, shapes, thresholding
 from smcdiff.base._files import claim, replacing
 from smcdiff.base._pixels import to_bytes, to_unit_range
 from smcdiff.diagnostics import frechet_distance, kernel_distance
-from smcdiff.priors import DiffusionPrior, VPrediction
+from smcdiff.priors import DiffusionPrior
 from smcdiff.results import plots
-from smcdiff.store._captions import CaptionReader
 from smcdiff.store._text_denoiser import TextDenoiser
 from smcdiff.store.clip import Clip
 from smcdiff.store.image_features import ImageFeatures
-from smcdiff.text import EncodedCaptions
 
 HERE = Path(__file__).parent
-SMALL_ENCODER = HERE.parents[1] / "tests" / "text" / "references" / "bert"
-"""Of the smoke size: random weights."""
 STRENGTHS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0)
 SHOWN_STRENGTHS, NUM_SHOWN = (1.0, 3.0, 10.0), 8
 THRESHOLDS = {
@@ -65,6 +54,7 @@ THRESHOLDS = {
     # rest.
     "dynamic about grey": thresholding.Dynamic(0.995, background=shapes.GREY),
 }
+DISTANCES = ("frechet", "kernel")
 KINDS = ("one", "two", "three", "four", "two groups")
 CAPTIONS_KEY, NOISE_KEY, REAL_KEY = (jax.random.key(seed) for seed in (201, 202, 203))
 """Keys that no training uses."""
@@ -199,9 +189,6 @@ def real_scores(judge: Judge, size: int, floors: int) -> dict:
     return found | {"spread": spread}
 
 
-DISTANCES = ("frechet", "kernel")
-
-
 def measure(
     prior: DiffusionPrior, clip: Clip | None, features: ImageFeatures,
     captions: tuple[str, ...], thresholds: list[str], size: Size, cache: Path,
@@ -324,39 +311,6 @@ def report(
     (output / f"{stem}.json").write_text(json.dumps(everything, indent=1) + "\n")
 
 
-def smoke(captions: tuple[str, ...]) -> tuple[DiffusionPrior, Clip, ImageFeatures]:
-    """A prior, towers and features, all of random weights."""
-    from flax import nnx
-
-    from smcdiff.networks._clip import ClipConfig, ClipNetwork
-    from smcdiff.networks._efficientnet import EfficientNetLite0
-    from smcdiff.networks.unet import PatchedUNet, UNet2DConfig
-    from smcdiff.networks.unet_condition import UNet2DCondition
-    from smcdiff.training import TextTrainConfig
-
-    encoded = EncodedCaptions.encode(load_text_encoder(SMALL_ENCODER), captions, progress_bar=False)
-    reader = CaptionReader.of(encoded, captions, str(SMALL_ENCODER), "shapes")
-    shape, width = (16, 16, 3), reader.states_mean.shape[0]
-    small = TextTrainConfig(channels=(16,), patch=2, text_channels=8, heads=2)
-    unet = small.text_network(shape, width, width)
-    network = nnx.jit(lambda: PatchedUNet(UNet2DCondition(unet, rngs=nnx.Rngs(0)), small.patch))()
-    denoiser, noise = TextDenoiser.wrap(network, reader), np.random.default_rng(0)
-    # The last layers begin near zero, where captions have hardly an influence.
-    state = jax.tree.map(
-        lambda a: a + jnp.asarray(0.2 * noise.standard_normal(a.shape), a.dtype), denoiser.state
-    )
-    prior = DiffusionPrior(
-        dataclasses.replace(denoiser, state=state), schedules.Cosine(t_max=0.99), shape,
-        VPrediction(),
-    )  # fmt: skip
-    pictures = UNet2DConfig(8, 12, 12, (16,), 1, ("DownBlock2D",), ("UpBlock2D",))
-    towers = ClipConfig(shape, pictures, 2, width, width, 16, 8, 8, 2)
-    graph, state = nnx.split(nnx.jit(lambda: ClipNetwork(towers, rngs=nnx.Rngs(0)))())
-    clip = Clip(state, reader, jnp.ones(()), None, graph, shape)
-    graph, state = nnx.split(nnx.jit(lambda: EfficientNetLite0(rngs=nnx.Rngs(0)))())
-    return prior, clip, ImageFeatures(state, graph)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Parses the options, runs, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -377,10 +331,12 @@ def main(arguments: list[str] | None = None) -> None:
         size = Size(n=6, steps=2, chunk=4, components=4, floors=2)
         with tempfile.TemporaryDirectory() as temporary:
             options.cache = Path(temporary)
-            run(options, size, *smoke(drawn_captions(options, size)))
+            run(options, size, *random_models(drawn_captions(options, size)))
     else:
         towers = None if options.towers is None else load_clip(options.towers)
         models = load_prior(options.prior), towers, load_image_features()
+        if not isinstance(models[0].denoiser, TextDenoiser):
+            parser.error(f"{options.prior} is no prior of captions; give one of `train text`")
         run(options, Size(options.n, options.steps), *models)
 
 
