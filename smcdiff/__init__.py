@@ -39,6 +39,7 @@ from smcdiff.smc import particle_filter as particle_filter
 from smcdiff.store.amortized import load_conditional as load_conditional
 from smcdiff.store.classifier import load_classifier as load_classifier
 from smcdiff.store.clip import load_clip as load_clip
+from smcdiff.store.image_features import load_image_features as load_image_features
 from smcdiff.store.prior import load_prior as load_prior
 from smcdiff.store.prior import save_prior as save_prior
 from smcdiff.store.shipped import list_priors as list_priors

@@ -36,6 +36,7 @@ SLOW = [
         "worked_examples",
         "shapes",
         "clip",
+        "text_pareto",
     )
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -35,6 +36,19 @@ def check_file(path: Path, expected: str) -> None:
     except (OSError, ValueError) as error:  # a name too long, or with a zero byte
         found = first_line(error)
     raise InputError(f"{path}: {found}; give {expected}")
+
+
+def file_digest(file: Path) -> str:
+    """sha256 of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def _unreadable(path: Path, error: Exception, writer: str) -> InputError:

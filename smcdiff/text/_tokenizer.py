@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from smcdiff.base._files import check_file
+from smcdiff.base._files import check_file, file_digest
 from smcdiff.errors import InputError, first_line
-from smcdiff.text._weights import file_digest
 
 TOKENIZER = "tokenizer.json"
 

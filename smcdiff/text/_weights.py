@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from smcdiff.base._files import check_file
+from smcdiff.base._files import check_file, file_digest
 from smcdiff.errors import InputError
 from smcdiff.text._architecture import Architecture
 from smcdiff.text._settings import Settings
@@ -58,19 +58,6 @@ def weights_digest(files: list[Path]) -> str:
     """sha256 of the one file; of several shards, that of their sha256."""
     digests = [file_digest(file) for file in files]
     return digests[0] if len(files) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def file_digest(file: Path) -> str:
-    """sha256 of a file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def read_weights(files: list[Path], architecture: Architecture) -> dict[str, Array]:

@@ -72,7 +72,7 @@ def _folder(name_or_folder: str | os.PathLike) -> tuple[Path, str]:
     except (OSError, ValueError) as error:  # no right to look, a name too long, a zero byte
         raise InputError(f"{name!r}: cannot be read ({error}); give an encoder's folder") from error
     if name in PACKAGED:
-        return PACKAGED[name].folder(), name
+        return PACKAGED[name].file().parent, name
     if is_file:
         raise InputError(f"{given} is a file; give the folder of a text encoder, or a name")
     hint = did_you_mean(name, PACKAGED)

@@ -1,0 +1,382 @@
+"""What guidance buys and costs: captions obeyed against distance to real pictures, by strength.
+
+    smcdiff train text shapes -o PRIOR                             # first; hours
+    smcdiff train clip shapes -o TOWERS                            # for the score, if it is wanted
+    python experiments/text_pareto/run.py --prior PRIOR --towers TOWERS
+    python experiments/text_pareto/run.py --prior PRIOR --captions train   # captions that were seen
+    python experiments/text_pareto/run.py --smoke                  # what the tests run
+
+For each strength of classifier-free guidance and each threshold one picture of each of n captions
+is drawn, by the same noise everywhere, and scored: by the checker (all of the caption right), by
+the cosine of picture and caption (CLIP), and by the Frechet and the kernel distance of frozen
+features to those of n real pictures of the same captions. The floor is what other real pictures of
+these captions have. (The lecture's curve; Saharia et al. 2022, figure 4.) Draws are kept in
+--cache, so that a run that was killed goes on where it was.
+
+Writes results.md, results.json, results.png and draws.png beside itself; of other captions than
+those held out the names end in theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from random_models import random_models
+
+from smcdiff import load_clip, load_image_features, load_prior, shapes, thresholding
+from smcdiff.base._files import claim, replacing
+from smcdiff.base._pixels import to_bytes, to_unit_range
+from smcdiff.diagnostics import frechet_distance, kernel_distance
+from smcdiff.priors import DiffusionPrior
+from smcdiff.results import plots
+from smcdiff.store._text_denoiser import TextDenoiser
+from smcdiff.store.clip import Clip
+from smcdiff.store.image_features import ImageFeatures
+
+HERE = Path(__file__).parent
+STRENGTHS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0)
+SHOWN_STRENGTHS, NUM_SHOWN = (1.0, 3.0, 10.0), 8
+THRESHOLDS = {
+    "none": None,
+    "static": thresholding.Static(),
+    "dynamic": thresholding.Dynamic(0.995),
+    # The background of shapes is a grey of 0.4, which plain dynamic thresholding scales with the
+    # rest.
+    "dynamic about grey": thresholding.Dynamic(0.995, background=shapes.GREY),
+}
+DISTANCES = ("frechet", "kernel")
+KINDS = ("one", "two", "three", "four", "two groups")
+CAPTIONS_KEY, NOISE_KEY, REAL_KEY = (jax.random.key(seed) for seed in (201, 202, 203))
+"""Keys that no training uses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much is computed.
+
+    Attributes:
+        n: captions, and pictures of each cell.
+        steps: of the sampler.
+        chunk: draws at once.
+        components: of the Frechet distance.
+        floors: further sets of real pictures.
+    """
+
+    n: int = 512
+    steps: int = 100
+    chunk: int = 64
+    components: int = 64
+    floors: int = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """What pictures are scored by.
+
+    Attributes:
+        captions: one of each picture.
+        clip: towers, or None.
+        features: of pictures.
+        reference: features of real pictures of the captions.
+        components: of the Frechet distance.
+    """
+
+    captions: tuple[str, ...]
+    clip: Clip | None
+    features: ImageFeatures
+    reference: np.ndarray
+    components: int
+
+    def scores(self, pictures: np.ndarray) -> dict:
+        """Of 8-bit pictures, one of each caption."""
+        images = jnp.asarray(to_unit_range(pictures))
+        pairs = zip(np.asarray(images), self.captions, strict=True)
+        right = [shapes.check(image, caption) for image, caption in pairs]
+        by_kind = collections.defaultdict(list)
+        for caption, is_right in zip(self.captions, right, strict=True):
+            by_kind[kind(caption)].append(is_right)
+        found = np.asarray(self.features(images))
+        return {
+            "accuracy": float(np.mean(right)),
+            "by_kind": {k: float(np.mean(by_kind[k])) for k in KINDS if by_kind[k]},
+            "clip": None if self.clip is None else cosine(self.clip, images, self.captions),
+            "frechet": frechet_distance(found, self.reference, self.components),
+            "kernel": 1e3 * kernel_distance(found, self.reference),
+        }
+
+
+def kind(caption: str) -> str:
+    """Of one group the count, else that there are two."""
+    read = shapes.parse(caption)
+    return KINDS[-1] if read.relation else KINDS[read.num_objects - 1]
+
+
+def cosine(clip: Clip, images, captions: tuple[str, ...]) -> float:
+    """Mean over pictures with their own captions."""
+    return float(jnp.mean(jnp.sum(clip.image(images) * clip.text(captions), axis=-1)))
+
+
+@jax.jit
+def sample(keys, prior: DiffusionPrior, text, strengths):
+    """Draws of captions as the network sees them; one program for all captions and strengths."""
+
+    def draw(key, text, strength):
+        denoiser = dataclasses.replace(prior.denoiser, text=text, strength=strength)
+        guided = DiffusionPrior(
+            denoiser, prior.schedule, prior.event_shape, prior.prediction,
+            threshold=prior.threshold, num_steps=prior.num_steps, probe=False,
+        )  # fmt: skip
+        return guided.sample(key)
+
+    return jax.vmap(draw)(keys, text, strengths)
+
+
+def with_threshold(prior: DiffusionPrior, name: str, steps: int) -> DiffusionPrior:
+    """The prior with one of the thresholds."""
+    return DiffusionPrior(
+        prior.denoiser, prior.schedule, prior.event_shape, prior.prediction,
+        threshold=THRESHOLDS[name], num_steps=steps, probe=False,
+    )  # fmt: skip
+
+
+def draws(prior: DiffusionPrior, text, strength: float, name: str, size: Size, cache: Path):
+    """The pictures of one cell as bytes, (n, h, w, 3), chunk by chunk out of the cache or into it.
+
+    The last chunk is filled up with the first captions, so that all have one size.
+    """
+    keys, found, start = jax.random.split(NOISE_KEY, size.n), [], time.time()
+    for first in range(0, size.n, size.chunk):
+        file = cache / f"{name.replace(' ', '_')}-{strength:g}-{first:05d}.npy"
+        if not file.exists():
+            chosen = np.arange(first, first + size.chunk) % size.n
+            of_chunk = jax.tree.map(lambda leaf: leaf[chosen], text)  # noqa: B023 - called at once
+            strengths = jnp.full(size.chunk, strength)
+            drawn = np.asarray(sample(keys[chosen], prior, of_chunk, strengths))
+            if bad := int(np.isnan(drawn).any(axis=(1, 2, 3)).sum()):
+                print(f"{bad} draws of {file.stem} have NaN, which is black below", flush=True)
+            with replacing(file) as temporary, temporary.open("wb") as content:
+                np.save(content, to_bytes(drawn)[: size.n - first])
+            seconds = time.time() - start
+            print(f"  {file.stem}: {seconds:.0f} s since the cell began", flush=True)
+        found.append(np.load(file))
+    return np.concatenate(found)
+
+
+def real_pictures(captions: tuple[str, ...], number: int, size: int) -> np.ndarray:
+    """The number-th set of them as bytes."""
+    key = jax.random.fold_in(REAL_KEY, number)
+    return to_bytes(np.asarray(shapes.render_batch(captions, key, size)))
+
+
+def real_scores(judge: Judge, size: int, floors: int) -> dict:
+    """Of further real pictures: means over the sets, and the spread of their distances."""
+    sets = [judge.scores(real_pictures(judge.captions, 1 + i, size)) for i in range(floors)]
+    found = {"by_kind": {k: np.mean([s["by_kind"][k] for s in sets]) for k in sets[0]["by_kind"]}}
+    for name in ("accuracy", "clip", "frechet", "kernel"):
+        values = [scores[name] for scores in sets]
+        found[name] = None if None in values else float(np.mean(values))
+    spread = {name: float(np.std([s[name] for s in sets], ddof=1)) for name in DISTANCES}
+    return found | {"spread": spread}
+
+
+def measure(
+    prior: DiffusionPrior, clip: Clip | None, features: ImageFeatures,
+    captions: tuple[str, ...], thresholds: list[str], size: Size, cache: Path,
+) -> tuple[dict, dict[str, np.ndarray]]:  # fmt: skip
+    """All numbers, and the draws that are shown."""
+    text = prior.denoiser.reader.read_several(captions)
+    pixels = prior.event_shape[0]
+    known = jnp.asarray(to_unit_range(real_pictures(captions, 0, pixels)))
+    judge = Judge(captions, clip, features, np.asarray(features(known)), size.components)
+    results = {"real": real_scores(judge, pixels, size.floors), "cells": []}
+    print(table_row("real pictures", "", results["real"], size.n), flush=True)
+    shown = {}
+    for name in thresholds:
+        own = with_threshold(prior, name, size.steps)
+        for strength in STRENGTHS:
+            pictures = draws(own, text, strength, name, size, cache)
+            scores = judge.scores(pictures)
+            results["cells"].append({"threshold": name, "strength": strength, **scores})
+            print(table_row(name, f"{strength:g}", scores, size.n), flush=True)
+            if strength in SHOWN_STRENGTHS:
+                shown[f"{name}, {strength:g}"] = pictures[:NUM_SHOWN]
+    return results, shown
+
+
+def table_row(name: str, strength: str, scores: dict, n: int) -> str:
+    """A row of the table; of the accuracy with its standard error."""
+    share = scores["accuracy"]
+    error = np.sqrt(share * (1.0 - share) / n)
+    clip = "-" if scores["clip"] is None else f"{scores['clip']:.3f}"
+    spread = scores.get("spread", {})
+    cells = [name, strength, f"{share:.1%} +- {error:.1%}", clip]
+    for key, digits in zip(DISTANCES, (3, 2), strict=True):
+        cell = f"{scores[key]:.{digits}f}"
+        cells.append(f"{cell} (s.d. {spread[key]:.{digits}f})" if spread else cell)
+    return f"| {' | '.join(cells)} |"
+
+
+def best(results: dict, name: str) -> dict:
+    """The cell of a threshold with the highest accuracy, the weaker where two are as good."""
+    cells = [cell for cell in results["cells"] if cell["threshold"] == name]
+    return max(cells, key=lambda cell: (cell["accuracy"], -cell["strength"]))
+
+
+def tables(results: dict, thresholds: list[str], n: int) -> list[str]:
+    """Of all cells, and of the best strengths by kinds of captions."""
+    lines = [
+        "| threshold | strength | caption right | cosine (CLIP) | Frechet | kernel x 1000 |",
+        "|---|---|---|---|---|---|",
+        table_row("real pictures (floor)", "", results["real"], n),
+    ]
+    for cell in results["cells"]:
+        lines.append(table_row(cell["threshold"], f"{cell['strength']:g}", cell, n))
+    header = ["threshold", "strength", *KINDS]
+    lines += ["", "## By kind of caption, at the strength that obeys best", ""]
+    lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    chosen = [("real pictures", "", results["real"])]
+    chosen += [(name, f"{best(results, name)['strength']:g}", best(results, name))
+               for name in thresholds]  # fmt: skip
+    for name, strength, scores in chosen:
+        shares = (scores["by_kind"].get(kind) for kind in KINDS)
+        cells = [name, strength, *("-" if s is None else f"{s:.1%}" for s in shares)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def draw_curves(results: dict, thresholds: list[str], path: Path) -> None:
+    """Accuracy, and the cosine where it was measured, against the Frechet distance."""
+    names = {"accuracy": "share of captions obeyed", "clip": "cosine of picture and caption"}
+    panels = [name for name in names if results["real"][name] is not None]
+    figure = Figure(figsize=(5.6 * len(panels), 4.4), layout="constrained")
+    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name in thresholds:
+            cells = [cell for cell in results["cells"] if cell["threshold"] == name]
+            x, y = ([cell[key] for cell in cells] for key in ("frechet", panel))
+            axis.plot(x, y, "o-", markersize=4, label=name)
+            for cell, place in zip(cells, zip(x, y, strict=True), strict=True):
+                axis.annotate(f"{cell['strength']:g}", place, (3, 3), fontsize=7,
+                              textcoords="offset points")  # fmt: skip
+        real = results["real"]
+        axis.plot(real["frechet"], real[panel], "k*", markersize=10, label="real pictures")
+        axis.axvline(real["frechet"], color="k", linewidth=0.8, linestyle=":")
+        axis.set(xscale="log", xlabel="Frechet distance to real pictures", ylabel=names[panel])
+        axis.legend(fontsize=8, title="threshold")
+    figure.savefig(path, dpi=150)
+
+
+def report(
+    results: dict, shown: dict[str, np.ndarray], captions: tuple[str, ...], about: list[str],
+    thresholds: list[str], size: Size, output: Path, stem: str,
+) -> None:  # fmt: skip
+    """Writes the files."""
+    output.mkdir(parents=True, exist_ok=True)
+    pictures = f"{stem.replace('results', 'draws')}.png"
+    draw_curves(results, thresholds, output / f"{stem}.png")
+    sheet = to_unit_range(np.concatenate(list(shown.values())))
+    plots.save_captioned(sheet, captions[:NUM_SHOWN], output / pictures, scale=3)
+    text = [
+        *about,
+        "",
+        f"{size.n} captions, a picture of each, {size.steps} steps, by the same noise in every row."
+        " *Caption right*: by the checker, all of the caption, with its standard error. *Frechet*:"
+        f" of frozen features (EfficientNet-Lite0, 96 x 96, {size.components} principal"
+        f" components) to those of {size.n} real pictures of the same captions, and of no other"
+        " number: compare it with the floor alone, which is the mean over"
+        f" {size.floors} further sets of real pictures of these captions. The numbers on the curves"
+        " are strengths.",
+        "",
+        f"![accuracy against distance]({stem}.png)",
+        "",
+        *tables(results, thresholds, size.n),
+        "",
+        "## Draws",
+        "",
+        f"A column each caption; rows: {'; '.join(shown)}.",
+        "",
+        f"![draws]({pictures})",
+    ]
+    (output / f"{stem}.md").write_text("\n".join(text).rstrip() + "\n")
+    everything = {"size": dataclasses.asdict(size), **results}
+    (output / f"{stem}.json").write_text(json.dumps(everything, indent=1) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parses the options, runs, and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prior", type=Path, help="folder of `smcdiff train text shapes`")
+    parser.add_argument("--towers", type=Path, help="folder of `smcdiff train clip shapes`")
+    parts = [part.value for part in shapes.Split]
+    parser.add_argument("--captions", choices=parts, default=shapes.Split.HELD_OUT.value)
+    parser.add_argument("--thresholds", nargs="+", choices=list(THRESHOLDS), default=THRESHOLDS)
+    parser.add_argument("-n", type=int, default=Size.n, help="captions")
+    parser.add_argument("--steps", type=int, default=Size.steps)
+    parser.add_argument("--cache", type=Path, default=HERE / "cache", help="folder of draws")
+    parser.add_argument("--smoke", action="store_true", help="a tiny size, in seconds")
+    parser.add_argument("--output", type=Path, default=HERE)
+    options = parser.parse_args(arguments)
+    if not options.smoke and options.prior is None:
+        parser.error("give --prior FOLDER, of `smcdiff train text shapes -o FOLDER`")
+    if options.smoke:
+        size = Size(n=6, steps=2, chunk=4, components=4, floors=2)
+        with tempfile.TemporaryDirectory() as temporary:
+            options.cache = Path(temporary)
+            run(options, size, *random_models(drawn_captions(options, size)))
+    else:
+        towers = None if options.towers is None else load_clip(options.towers)
+        models = load_prior(options.prior), towers, load_image_features()
+        if not isinstance(models[0].denoiser, TextDenoiser):
+            parser.error(f"{options.prior} is no prior of captions; give one of `train text`")
+        run(options, Size(options.n, options.steps), *models)
+
+
+def drawn_captions(options: argparse.Namespace, size: Size) -> tuple[str, ...]:
+    """Those of a part, the same for every prior."""
+    return shapes.random_captions(CAPTIONS_KEY, size.n, shapes.Split(options.captions))
+
+
+def command(options: argparse.Namespace, size: Size) -> str:
+    """That wrote the results."""
+    words = "python experiments/text_pareto/run.py"
+    if options.smoke:
+        return f"{words} --smoke"
+    given = {"--prior": options.prior, "--towers": options.towers, "--captions": options.captions}
+    words += "".join(f" {name} {value}" for name, value in given.items() if value)
+    if list(options.thresholds) != list(THRESHOLDS):
+        words += " --thresholds " + " ".join(f"'{name}'" for name in options.thresholds)
+    return f"{words} -n {size.n} --steps {size.steps}"
+
+
+def run(
+    options: argparse.Namespace, size: Size, prior: DiffusionPrior, clip: Clip | None,
+    features: ImageFeatures,
+) -> None:  # fmt: skip
+    """Measures and writes."""
+    part, thresholds = shapes.Split(options.captions), list(options.thresholds)
+    captions = drawn_captions(options, size)
+    cache = options.cache / part.value
+    cache.mkdir(parents=True, exist_ok=True)
+    weights = "random" if options.smoke else json.loads(
+        (options.prior / "config.json").read_text())["sha256"]  # fmt: skip
+    sizes = {name: str(getattr(size, name)) for name in ("n", "steps", "chunk")}
+    record = {"prior": weights, **sizes}
+    claim(cache / "of.json", record, "prior or size")
+    results, shown = measure(prior, clip, features, captions, thresholds, size, cache)
+    about = ["# Strength of guidance: captions obeyed against distance", "",
+             f"Written by `{command(options, size)}`; captions: {part.value}."]  # fmt: skip
+    stem = "results" if part is shapes.Split.HELD_OUT else f"results-{part.value}"
+    report(results, shown, captions, about, thresholds, size, options.output, stem)
+
+
+if __name__ == "__main__":
+    main()
