@@ -41,18 +41,11 @@ from smcdiff.training import ClipTrainConfig, TextTrainConfig, train_clip, train
 HERE = Path(__file__).parent
 SMALL_ENCODER = HERE.parents[1] / "tests" / "text" / "references" / "bert"
 """Of the smoke size: random weights."""
-KINDS = ("one", "two", "three", "four", "two groups")
 STRENGTHS = (1.0, 2.0, 3.0, 5.0)
 NOISE = 0.1
 WITHIN = 1.2
 """The root mean square of the residuals, in standard deviations of the noise, is at most this."""
 SHOWN = 10
-
-
-def kind(caption: str) -> str:
-    """Of one group the count, else that there are two."""
-    read = shapes.parse(caption)
-    return KINDS[-1] if read.relation else KINDS[read.num_objects - 1]
 
 
 class Networks(NamedTuple):
@@ -217,10 +210,10 @@ def caption_records(networks: Networks, records: Records, options) -> dict[str, 
 
 def caption_rows(found: dict[str, list[dict]], captions: list[str]) -> list[str]:
     """A row for each method, and one for the best of the guided draws."""
-    kinds = np.array([kind(caption) for caption in captions])
+    kinds = np.array([shapes.parse(caption).form for caption in captions])
     lines = [
-        f"| method | right | {' | '.join(KINDS)} | ESS (median) | CPU s a caption |",
-        "|---" * (4 + len(KINDS)) + "|",
+        f"| method | right | {' | '.join(shapes.FORMS)} | ESS (median) | CPU s a caption |",
+        "|---" * (4 + len(shapes.FORMS)) + "|",
     ]
     for name, records in found.items():
         for told, label in (("right", name), ("best", f"best of them by the towers: {name}")):
@@ -229,7 +222,7 @@ def caption_rows(found: dict[str, list[dict]], captions: list[str]) -> list[str]
             right = np.array([float(record[told]) for record in records])
             error = right.std() / np.sqrt(len(right))
             cells = [label, f"{right.mean():.1%} +- {error:.1%}"]
-            cells += [share(right[kinds == one]) for one in KINDS]
+            cells += [share(right[kinds == one]) for one in shapes.FORMS]
             cells += [
                 f"{np.median([record['ess'] for record in records]):.1f}",
                 f"{np.mean([record['seconds'] for record in records]):.0f}",
@@ -245,9 +238,12 @@ def share(values: np.ndarray) -> str:
 
 def strength_rows(networks: Networks, records: Records, options) -> tuple[list[str], float]:
     """Guidance alone by strength, on captions of the training, and the best strength there."""
-    lines = [f"| strength | right | {' | '.join(KINDS)} |", "|---" * (2 + len(KINDS)) + "|"]
+    lines = [
+        f"| strength | right | {' | '.join(shapes.FORMS)} |",
+        "|---" * (2 + len(shapes.FORMS)) + "|",
+    ]
     captions = options.seen
-    kinds, means = np.array([kind(caption) for caption in captions]), {}
+    kinds, means = np.array([shapes.parse(caption).form for caption in captions]), {}
     for strength in STRENGTHS:
         method = Method(strength, lambda *_: proposals.Bootstrap(), True, False)
         right = np.array([
@@ -264,7 +260,9 @@ def strength_rows(networks: Networks, records: Records, options) -> tuple[list[s
         means[strength] = right.mean()
         error = right.std() / np.sqrt(len(right))
         cells = [f"{strength:g}", f"{right.mean():.1%} +- {error:.1%}"]
-        lines.append(f"| {' | '.join(cells + [share(right[kinds == one]) for one in KINDS])} |")
+        lines.append(
+            f"| {' | '.join(cells + [share(right[kinds == one]) for one in shapes.FORMS])} |"
+        )
     return lines, max(means, key=means.__getitem__)
 
 

@@ -29,7 +29,6 @@ from smcdiff.training._alternatives import Alternatives, image_vectors
 HERE = Path(__file__).parent
 SMALL_ENCODER = HERE.parents[1] / "tests" / "text" / "references" / "bert"
 """Of the smoke size: random weights."""
-KINDS = ("one", "two", "three", "four", "two groups")
 WORDS = ("count", "colour", "shape", "relation")
 DISTURBED = {
     "as drawn": (0.0, 0.0),
@@ -40,22 +39,6 @@ DISTURBED = {
 """Standard deviations: of the noise in data units, of the blur in pixels."""
 BINS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
 """Of the probability of the best alternative."""
-
-
-def kind(caption: str) -> str:
-    """Of one group the count, else that there are two."""
-    read = shapes.parse(caption)
-    return KINDS[-1] if read.relation else KINDS[read.num_objects - 1]
-
-
-def changed_word(caption: str, other: str) -> str:
-    """In what two captions differ that differ in one thing."""
-    first, second = shapes.parse(caption), shapes.parse(other)
-    for one, two in zip(first.groups, second.groups, strict=True):
-        for name in ("count", "colour", "shape"):
-            if getattr(one, name) != getattr(two, name):
-                return name
-    return "relation"
 
 
 def drawn(part: shapes.Split, number: int, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -80,11 +63,11 @@ def accuracy_row(names: list[str], scores: Alternatives, captions: tuple[str, ..
     """In all, by kind of caption, and by the word that is changed."""
     by_kind, by_word = collections.defaultdict(list), collections.defaultdict(list)
     for caption, is_right, row in zip(captions, scores.is_right, scores.scores, strict=True):
-        by_kind[kind(caption)].append(is_right)
+        by_kind[shapes.parse(caption).form].append(is_right)
         for place, other in enumerate(shapes.one_word_changes(caption), 1):
-            by_word[changed_word(caption, other)].append(row[0] > row[place])
+            by_word[shapes.changed_word(caption, other)].append(row[0] > row[place])
     cells = [*names, percent(scores.is_right)]
-    cells += [percent(by_kind[kind]) for kind in KINDS]
+    cells += [percent(by_kind[kind]) for kind in shapes.FORMS]
     cells += [percent(by_word[word], 2) for word in WORDS]
     return f"| {' | '.join(cells)} |"
 
@@ -156,7 +139,7 @@ def noisy_rows(clip: Clip, images: np.ndarray, captions: tuple[str, ...]) -> lis
 def measure(clip: Clip, number: int) -> list[str]:
     """All tables."""
     size = clip.event_shape[0]
-    header = ["part", "picture", "right", *KINDS, *(f"above wrong {word}" for word in WORDS)]
+    header = ["part", "picture", "right", *shapes.FORMS, *(f"above wrong {word}" for word in WORDS)]
     lines = [
         "## Captions of one changed word",
         "",

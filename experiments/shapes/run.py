@@ -27,7 +27,6 @@ from smcdiff.results import plots
 HERE = Path(__file__).parent
 SIZES = (16, 32, 64)
 KEY = jax.random.key(0)
-KINDS = ("one", "two", "three", "four", "two groups")
 WORDS = ("count", "colour", "shape", "relation")
 DISTURBED = {
     "as drawn": (0.0, 0.0),
@@ -47,36 +46,22 @@ def disturbed(images: np.ndarray, noise: float, blur: float) -> np.ndarray:
     return blurred + noise * np.random.default_rng(0).standard_normal(images.shape, np.float32)
 
 
-def kind(caption: shapes.Caption) -> str:
-    """Of one group the count, else that there are two."""
-    return KINDS[-1] if caption.relation else KINDS[caption.num_objects - 1]
-
-
-def changed_word(caption: shapes.Caption, other: shapes.Caption) -> str:
-    """In what two captions differ that differ in one thing."""
-    for one, two in zip(caption.groups, other.groups, strict=True):
-        for name in ("count", "colour", "shape"):
-            if getattr(one, name) != getattr(two, name):
-                return name
-    return "relation"
-
-
 def score(images: np.ndarray, captions: list[shapes.Caption]) -> tuple[dict, dict]:
     """Whether captions are accepted, by kind; and captions with one word changed, by word."""
     right, wrong = collections.defaultdict(list), collections.defaultdict(list)
     for image, caption in zip(images, captions, strict=True):
         scene = shapes.read(image)
-        right[kind(caption)].append(scene is not None and not scene.contradiction(caption))
+        right[caption.form].append(scene is not None and not scene.contradiction(caption))
         for other in map(shapes.parse, shapes.one_word_changes(caption)):
             accepted = scene is not None and not scene.contradiction(other)
-            wrong[changed_word(caption, other)].append(accepted)
+            wrong[shapes.changed_word(caption, other)].append(accepted)
     return right, wrong
 
 
 def score_row(size: int, name: str, right: dict, wrong: dict) -> str:
     """A row of the table."""
     cells = [f"{size}", name, f"{np.mean(sum(right.values(), [])):.1%}"]
-    cells += [f"{np.mean(right[kind]):.1%}" for kind in KINDS]
+    cells += [f"{np.mean(right[kind]):.1%}" for kind in shapes.FORMS]
     cells += [f"{sum(wrong[word])} of {len(wrong[word]):,}" for word in WORDS]
     return f"| {' | '.join(cells)} |"
 
@@ -150,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     number, repeats = (40, 1) if options.smoke else (1000, 50)
     command = "python experiments/shapes/run.py" + (" --smoke" if options.smoke else "")
-    header = ["size", "picture", "accepted", *KINDS, *(f"wrong {word}" for word in WORDS)]
+    header = ["size", "picture", "accepted", *shapes.FORMS, *(f"wrong {word}" for word in WORDS)]
     lines = [
         "# Captioned shapes",
         "",

@@ -55,7 +55,6 @@ THRESHOLDS = {
     "dynamic about grey": thresholding.Dynamic(0.995, background=shapes.GREY),
 }
 DISTANCES = ("frechet", "kernel")
-KINDS = ("one", "two", "three", "four", "two groups")
 CAPTIONS_KEY, NOISE_KEY, REAL_KEY = (jax.random.key(seed) for seed in (201, 202, 203))
 """Keys that no training uses."""
 
@@ -104,21 +103,15 @@ class Judge:
         right = [shapes.check(image, caption) for image, caption in pairs]
         by_kind = collections.defaultdict(list)
         for caption, is_right in zip(self.captions, right, strict=True):
-            by_kind[kind(caption)].append(is_right)
+            by_kind[shapes.parse(caption).form].append(is_right)
         found = np.asarray(self.features(images))
         return {
             "accuracy": float(np.mean(right)),
-            "by_kind": {k: float(np.mean(by_kind[k])) for k in KINDS if by_kind[k]},
+            "by_kind": {k: float(np.mean(by_kind[k])) for k in shapes.FORMS if by_kind[k]},
             "clip": None if self.clip is None else cosine(self.clip, images, self.captions),
             "frechet": frechet_distance(found, self.reference, self.components),
             "kernel": 1e3 * kernel_distance(found, self.reference),
         }
-
-
-def kind(caption: str) -> str:
-    """Of one group the count, else that there are two."""
-    read = shapes.parse(caption)
-    return KINDS[-1] if read.relation else KINDS[read.num_objects - 1]
 
 
 def cosine(clip: Clip, images, captions: tuple[str, ...]) -> float:
@@ -241,14 +234,14 @@ def tables(results: dict, thresholds: list[str], n: int) -> list[str]:
     ]
     for cell in results["cells"]:
         lines.append(table_row(cell["threshold"], f"{cell['strength']:g}", cell, n))
-    header = ["threshold", "strength", *KINDS]
+    header = ["threshold", "strength", *shapes.FORMS]
     lines += ["", "## By kind of caption, at the strength that obeys best", ""]
     lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     chosen = [("real pictures", "", results["real"])]
     chosen += [(name, f"{best(results, name)['strength']:g}", best(results, name))
                for name in thresholds]  # fmt: skip
     for name, strength, scores in chosen:
-        shares = (scores["by_kind"].get(kind) for kind in KINDS)
+        shares = (scores["by_kind"].get(kind) for kind in shapes.FORMS)
         cells = [name, strength, *("-" if s is None else f"{s:.1%}" for s in shares)]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

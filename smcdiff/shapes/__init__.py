@@ -3,11 +3,13 @@
 from smcdiff.shapes.checker import check as check
 from smcdiff.shapes.checker import explain as explain
 from smcdiff.shapes.checker import read as read
+from smcdiff.shapes.grammar import FORMS as FORMS
 from smcdiff.shapes.grammar import Caption as Caption
 from smcdiff.shapes.grammar import Colour as Colour
 from smcdiff.shapes.grammar import Group as Group
 from smcdiff.shapes.grammar import Relation as Relation
 from smcdiff.shapes.grammar import Shape as Shape
+from smcdiff.shapes.grammar import changed_word as changed_word
 from smcdiff.shapes.grammar import one_word_changes as one_word_changes
 from smcdiff.shapes.grammar import parse as parse
 from smcdiff.shapes.renderer import GREY as GREY

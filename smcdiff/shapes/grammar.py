@@ -45,6 +45,8 @@ class Relation(enum.Enum):
 COUNTS = ("a", "two", "three", "four")
 """The words for 1 to 4."""
 MAX_COUNT = len(COUNTS)
+FORMS = ("one", "two", "three", "four", "two groups")
+"""What a caption is of: so many objects of a kind, or two groups."""
 MAX_COUNT_RELATED = 2
 """Of a group that stands in a relation."""
 _SINGULAR = {shape.value: shape for shape in Shape}
@@ -109,6 +111,11 @@ class Caption:
     def num_objects(self) -> int:
         """Of both groups."""
         return sum(group.count for group in self.groups)
+
+    @property
+    def form(self) -> str:
+        """One of `FORMS`."""
+        return FORMS[-1] if self.relation else FORMS[self.num_objects - 1]
 
     def __str__(self) -> str:
         between = f" {self.relation.value} " if self.relation else " "
@@ -229,3 +236,26 @@ def _changes(group: Group) -> Iterator[Group]:
         for value in values:
             if value != getattr(group, name):
                 yield dataclasses.replace(group, **{name: value})
+
+
+def changed_word(caption: str | Caption, other: str | Caption) -> str:
+    """In what a caption differs from one of its `one_word_changes`.
+
+    Args:
+        caption: of the grammar.
+        other: differs in one thing.
+
+    Returns:
+        "count", "colour", "shape" or "relation".
+
+    Raises:
+        InputError: captions outside the grammar, or that differ in more, or not at all.
+    """
+    caption, other = parse(caption), parse(other)
+    changed = ["relation"] if caption.relation is not other.relation else []
+    for one, two in zip(caption.groups, other.groups, strict=False):
+        words = ("count", "colour", "shape")
+        changed += [name for name in words if getattr(one, name) != getattr(two, name)]
+    if len(changed) != 1 or len(caption.groups) != len(other.groups):
+        raise InputError(f"captions '{caption}' and '{other}' do not differ in one word")
+    return changed[0]

@@ -27,6 +27,21 @@ def test_all_captions():
     assert all(str(shapes.parse(caption)) == caption for caption in every)
 
 
+def test_what_a_caption_is_of_and_what_is_changed():
+    every = [shapes.parse(caption) for caption in shapes.captions()]
+    assert collections.Counter(caption.form for caption in every) == {
+        **dict.fromkeys(shapes.FORMS[:4], 18), "two groups": 4 * 18 * 17 * 2
+    }  # fmt: skip
+    caption = "two red circles above a blue square"
+    changes = shapes.one_word_changes(caption)
+    assert collections.Counter(shapes.changed_word(caption, other) for other in changes) == {
+        "count": 2, "colour": 10, "shape": 4, "relation": 1
+    }  # fmt: skip
+    for other in (caption, "two red circles", "a red circle above two blue squares"):
+        with pytest.raises(InputError, match="do not differ in one word"):
+            shapes.changed_word(caption, other)
+
+
 @pytest.mark.parametrize(
     ("caption", "message"),
     [
