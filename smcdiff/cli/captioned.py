@@ -87,10 +87,12 @@ class Guidance:
             InputError: numbers out of range, no such threshold, or a background without one.
         """
         if not math.isfinite(strength):
-            raise InputError(f"--strength is {strength:g}; it must be a finite number, for example"
-                             " 3; 1 is the caption alone")  # fmt: skip
+            raise InputError(
+                f"--strength is {strength:g}; it must be a finite number, for example 3"
+            )
         if threshold not in _THRESHOLDS:
-            raise InputError(f"--threshold is '{threshold}'; {did_you_mean(threshold, _THRESHOLDS)}")
+            hint = did_you_mean(threshold, _THRESHOLDS)
+            raise InputError(f"--threshold is '{threshold}'; {hint}")
         if threshold != "dynamic":
             if background is not None:
                 raise InputError("--background does nothing without --threshold dynamic; add it")
@@ -102,9 +104,9 @@ class Guidance:
         return cls(strength, Dynamic(background=0.0 if background is None else background))
 
     @property
-    def is_exact(self) -> bool:
-        """Whether draws without weights are those of the caption's prior."""
-        return self.strength == 1.0 and self.threshold is None
+    def is_heuristic(self) -> bool:
+        """Whether draws without weights are those of no prior, with or without the caption."""
+        return self.strength not in (0.0, 1.0)
 
     def given(self, prior: DiffusionPrior, caption: str) -> DiffusionPrior:
         """The prior guided by a caption; strength 1 costs no second evaluation."""

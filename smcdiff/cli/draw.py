@@ -10,7 +10,7 @@ from typing import Annotated
 import jax
 import numpy as np
 import typer
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray
 
 from smcdiff.base._progress import ProgressBar
 from smcdiff.cascades import Cascade
@@ -166,18 +166,11 @@ def draw(
             samples = raise_all(raising, keys[1], samples)
         write_samples(folder, samples)
     typer.echo(f"{number} draws of shape {samples.shape[1:]} in {output}")
-    if not guidance.is_exact:
-        typer.echo(_heuristic(guidance))
-
-
-def _heuristic(guidance: Guidance) -> str:
-    """What draws without weights are worth."""
-    limits = "" if guidance.threshold is None else " and a threshold"
-    return (
-        f"Guidance of strength {guidance.strength:g}{limits} without weights is a heuristic: these"
-        " are the draws of no prior. --strength 1 draws from the caption's prior, and --particles"
-        " weighs guided draws"
-    )
+    if guidance.is_heuristic:
+        typer.echo(
+            f"Guidance of strength {strength:g} without weights is a heuristic: these are the draws"
+            " of no prior. --strength 1 draws from the caption's prior, and --particles weighs"
+        )
 
 
 def _weigh(
@@ -185,7 +178,7 @@ def _weigh(
     observed: Observed,
     caption: str,
     cascade: Cascade | None,
-    keys: PRNGKeyArray,
+    keys: Key[Array, " n"],
     number: int,
     output: Path,
 ) -> None:

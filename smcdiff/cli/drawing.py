@@ -107,7 +107,7 @@ def raise_all(cascade: Cascade, key: PRNGKeyArray, low: np.ndarray) -> np.ndarra
     return draw_all(draw, key, len(low), remedy, "Raising the resolution")
 
 
-def write_samples(folder: Path, samples: Float[np.ndarray, "n *event"]) -> list[Path]:
+def write_samples(folder: Path, samples: Float[np.ndarray, " n *event"]) -> list[Path]:
     """Writes samples.npy and, of images, samples.png.
 
     Returns:

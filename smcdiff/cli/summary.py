@@ -60,11 +60,12 @@ def summarise(
         about: rows to begin with.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     particles = posterior.log_weights.shape[1]
     rows: dict[str, Any] = {
-        **(about or {}),
+        **{name: escape(text) for name, text in (about or {}).items()},
         "proposal": f"{posterior.attrs['proposal']}: {posterior.attrs['proposal_reason']}",
         "log evidence": evidence_in_words(posterior),
         "ESS at the end": f"{of_chains(posterior.ess[:, -1], 1)} of {particles}",
