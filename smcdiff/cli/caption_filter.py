@@ -144,7 +144,7 @@ def _from_towers(prior, towers, alternatives):
     """Which of the alternatives a picture shows; the first was observed."""
     x = numpyro.sample("x", prior)
     logits = towers.log_probability(x, alternatives)
-    numpyro.sample("caption", dist.Categorical(logits=logits), obs=0)
+    numpyro.sample("caption", dist.CategoricalLogits(logits), obs=0)
 
 
 def _from_ratio(prior, likelihood):
