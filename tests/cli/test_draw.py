@@ -1,18 +1,23 @@
 """``smcdiff draw`` and ``solve --caption``: what they leave, and what they refuse."""
 
 import dataclasses
+import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
 
 from smcdiff import Posterior, save_prior, thresholding
+from smcdiff.cli import solve
 from smcdiff.cli.caption_filter import CaptionFilter
 from smcdiff.cli.captioned import Guidance
 from smcdiff.shapes import one_word_changes
 from smcdiff.store.clip import save_clip
 from tests.cli.inputs import array
 from tests.store.text_priors import SHAPE, text_prior, towers, upsampler
-from tests.text.folders import copied, edit_json, edit_weights
+from tests.text.folders import copied, edit_weights
 
 CAPTION = "two red circles"
 HIGH = (8, 8, 3)
@@ -49,7 +54,8 @@ def models(tmp_path_factory):
     free = dataclasses.replace(towers().reader, grammar=None)
     save_clip(dataclasses.replace(towers(), reader=free), folder / "free", "", {})
     save_clip(towers(), folder / "wide", "", {})
-    edit_json(folder / "wide" / "config.json", event_shape=HIGH)
+    config = folder / "wide" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "event_shape": HIGH}))
     return folder
 
 
@@ -105,6 +111,22 @@ def test_a_cascade_raises_the_draws(draw, models):
     assert high.shape == (3, *HIGH) and np.all(np.isfinite(high))
 
 
+def test_the_caption_weighed_by_the_prior(models):
+    """By its ratio to the prior without the caption; the twist's is a rougher one."""
+    guidance = Guidance.of(2.0, "static", None)
+    observed = CaptionFilter(4, 2, None, 3, None, None).observe(text_prior(), CAPTION, guidance)
+    prior, likelihood = observed.arguments
+    assert prior.denoiser.text is None and likelihood.prior is prior
+    proposal = observed.proposal
+    for conditional in (likelihood.conditional, proposal.conditional):
+        assert conditional.denoiser.text is not None and conditional.denoiser.strength is None
+    assert proposal.strength == 2.0 and proposal.threshold == thresholding.Static()
+    with numpyro.handlers.seed(rng_seed=0):
+        trace = numpyro.handlers.trace(observed.model).get_trace(prior, likelihood)
+    assert list(trace) == ["x", "caption"] and np.isfinite(trace["caption"]["fn"].log_factor)
+
+
+@pytest.mark.slow
 def test_the_caption_weighed_by_the_prior_and_raised(draw, smcdiff, models, tmp_path):
     """Each particle is raised once, and is a site of the posterior beside its own."""
     out = draw(*FILTER, "--cascade", models / "up", "--log-snr", "inf")
@@ -128,7 +150,7 @@ def test_the_caption_weighed_by_towers(draw, models):
     posterior = Posterior.load("smcdiff-draw/posterior.nc")
     assert posterior.observed["caption"] == 0
     text = towers().reader.encoded([CAPTION, *one_word_changes(CAPTION)])
-    expected = towers().log_probability(posterior.samples["x"][1], text)[:, 0]
+    expected = towers().log_probability(jnp.asarray(posterior.samples["x"][1]), text)[:, 0]
     np.testing.assert_allclose(posterior.log_likelihood[1], expected, rtol=1e-3, atol=1e-3)
 
 
@@ -235,16 +257,24 @@ def test_draws_that_are_not_finite(smcdiff, models, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_solve_takes_the_prior_of_the_caption(models):
+    found, expected = solve._prior(str(models / "prior"), CAPTION), text_prior().given(CAPTION)
+    assert found.denoiser.strength is None
+    jax.tree.map(np.testing.assert_array_equal, found.denoiser.text, expected.denoiser.text)
+    assert solve._prior(str(models / "prior"), None).denoiser.text is None
+
+
+@pytest.mark.slow
 def test_solve_with_a_caption(smcdiff, models):
-    """The prior is that of the caption: as the one that was saved with it."""
+    """As with the prior that was saved with it."""
     array("half.npy", np.zeros(SHAPE))
     words = ["solve", "inpaint", "half.npy", "--particles", "4", "--steps", "3", "--chains", "1"]
     found = []
     for name, caption in (("prior", ["--caption", CAPTION]), ("given", [])):
-        code, out, err = smcdiff(*words, "--prior", models / name, *caption, "-o", len(found))
+        code, out, err = smcdiff(*words, "--prior", models / name, *caption, "-o", name)
         assert code == 0, err
         assert (CAPTION in out) == bool(caption)
-        found.append(Posterior.load(f"{len(found)}/posterior.nc").samples["x"])
+        found.append(Posterior.load(f"{name}/posterior.nc").samples["x"])
     np.testing.assert_allclose(found[0], found[1], atol=1e-4)
 
 
