@@ -87,6 +87,7 @@ def test_what_is_refused(refused, case):
     refused(["captions", *words], message)
 
 
+@pytest.mark.slow
 def test_training_refuses_a_file_of_another_encoder(refused, tmp_path_factory):
     other = copied("bert", tmp_path_factory.mktemp("encoders"))
 

@@ -226,9 +226,6 @@ def test_towers(refused, models, monkeypatch):
     words = ["draw", CAPTION, "--prior", models / "prior", "--particles", "4", "--clip"]
     refused([*words, models / "prior"], "a model of kind 'prior', not 'clip'")
     refused([*words, "none"], "cannot be read")
-    refused(
-        [*words, models / "wide"], "of pictures of shape (8, 8, 3), and --prior makes (4, 4, 3)"
-    )
     refused([*words, models / "free"], "of no closed grammar", "--against 'a dog;a cat'")
     refused([*words, models / "clip", "--against", " ;"], "--against names no other caption")
     message = str(models / "clip"), "'dog' is not a word of the grammar"
