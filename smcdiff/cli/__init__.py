@@ -1,3 +1,3 @@
-"""The command line: ``smcdiff solve | sample | train | priors | report``."""
+"""The command line: ``smcdiff solve | sample | draw | train | captions | priors | report``."""
 
 from smcdiff.cli.app import main as main

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 
 from smcdiff._version import __version__
-from smcdiff.cli import priors, report, sample, solve, train
+from smcdiff.cli import captions, draw, priors, report, sample, solve, train
 from smcdiff.cli.output import note
 from smcdiff.errors import InputError, SamplingError
 
@@ -27,7 +27,9 @@ app = typer.Typer(
 )
 app.command("solve")(solve.solve)
 app.command("sample")(sample.sample)
+app.command("draw")(draw.draw)
 app.add_typer(train.app, name="train")
+app.command("captions")(captions.captions)
 app.command("priors")(priors.priors)
 app.command("report")(report.report)
 

@@ -194,6 +194,14 @@ Prior = Annotated[
     str,
     typer.Option(help="Name of a shipped prior, or a prior's folder.", rich_help_panel=_SAMPLER),
 ]
+Caption = Annotated[
+    str | None,
+    typer.Option(
+        help="What the image shows, where the prior is one of captions (`smcdiff train text`): the"
+        " prior is then that of the caption.",
+        rich_help_panel=_SAMPLER,
+    ),
+]
 Proposal = Annotated[
     str,
     typer.Option(

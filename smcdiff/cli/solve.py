@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from smcdiff.base._progress import ProgressBar
 from smcdiff.cli import options
+from smcdiff.cli.captioned import check_caption, naming, require_captions
 from smcdiff.cli.catalogue import Observations, read_shard, solve_catalogue
 from smcdiff.cli.interrupt import interruptible
 from smcdiff.cli.observation import Source
@@ -19,6 +20,7 @@ from smcdiff.cli.problems import Degradation, Measurement
 from smcdiff.cli.sampler import Sampler, named_proposal
 from smcdiff.cli.summary import draw, summarise
 from smcdiff.errors import InputError
+from smcdiff.priors import DiffusionPrior
 from smcdiff.results import plots
 from smcdiff.store.prior import load_prior
 
@@ -48,6 +50,7 @@ def solve(
     columns: options.Columns = None,
     matrix: options.Matrix = None,
     prior: options.Prior = "mnist",
+    caption: options.Caption = None,
     proposal: options.Proposal = "auto",
     unweighted: options.Unweighted = False,
     particles: options.Particles = None,
@@ -91,6 +94,7 @@ def solve(
     `smcdiff solve inpaint photo.png --mask mask.png --prior my-prior --noise 0.05`;
     `smcdiff solve deblur+super-resolve clean.png --simulate --width 1 --factor 2`;
     `smcdiff solve dense y.npy --matrix A.npy`;
+    `smcdiff solve inpaint half.png --prior my-shapes --caption "two red circles"`;
     `smcdiff solve deblur stamps.npy --catalogue --output stamps --shard 3/16`.
     """
     degradation = Degradation(
@@ -108,7 +112,7 @@ def solve(
     sampler = Sampler(named_proposal(proposal), unweighted, particles, steps, chains, batch_size)
     sampler.check()
     degradation.check(problem)
-    distribution = load_prior(prior)
+    distribution = _prior(prior, caption)
     key_noise, key_mask, key_run = jax.random.split(jax.random.key(seed), 3)
     measured = Measurement.of(problem, degradation, distribution.event_shape, key_mask)
     source.check_noise_of(measured)
@@ -132,7 +136,19 @@ def solve(
         files = [posterior.save(folder / "posterior.nc")]
         if plots.is_image(distribution.event_shape):
             files.append(draw(measured, posterior, y, clean, folder / "solution.png"))
-    summarise(posterior, clean, seconds, files)
+    summarise(posterior, clean, seconds, files, {} if caption is None else {"caption": caption})
+
+
+def _prior(name: str, caption: str | None) -> DiffusionPrior:
+    """The prior of the images, given what they show if that is said."""
+    if caption is not None:
+        check_caption("--caption", caption)
+    prior = load_prior(name)
+    if caption is None:
+        return prior
+    require_captions(prior, name)
+    with naming(f"--prior {name}"):
+        return prior.given(caption)
 
 
 def _check_one(

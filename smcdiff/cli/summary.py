@@ -1,8 +1,9 @@
-"""What ``smcdiff solve`` shows of a posterior: a picture, and a table."""
+"""What ``smcdiff solve`` and ``draw`` show of a posterior: a picture, and a table."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,11 @@ def draw(
 
 
 def summarise(
-    posterior: Posterior, clean: np.ndarray | None, seconds: float, files: list[Path]
+    posterior: Posterior,
+    clean: np.ndarray | None,
+    seconds: float,
+    files: list[Path],
+    about: Mapping[str, str] | None = None,
 ) -> None:
     """Prints the table at the end, and what is wrong, if anything is.
 
@@ -52,12 +57,15 @@ def summarise(
         clean: the true image, where it is known.
         seconds: wall time of the run.
         files: what was written.
+        about: rows to begin with.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     particles = posterior.log_weights.shape[1]
     rows: dict[str, Any] = {
+        **{name: escape(text) for name, text in (about or {}).items()},
         "proposal": f"{posterior.attrs['proposal']}: {posterior.attrs['proposal_reason']}",
         "log evidence": evidence_in_words(posterior),
         "ESS at the end": f"{of_chains(posterior.ess[:, -1], 1)} of {particles}",

@@ -103,7 +103,7 @@ class CaptionReader(Module):
                 f" {type(caption).__name__}"
             )
         if isinstance(caption, str):
-            text = _only(self._encoded([caption]))
+            text = _only(self.encoded([caption]))
         else:
             text = self._checked(caption)
         return self.seen(self._padded(text))
@@ -115,7 +115,7 @@ class CaptionReader(Module):
             InputError: what `read` raises; no captions, or vectors of a single one.
         """
         if not isinstance(captions, TextEmbedding):
-            return self.seen(self._padded(self._encoded(captions)))
+            return self.seen(self._padded(self.encoded(captions)))
         wanted = self.states_mean.shape, self.pooled_mean.shape
         found = captions.states.shape[2:], captions.pooled.shape[1:]
         if found != wanted or captions.mask.ndim != 2:
@@ -140,8 +140,12 @@ class CaptionReader(Module):
             jnp.zeros((0, width)), jnp.zeros((0,), bool), jnp.zeros((pooled_width,))
         )
 
-    def _encoded(self, captions: Sequence[str]) -> TextEmbedding:
-        """The vectors of texts, out of the file or of the encoder."""
+    def encoded(self, captions: Sequence[str]) -> TextEmbedding:
+        """The encoder's vectors of texts, out of the file or of the encoder.
+
+        Raises:
+            InputError: captions outside the grammar; an encoder that is missing or another one.
+        """
         check_captions(captions)
         if self.grammar is not None:
             captions = [GRAMMARS[self.grammar](caption) for caption in captions]

@@ -228,18 +228,34 @@ def read_captions(file: Path, key: str, count: int) -> list[str]:
     Raises:
         InputError: no such file, or not a caption for each picture.
     """
+    captions = listed_captions(file, key)
+    if len(captions) != count:
+        raise InputError(
+            f"{file}: holds {len(captions)} entries; it must be a list with one for each of {count}"
+        )
+    if len(set(captions)) < 2:
+        raise InputError(f"{file}: all captions are the same; there is nothing to learn of them")
+    return captions
+
+
+def listed_captions(file: Path, key: str) -> list[str]:
+    """The captions of a file, in their order.
+
+    Args:
+        file: a JSON list of texts, or of objects.
+        key: of the objects.
+
+    Raises:
+        InputError: no such file, or an entry without a text.
+    """
     check_file(file, f"{_CAPTIONS}, a list with a caption for each picture")
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read ({first_line(error)})") from error
-    if not isinstance(entries, list) or len(entries) != count:
-        found = f"{len(entries)} entries" if isinstance(entries, list) else "no list"
-        raise InputError(f"{file}: holds {found}; it must be a list with one for each of {count}")
-    captions = [_text_of(file, entry, key) for entry in entries]
-    if len(set(captions)) < 2:
-        raise InputError(f"{file}: all captions are the same; there is nothing to learn of them")
-    return captions
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{file}: holds no list of captions; it must be one, of texts or objects")
+    return [_text_of(file, entry, key) for entry in entries]
 
 
 def _text_of(file: Path, entry: Any, key: str) -> str:

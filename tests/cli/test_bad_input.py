@@ -334,7 +334,7 @@ def test_priors(refused, case):
 
 @pytest.mark.parametrize("words", [[], ["--solver", "dpm", "--temperature", "1e30"]])
 def test_draws_that_are_not_finite(smcdiff, monkeypatch, tmp_path, words):
-    monkeypatch.setattr("smcdiff.cli.sample._draw_all", lambda *_: np.full((2, 28, 28, 1), np.nan))
+    monkeypatch.setattr("smcdiff.cli.drawing.interruptible", lambda *_: np.full((2, 1), np.nan))
     code, _, err = smcdiff("sample", "--number", "2", *words)
     assert code == 2 and "draws are NaN or infinite" in err
     assert not list(tmp_path.iterdir())
@@ -342,7 +342,7 @@ def test_draws_that_are_not_finite(smcdiff, monkeypatch, tmp_path, words):
 
 def test_a_terminal_that_knows_no_letters(smcdiff, monkeypatch):
     """Neither accents nor bytes that are no text end a run after its work is done."""
-    monkeypatch.setattr("smcdiff.cli.sample._draw_all", lambda *_: np.zeros((2, 28, 28, 1)))
+    monkeypatch.setattr("smcdiff.cli.sample.draw_all", lambda *_: np.zeros((2, 28, 28, 1)))
     for name, encoding in (("\xe9", "ascii"), ("\udcff", "utf-8")):
         stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
         monkeypatch.setattr("sys.stdout", stream)

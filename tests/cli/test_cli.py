@@ -98,8 +98,8 @@ def test_sample_guided_by_a_fast_solver(smcdiff, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["solve", "sample", "train", "train prior", "train classifier", "train amortized",
-     "train twist", "train text", "train clip", "priors", "report"],
+    ["solve", "sample", "draw", "train", "train prior", "train classifier", "train amortized",
+     "train twist", "train text", "train clip", "captions", "priors", "report"],
 )  # fmt: skip
 def test_every_command_has_a_manual(smcdiff, command):
     code, out, _ = smcdiff(*command.split(), "--help")

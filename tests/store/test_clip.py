@@ -1,7 +1,6 @@
 """Towers of pictures and captions: what they are given, what they refuse, there and back."""
 
 import dataclasses
-import functools
 import json
 
 import jax
@@ -10,7 +9,6 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from flax import nnx
 
 from smcdiff import (
     SMC,
@@ -22,27 +20,13 @@ from smcdiff import (
     proposals,
     schedules,
 )
-from smcdiff.networks._clip import ClipNetwork
-from smcdiff.store._captions import CaptionReader
-from smcdiff.store.clip import Clip, save_clip
+from smcdiff.store.clip import save_clip
 from smcdiff.text import TextEmbedding
-from smcdiff.training import ClipTrainConfig
-from tests.store.text_priors import BERT, SHAPE, encoded
+from tests.store.text_priors import BERT, SHAPE, towers
 from tests.text.folders import copied, edit_weights
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(3, *SHAPE)), jnp.float32)
 CAPTIONS = ("two red circles", "a blue square", "two red circles above a blue square")
-
-
-@functools.cache
-def towers(schedule=None):
-    """Of random weights that float16 holds, so that a folder returns them."""
-    reader = CaptionReader.of(encoded(), encoded().captions, BERT, "shapes")
-    config = ClipTrainConfig(channels=(16,), patch=1, features=8, hidden=16, heads=2)
-    made = config.towers(SHAPE, *(len(reader.arrays()[n]) for n in ("states_mean", "pooled_mean")))
-    graph, state = nnx.split(nnx.jit(lambda: ClipNetwork(made, rngs=nnx.Rngs(0)))())
-    state = jax.tree.map(lambda a: a.astype(jnp.float16).astype(a.dtype), state)
-    return Clip(state, reader, jnp.float32(0.5), schedule, graph, SHAPE)
 
 
 @pytest.fixture(scope="module")
