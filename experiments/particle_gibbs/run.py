@@ -242,6 +242,23 @@ def digit_rows(options) -> list[str]:
         )
         print(lines[-1], flush=True)
     (options.output / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    return [*lines, *course(record)]
+
+
+def course(record: dict[str, dict]) -> list[str]:
+    """How R-hat went on, the first half of the sweeps dropped each time."""
+    lines = [
+        "", "How it went on:", "",
+        "| method | after sweeps | largest R-hat of pixels | 95 % of them | of class |"
+        " ESS of a pixel |",
+        "|" + "---|" * 6,
+    ]  # fmt: skip
+    for name, kept in record.items():
+        for sweeps, told in list(kept["judged"].items())[1::2]:
+            lines.append(
+                f"| {name} | {sweeps} | {told['pixels_max']:.3f} | {told['pixels_95']:.3f} |"
+                f" {told['class']:.3f} | {told['pixels_ess']:.0f} |"
+            )
     return lines
 
 
