@@ -52,6 +52,7 @@ def test_image_and_mask_of_the_user(smcdiff, tmp_path):
     np.testing.assert_allclose(observed, np.full(14 * 28, 20 / 127.5 - 1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_opaque_alpha_is_dropped_with_a_word(smcdiff):
     """Of an array; of a PNG, whose format says what it is, without."""
     colours = np.random.default_rng(0).integers(0, 255, (28, 28, 4)).astype(np.uint8)

@@ -135,6 +135,7 @@ def test_the_caption_weighed_by_the_prior_and_raised(draw, smcdiff, models, tmp_
     assert code == 0 and "filter ESS" in out
 
 
+@pytest.mark.slow
 def test_the_caption_weighed_by_towers(draw, models):
     """The target is the likelihood of the towers; a draw at strength 0 has it as well."""
     out = draw(*FILTER, "--clip", models / "clip", "--strength", "0")
@@ -222,6 +223,7 @@ def test_upsamplers(refused, models):
     refused([*words, "--cascade", up, "--log-snr", "0"], *message)
 
 
+@pytest.mark.slow
 def test_towers(refused, models, monkeypatch):
     words = ["draw", CAPTION, "--prior", models / "prior", "--particles", "4", "--clip"]
     refused([*words, models / "prior"], "a model of kind 'prior', not 'clip'")

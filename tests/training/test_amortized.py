@@ -51,6 +51,7 @@ def network(folder):
     return load_conditional(folder)
 
 
+@pytest.mark.slow
 def test_learns_the_posterior(network):
     """Posterior of a pixel: mean 0.5 + (y - 0.5) / 2, standard deviation 0.3 / sqrt(2)."""
     y = jnp.linspace(0.0, 1.0, 16).reshape(SHAPE)
@@ -63,6 +64,7 @@ def test_learns_the_posterior(network):
     assert abs(draws.std(axis=0).mean() - 0.3 / 2**0.5) < 0.06
 
 
+@pytest.mark.slow
 def test_held_out_errors_are_near_the_least(folder):
     """Those of the posterior mean: 1 / (1 / 0.09 + 1 / 0.09 + snr)."""
     errors = json.loads((folder / "config.json").read_text())["denoising_error"]
@@ -86,6 +88,7 @@ def test_weights_can_be_switched_on(network):
     assert abs(ratio.mean() - 1.0) < 3 * ratio.std(ddof=1) / 32**0.5 < 1.0
 
 
+@pytest.mark.slow
 def test_observation_of_another_size(network):
     def smaller(y=None):
         x = numpyro.sample("x", PRIOR)

@@ -35,6 +35,7 @@ def trained(data, tmp_path_factory):
     return train_clip(data, tmp_path_factory.mktemp("models") / "columns", CONFIG)
 
 
+@pytest.mark.slow
 def test_pictures_find_their_captions(data, trained):
     """The place of the column is the colour in the caption, and the shape is anything."""
     clip = load_clip(trained)
@@ -47,6 +48,7 @@ def test_pictures_find_their_captions(data, trained):
     assert clip.scale < 100.0 and clip.schedule is None
 
 
+@pytest.mark.slow
 def test_folder_is_complete(trained):
     names = {path.name for path in trained.iterdir()}
     assert names == {"config.json", "model.safetensors", "card.md", "captions.safetensors"}

@@ -187,6 +187,7 @@ def test_images_on_a_dark_ground_make_a_prior_that_loads(tmp_path):
     assert prior.schedule.t_max > schedules.Cosine().t_max
 
 
+@pytest.mark.slow
 def test_progress_that_raises_ends_the_run(data, tmp_path):
     """Between two steps: the checkpoint of the steps before is whole, and the run resumes."""
 

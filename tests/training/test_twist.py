@@ -63,6 +63,7 @@ def test_learns_the_likelihood_of_noisy_events(folder):
     assert np.all(found.score > exact.score - allowed)
 
 
+@pytest.mark.slow
 def test_the_card_says_how_well(folder):
     contrast = json.loads((folder / "config.json").read_text())["contrast"]
     values = [contrast[level] for level in sorted(contrast, key=float)]
@@ -98,6 +99,7 @@ def test_steers_by_a_black_box(tmp_path):
     assert learned.log_evidence.std() < 0.5 * plain.log_evidence.std()
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_with_the_same_weights(tmp_path, killed):
     whole = load_file(train_twist(linear, tmp_path / "whole", BRIEF) / "model.safetensors")
     killed(train_twist, linear, tmp_path / "twist", BRIEF)

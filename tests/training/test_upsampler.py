@@ -51,6 +51,7 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(module, "_draw_samples", lambda *_: None)
 
 
+@pytest.mark.slow
 def test_folder_is_complete(trained):
     names = {path.name for path in trained.iterdir()}
     assert names == {"config.json", "model.safetensors", "card.md", "samples.png"}
@@ -86,6 +87,7 @@ def shaken(prior):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_upsampler_is_given_a_low_resolution(trained, tmp_path):
     """The image, its level and the time each matter, and the level is not the time."""
     prior = shaken(load_prior(trained))
@@ -115,6 +117,7 @@ def test_an_upsampler_is_given_a_low_resolution(trained, tmp_path):
         prior.given(low, 2.0)
 
 
+@pytest.mark.slow
 def test_a_stage_of_a_cascade(trained):
     """Each draw is the upsampler's, given the low resolution of that draw."""
     upsampler = shaken(load_prior(trained))
