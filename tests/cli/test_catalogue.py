@@ -68,6 +68,7 @@ def test_shares_of_a_catalogue_fill_one_folder(smcdiff, fake):
     assert sorted(number for numbers, _ in fake for number in numbers) == list(range(7))
 
 
+@pytest.mark.slow
 def test_items_are_converted_as_single_images_are(smcdiff, fake):
     """8 bit, colours that become grey, an alpha, plain numbers, complex numbers."""
     colours = RANDOM.integers(0, 255, (3, 28, 28, 4)).astype(np.uint8)

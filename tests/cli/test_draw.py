@@ -211,6 +211,7 @@ def test_priors(refused, models):
     refused(["draw", CAPTION, "--prior", models / "given"], "was saved with a caption given")
 
 
+@pytest.mark.slow
 def test_upsamplers(refused, models):
     words, up = ["draw", CAPTION, "--prior", models / "prior"], models / "up"
     refused([*words, "--cascade", models / "prior"], "is a prior, and no upsampler; train one")

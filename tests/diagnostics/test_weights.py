@@ -35,6 +35,7 @@ def _of_square(precision, mean, variance):
     return (0.5 * precision) ** 2 * (2.0 * variance**2 + 4.0 * mean**2 * variance)
 
 
+@pytest.mark.slow
 def test_a_proposal_that_draws_blindly():
     """Bootstrap: nothing happens until y is weighed at the end, where log w = log p(y given x_0).
 
@@ -74,6 +75,7 @@ def test_a_twist_that_is_too_sure():
     assert np.all(twist[2:] > 5.0 * noise[2:])
 
 
+@pytest.mark.slow
 def test_the_noise_of_an_average_is_no_fault_of_the_twist():
     """An exact twist, drawn blindly: with 8 draws the averages' own variance is 1/8 of the rest."""
     exact = proposals.Bootstrap(twist=twists.MomentMatched())

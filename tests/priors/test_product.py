@@ -52,7 +52,11 @@ def test_more_components_than_can_be_multiplied_out():
 
 @pytest.mark.parametrize(
     "schedule",
-    [schedules.Cosine(), schedules.VarianceExploding(), schedules.OrnsteinUhlenbeck()],
+    [
+        pytest.param(schedules.Cosine(), marks=pytest.mark.slow),
+        schedules.VarianceExploding(),
+        schedules.OrnsteinUhlenbeck(),
+    ],
     ids=["cosine", "exploding", "ou"],
 )
 def test_parts_of_other_schedules_denoise_as_the_mixture_does(schedule):

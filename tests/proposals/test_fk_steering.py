@@ -29,13 +29,19 @@ def _rewards_and_weights(potential):
     model = ReverseModel(problem, kernels.DDIM(), levels)
     steered = SteeredDiffusion(proposals.FKSteering(potential=potential, every=EVERY), model, None)
     twist, rewards, weights = twists.Likelihood(), [], []
-    particle = steered.init(jax.random.key(0))
+
+    @jax.jit
+    def step(t, particle):
+        moved = steered.step(jax.random.fold_in(jax.random.key(1), t), t, particle)
+        reward = twist.evaluate(model, None, moved.x, model.level(t - 1)).log_twist
+        return moved, steered.log_potential(t, particle, moved), reward
+
+    particle = jax.jit(steered.init)(jax.random.key(0))
     for t in range(1, STEPS + 2):
-        moved = steered.step(jax.random.fold_in(jax.random.key(1), t), jnp.int32(t), particle)
-        weights.append(float(steered.log_potential(jnp.int32(t), particle, moved)))
-        particle, level = moved, model.level(t - 1)
+        particle, weight, reward = step(jnp.int32(t), particle)
+        weights.append(float(weight))
         if t <= STEPS:
-            rewards.append(float(twist.evaluate(model, None, particle.x, level).log_twist))
+            rewards.append(float(reward))
     return np.array(rewards), np.array(weights), float(model.log_likelihood(particle.x))
 
 

@@ -1,5 +1,7 @@
 """Classifier and classifier-free guidance on a mixture whose classifier is exact at every t."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,18 +77,25 @@ def _free(threshold):
     )
 
 
-@pytest.mark.parametrize("omega", [1.0, 2.0, 5.0])
+GUIDED = {
+    "classifier": lambda omega: proposals.ClassifierGuidance(_log_class, omega),
+    "classifier-free": _free(None),
+    "static": _free(thresholding.Static(BOUND)),
+    "dynamic": _free(thresholding.Dynamic(0.9, BOUND)),
+}
+FAST = [("classifier", 2.0), ("classifier-free", 1.0), ("dynamic", 5.0)]
+
+
 @pytest.mark.parametrize(
-    "proposal",
+    ("name", "omega"),
     [
-        lambda omega: proposals.ClassifierGuidance(_log_class, omega),
-        _free(None), _free(thresholding.Static(BOUND)), _free(thresholding.Dynamic(0.9, BOUND)),
+        case if case in FAST else pytest.param(*case, marks=pytest.mark.slow)
+        for case in itertools.product(GUIDED, (1.0, 2.0, 5.0))
     ],
-    ids=["classifier", "classifier-free", "static", "dynamic"],
-)  # fmt: skip
-def test_target_is_prior_times_classifier_to_the_omega(proposal, omega):
+)
+def test_target_is_prior_times_classifier_to_the_omega(name, omega):
     log_evidence, mean = _truth(omega)
-    smc = SMC(_model, proposal(omega), num_particles=256, num_steps=20, num_chains=64,
+    smc = SMC(_model, GUIDED[name](omega), num_particles=256, num_steps=20, num_chains=64,
               kernel=kernels.Exact(), progress_bar=False)  # fmt: skip
     posterior = smc.run(jax.random.key(0), omega)
     ratio = np.exp(posterior.log_evidence - log_evidence)

@@ -44,7 +44,7 @@ CASES = {
     "largest": (MODES, normal(lambda x: jnp.max(x, keepdims=True), 0.05), [1.5]),
     "rounded": (LOPSIDED, normal(lambda x: jnp.round(A @ x), 0.1), [1.0, 0.0]),
 }
-FAST = {"clip", "square", "tanh of two", "squares"}
+FAST = {"clip", "squares"}
 
 
 def log_evidence(prior, law, y):

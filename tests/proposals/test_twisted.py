@@ -113,7 +113,7 @@ def _blurred(matrix, y=None):
     numpyro.sample("y", dist.Normal(matrix @ x, 0.1).to_event(1), obs=y)
 
 
-@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("weighted", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_does_not_diverge_where_rows_overlap(weighted):
     """A smooth prior seen through a blur: the whole gradient of the twist ends in NaN here."""
     noise = 0.1 * np.random.default_rng(2).normal(size=SIZE)

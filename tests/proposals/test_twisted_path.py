@@ -144,7 +144,11 @@ def _two_entries(prior, noise, y=None):
     numpyro.sample("y", dist.Normal(x[:2], noise).to_event(1), obs=y)
 
 
-@pytest.mark.parametrize("proposal", [proposals.TwistedPath(), proposals.FPS()], ids=["T", "FPS"])
+@pytest.mark.parametrize(
+    "proposal",
+    [proposals.TwistedPath(), pytest.param(proposals.FPS(), marks=pytest.mark.slow)],
+    ids=["T", "FPS"],
+)
 def test_what_is_observed_has_the_spread_that_y_leaves_open(proposal):
     """At noises up to that of the last level (0.01), where the kernel ends in a Dirac.
 

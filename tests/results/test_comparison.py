@@ -117,6 +117,7 @@ def test_few_evidences_are_off_by_more_than_their_reach(width):
     assert np.sum(off[untold] > reach[untold]) < 17
 
 
+@pytest.mark.slow
 def test_prior_probabilities(comparison):
     runs = {"a": made(0.1).run(jax.random.key(0), y=Y), "b": made(1.5).run(jax.random.key(0), y=Y)}
     even = smcdiff.compare(runs).probabilities

@@ -88,7 +88,7 @@ def assert_same(found, expected):
         np.testing.assert_allclose(one.log_evidence, other.log_evidence, atol=1e-3)
 
 
-@pytest.mark.parametrize("items_per_batch", [None, 1, 2])
+@pytest.mark.parametrize("items_per_batch", [pytest.param(None, marks=pytest.mark.slow), 1, 2])
 def test_an_item_is_its_run_alone_whatever_stands_beside_it(alone, items_per_batch):
     assert_same(batch(items_per_batch=items_per_batch), alone)
 

@@ -74,7 +74,11 @@ def assert_right(posterior, truth, sites, narrower=0.0):
     assert abs(error) < 3.0 * posterior.pooled_log_evidence_se + 0.02 + narrower
 
 
-@pytest.mark.parametrize("proposal", [None, proposals.Twisted()], ids=["chosen", "twisted"])
+@pytest.mark.parametrize(
+    "proposal",
+    [pytest.param(None, marks=pytest.mark.slow), proposals.Twisted()],
+    ids=["chosen", "twisted"],
+)
 def test_a_cascade_of_gaussians(proposal):
     posterior = run(cascade, proposal, y=Y)
     assert list(posterior.samples) == ["low", "high", "twice"]
@@ -114,6 +118,7 @@ def test_a_black_box_likelihood():
     assert_right(posterior, (mean, np.asarray(LOW.variance) * (1 - gain), evidence), ("low",))
 
 
+@pytest.mark.slow
 def test_a_scale_that_is_sampled_first_and_folds():
     """Against quadrature: high has the variance of low's square, so that both signs fit."""
 

@@ -105,6 +105,7 @@ def test_noise_with_a_twist_of_the_mean(move):
     agrees(run(noisy, proposals.Twisted(), move), noise_truth(), ["noise"], 0.08)
 
 
+@pytest.mark.slow
 def test_noise_that_may_be_next_to_none():
     """More observations than entries of x, nearly exact: some noise levels are lost in float32."""
 

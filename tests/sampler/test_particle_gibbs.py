@@ -51,7 +51,9 @@ def close(values, truth):
 
 
 @pytest.mark.parametrize(
-    "proposal", [proposals.Twisted(), proposals.MomentMatched()], ids=lambda p: type(p).__name__
+    "proposal",
+    [pytest.param(proposals.Twisted(), marks=pytest.mark.slow), proposals.MomentMatched()],
+    ids=lambda p: type(p).__name__,
 )
 def test_mixture_from_far_away(proposal):
     """Modes of weights 0.065 and 0.935, from four starts of which none is near."""
@@ -97,6 +99,7 @@ def test_noised_anew_on_its_own_path():
     close((x[..., 0] - x[..., 1]) ** 2, 2.0)
 
 
+@pytest.mark.slow
 def test_first_path_by_a_filter():
     """Without a start the first sweep is a particle filter; two particles are enough."""
     draws = run(mixture, num_particles=2, num_samples=2_000)
@@ -145,6 +148,7 @@ def test_the_kernel_with_its_steps_is_the_prior(proposal, kernel):
     close(x[..., 1] ** 2, variance)
 
 
+@pytest.mark.slow
 def test_folded():
     """y = |x| + noise under a lopsided prior: two modes that no linear observation has."""
     law = priors.GaussianMixture(jnp.array([0.2, 0.8]), jnp.array([[-1.0], [1.5]]), 0.3)
@@ -278,6 +282,7 @@ def test_what_cannot_go_on_says_why():
         run(undefined, proposals.Bootstrap(), num_samples=5)
 
 
+@pytest.mark.slow
 def test_several_sites():
     """A sum of two Gaussians: each is drawn by its own name."""
 

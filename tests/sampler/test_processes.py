@@ -44,6 +44,7 @@ def finish(process):
     assert process.returncode == 0, output
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path):
     """SIGKILL, once at the first checkpoint and once at a random moment after it."""
     moments = random.Random(0)

@@ -53,6 +53,7 @@ def test_standard_error_of_the_log_evidence():
     assert abs(posterior.pooled_log_evidence - truth) < 4 * pooled_error
 
 
+@pytest.mark.slow
 def test_founders_along_a_path_do_not_tell_the_error():
     """The evidence of a chain that is held to a path of its own depends on that path."""
     learned, _ = isotropic(jnp.zeros(3), 1.0)
@@ -298,7 +299,11 @@ def test_what_a_proposal_of_a_users_own_returns(wrong, message):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "ratio"), [(kernels.DDIM(1.0), 1.29), (kernels.AnalyticDPM(), 1.0)]
+    ("kernel", "ratio"),
+    [
+        pytest.param(kernels.DDIM(1.0), 1.29, marks=pytest.mark.slow),
+        (kernels.AnalyticDPM(), 1.0),
+    ],
 )
 def test_a_learned_prior_is_that_of_its_steps(kernel, ratio):
     """Under DDPM's kernel it is too narrow, by what the variance along its chain says."""
