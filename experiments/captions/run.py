@@ -343,7 +343,7 @@ def picture(networks: Networks, options, file: Path) -> None:
 
 def smoke_networks(folder: Path) -> Networks:
     """Trained for a few steps, on the encoder of the tests."""
-    common = {"steps": 3, "batch_size": 4, "channels": (8,), "encoder": str(SMALL_ENCODER)}
+    common = {"steps": 3, "batch_size": 4, "channels": (16,), "encoder": str(SMALL_ENCODER)}
     clip = ClipTrainConfig(**common, size=16, features=8, hidden=16, text_channels=8, heads=2)
     text = TextTrainConfig(**common, size=16, text_channels=8, heads=2)
     train_clip("shapes", folder / "clip", clip, progress_bar=False)
