@@ -73,15 +73,15 @@ def contrastive_score(
 
     Raises:
         InputError: fewer than two paths, a model without a site to be simulated, a proposal that
-            holds its particles to a path of y, or a twist that does not fit the problem.
+            weighs particles by a path, or a twist that does not fit the problem.
     """
     if num_paths < 2:
         raise InputError(f"contrastive_score: num_paths is {num_paths}; it must be at least 2")
     if isinstance(twist, Proposal) and twist.follows_path:
         raise InputError(
-            f"contrastive_score: {type(twist).__name__} holds its particles to a path of y, and has"
-            " no twist that tells paths of the prior apart; judge it by its posterior"
-            " (diagnostics.weights, diagnostics.stein)"
+            f"contrastive_score: {type(twist).__name__} holds its particles to a path of y, or"
+            " weighs them by their own, and has no twist that tells paths of the prior apart; judge"
+            " it by its posterior (diagnostics.weights, diagnostics.stein)"
         )
     site, simulated, prior = _sites_of(model, args, kwargs)
     kernel = prior.default_kernel() if kernel is None else kernel

@@ -42,8 +42,8 @@ class Proposal(Module):
     of a particle and s the next one, of less noise.
 
     Attributes:
-        follows_path: whether x_s is held to a path of the observed entries, so that p_s psi_s is
-            not the law of the particles.
+        follows_path: whether a weight depends on the path of a particle, or of the observed entries
+            that it is held to, so that p_s psi_s is not the law of the particles.
         masks_only: whether only single entries of x may be observed.
         takes_parameters: whether a model may have unknown parameters: then all that depends on them
             comes from `adapt` and from the model that the methods are handed.

@@ -12,6 +12,7 @@ from smcdiff.base.module import Module, static
 from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
 from smcdiff.problem import ReverseModel
+from smcdiff.proposals._wrapped import Wrapped
 from smcdiff.proposals.base import Draw, Proposal
 from smcdiff.proposals.bootstrap import Bootstrap
 from smcdiff.twists import Evaluation, Likelihood
@@ -90,7 +91,7 @@ class _Path(NamedTuple):
     detail: Any
 
 
-class FKSteering(Proposal):
+class FKSteering(Wrapped):
     """The draws of another proposal, weighed by potentials of rewards (Singhal et al. 2025).
 
     The reward r_t is the log twist of the proposal that is steered, and at the end
@@ -112,6 +113,7 @@ class FKSteering(Proposal):
     proposal: Proposal = dataclasses.field(default_factory=lambda: Bootstrap(twist=Likelihood()))
     potential: Potential = Max()
     every: int = static(default=20)
+    follows_path: ClassVar[bool] = True
 
     def __post_init__(self):
         if not isinstance(self.potential, Potential):
@@ -122,30 +124,14 @@ class FKSteering(Proposal):
         if self.every < 1:
             raise InputError(f"FKSteering: every is {self.every}; it must be at least 1")
 
-    def takes_exact(self, weighted: bool) -> bool:
-        """As the proposal."""
-        return self.proposal.takes_exact(weighted)
-
     def check(self, model: ReverseModel) -> None:
-        """Raises ``InputError`` where the proposal does not fit, or follows a path of its own."""
-        self.proposal.check(model)
-        if self.proposal.follows_path or isinstance(self.proposal, FKSteering):
+        """Raises ``InputError`` where the proposal within does not fit, or weighs by more."""
+        super().check(model)
+        if isinstance(self.proposal, Wrapped):
             raise InputError(
-                f"FKSteering: {type(self.proposal).__name__} weighs its particles by their path"
-                " already; steer Bootstrap(), ClassifierFree() or Twisted()"
+                f"FKSteering: the weights of {type(self.proposal).__name__} go by its own twist;"
+                " steer the proposal within it"
             )
-
-    def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> Any:
-        """As the proposal."""
-        return self.proposal.prepare(key, model)
-
-    def start(self, key: PRNGKeyArray, model: ReverseModel, prepared: Any) -> Draw:
-        """As the proposal."""
-        return self.proposal.start(key, model, prepared)
-
-    def final(self, model: ReverseModel, prepared: Any, x: Float[Array, " d"]) -> Float[Array, ""]:
-        """As the proposal."""
-        return self.proposal.final(model, prepared, x)
 
     def evaluate(
         self, model: ReverseModel, prepared: Any, x: Float[Array, " d"], t: Level

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -17,8 +16,8 @@ from smcdiff.diffusion.laws import Law
 from smcdiff.diffusion.schedules import Level
 from smcdiff.errors import InputError
 from smcdiff.problem import ReverseModel
-from smcdiff.proposals.base import Draw, Proposal
-from smcdiff.proposals.bootstrap import Bootstrap
+from smcdiff.proposals._wrapped import Wrapped
+from smcdiff.proposals.base import Draw
 from smcdiff.twists import Evaluation
 
 
@@ -34,7 +33,7 @@ class Place(NamedTuple):
     log_twist: Float[Array, ""]
 
 
-class Rejuvenated(Proposal):
+class Rejuvenated(Wrapped):
     """A proposal whose draws are moved again, to give copies of a particle their own values.
 
     After the draw of x_s the state is noised up by ``jump`` levels with the forward process, to
@@ -58,7 +57,6 @@ class Rejuvenated(Proposal):
             a twist that may be wrong there.
     """
 
-    proposal: Proposal = dataclasses.field(default_factory=Bootstrap)
     moves: int = static(default=1)
     jump: int = static(default=1)
     every: int = static(default=1)
@@ -70,40 +68,13 @@ class Rejuvenated(Proposal):
             if value < 1:
                 raise InputError(f"Rejuvenated: {name} is {value}; it must be at least 1")
 
-    def takes_exact(self, weighted: bool) -> bool:
-        """As the proposal."""
-        return self.proposal.takes_exact(weighted)
-
     def check(self, model: ReverseModel) -> None:
-        """Raises ``InputError`` where the proposal does not fit, or follows a path of its own."""
-        self.proposal.check(model)
+        """Raises ``InputError`` where the proposal within does not fit, or there are few steps."""
+        super().check(model)
         if self.jump >= model.num_steps:
             raise InputError(
                 f"Rejuvenated: jump is {self.jump}; it must be below num_steps = {model.num_steps}"
             )
-        if self.proposal.follows_path:
-            raise InputError(
-                f"Rejuvenated: {type(self.proposal).__name__} weighs a path of the observed"
-                " entries, which this move would leave; use proposals.RePaint()"
-            )
-
-    def prepare(self, key: PRNGKeyArray, model: ReverseModel) -> Any:
-        """As the proposal."""
-        return self.proposal.prepare(key, model)
-
-    def start(self, key: PRNGKeyArray, model: ReverseModel, prepared: Any) -> Draw:
-        """As the proposal."""
-        return self.proposal.start(key, model, prepared)
-
-    def evaluate(
-        self, model: ReverseModel, prepared: Any, x: Float[Array, " d"], t: Level
-    ) -> Evaluation:
-        """As the proposal."""
-        return self.proposal.evaluate(model, prepared, x, t)
-
-    def final(self, model: ReverseModel, prepared: Any, x: Float[Array, " d"]) -> Float[Array, ""]:
-        """As the proposal."""
-        return self.proposal.final(model, prepared, x)
 
     def propose(
         self,

@@ -93,6 +93,12 @@ def test_bad_input(unchecked):
     twice = proposals.FKSteering(proposals.FKSteering())
     with pytest.raises(InputError, match="weighs its particles by their path"):
         SMC(_model, twice, num_particles=4, num_steps=4).run(key, y=y)
+    moved = proposals.Rejuvenated(proposals.FKSteering())
+    with pytest.raises(InputError, match="Rejuvenated: FKSteering weighs its particles by their"):
+        SMC(_model, moved, num_particles=4, num_steps=4).run(key, y=y)
+    steered = proposals.FKSteering(proposals.Rejuvenated())
+    with pytest.raises(InputError, match="weights of Rejuvenated go by its own twist"):
+        SMC(_model, steered, num_particles=4, num_steps=4).run(key, y=y)
     with pytest.raises(InputError, match="are unknown"):
         SMC(_unknown_noise, proposals.FKSteering(), num_particles=4, num_steps=4).run(key, y=y)
     gibbs = ParticleGibbs(
