@@ -120,26 +120,11 @@ def cosine(clip: Clip, images, captions: tuple[str, ...]) -> float:
 
 
 @jax.jit
-def sample(keys, prior: DiffusionPrior, text, strengths):
-    """Draws of captions as the network sees them; one program for all captions and strengths."""
-
-    def draw(key, text, strength):
-        denoiser = dataclasses.replace(prior.denoiser, text=text, strength=strength)
-        guided = DiffusionPrior(
-            denoiser, prior.schedule, prior.event_shape, prior.prediction,
-            threshold=prior.threshold, num_steps=prior.num_steps, probe=False,
-        )  # fmt: skip
-        return guided.sample(key)
-
-    return jax.vmap(draw)(keys, text, strengths)
-
-
-def with_threshold(prior: DiffusionPrior, name: str, steps: int) -> DiffusionPrior:
-    """The prior with one of the thresholds."""
-    return DiffusionPrior(
-        prior.denoiser, prior.schedule, prior.event_shape, prior.prediction,
-        threshold=THRESHOLDS[name], num_steps=steps, probe=False,
-    )  # fmt: skip
+def sample(keys, prior: DiffusionPrior, text, strengths, threshold):
+    """Draws of captions, as the encoder gives them; one program for all captions and strengths."""
+    return jax.vmap(lambda key, *asked: prior.given(*asked, threshold).sample(key))(
+        keys, text, strengths
+    )
 
 
 def draws(prior: DiffusionPrior, text, strength: float, name: str, size: Size, cache: Path):
@@ -148,13 +133,14 @@ def draws(prior: DiffusionPrior, text, strength: float, name: str, size: Size, c
     The last chunk is filled up with the first captions, so that all have one size.
     """
     keys, found, start = jax.random.split(NOISE_KEY, size.n), [], time.time()
+    threshold = THRESHOLDS[name]
     for first in range(0, size.n, size.chunk):
         file = cache / f"{name.replace(' ', '_')}-{strength:g}-{first:05d}.npy"
         if not file.exists():
             chosen = np.arange(first, first + size.chunk) % size.n
             of_chunk = jax.tree.map(lambda leaf: leaf[chosen], text)  # noqa: B023 - called at once
             strengths = jnp.full(size.chunk, strength)
-            drawn = np.asarray(sample(keys[chosen], prior, of_chunk, strengths))
+            drawn = np.asarray(sample(keys[chosen], prior, of_chunk, strengths, threshold))
             if bad := int(np.isnan(drawn).any(axis=(1, 2, 3)).sum()):
                 print(f"{bad} draws of {file.stem} have NaN, which is black below", flush=True)
             with replacing(file) as temporary, temporary.open("wb") as content:
@@ -187,7 +173,8 @@ def measure(
     captions: tuple[str, ...], thresholds: list[str], size: Size, cache: Path,
 ) -> tuple[dict, dict[str, np.ndarray]]:  # fmt: skip
     """All numbers, and the draws that are shown."""
-    text = prior.denoiser.reader.read_several(captions)
+    text = prior.denoiser.reader.encoded(captions)
+    prior.num_steps = size.steps
     pixels = prior.event_shape[0]
     known = jnp.asarray(to_unit_range(real_pictures(captions, 0, pixels)))
     judge = Judge(captions, clip, features, np.asarray(features(known)), size.components)
@@ -195,9 +182,8 @@ def measure(
     print(table_row("real pictures", "", results["real"], size.n), flush=True)
     shown = {}
     for name in thresholds:
-        own = with_threshold(prior, name, size.steps)
         for strength in STRENGTHS:
-            pictures = draws(own, text, strength, name, size, cache)
+            pictures = draws(prior, text, strength, name, size, cache)
             scores = judge.scores(pictures)
             results["cells"].append({"threshold": name, "strength": strength, **scores})
             print(table_row(name, f"{strength:g}", scores, size.n), flush=True)

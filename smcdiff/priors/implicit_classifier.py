@@ -129,7 +129,7 @@ class ImplicitClassifier(Module):
         clean: Float[Array, "*event"],
         variance: Float[Array, ""],
         log_snr: Float[Array, ""],
-        directions: Array,
+        directions: Float[Array, " p *event"],
     ) -> Float[Array, ""]:
         """Of the integral over log-SNR; ``variance`` is that of the noise in ``clean`` already."""
         level = self.schedule.level(self.schedule.time(log_snr))

@@ -202,14 +202,7 @@ def _learn(
 def _sample(
     keys: Array, prior: DiffusionPrior, text: TextEmbedding, strengths: Float[Array, " n"]
 ) -> Float[Array, "n h w c"]:
-    def draw(key, text, strength):
-        denoiser = dataclasses.replace(prior.denoiser, text=text, strength=strength)
-        guided = DiffusionPrior(
-            denoiser, prior.schedule, prior.event_shape, prior.prediction, probe=False
-        )
-        return guided.sample(key)
-
-    return jax.vmap(draw)(keys, text, strengths)
+    return jax.vmap(lambda key, *asked: prior.given(*asked).sample(key))(keys, text, strengths)
 
 
 def _draw_samples(
@@ -222,11 +215,9 @@ def _draw_samples(
     strengths = [strength for strength in _STRENGTHS for _ in range(2)]
     every = [(caption, strength) for strength in strengths for caption in captions]
     noise = jax.random.split(jax.random.key(config.seed), 2 * len(captions))
-    draws = _sample(
-        jnp.concatenate([noise] * len(_STRENGTHS)), prior,
-        training.seen([caption for caption, _ in every]),
-        jnp.asarray([strength for _, strength in every], jnp.float32),
-    )  # fmt: skip
+    text = training.encoded.lookup([c for c, _ in every], training.reader.encoder)
+    asked = jnp.asarray([strength for _, strength in every], jnp.float32)
+    draws = _sample(jnp.concatenate([noise] * len(_STRENGTHS)), prior, text, asked)
     plots.save_captioned(np.asarray(draws), captions, file, scale=4)
 
 

@@ -244,10 +244,8 @@ def _draw_samples(
     """Held-out pictures: low, drawn given it, drawn given it with the most noise, true."""
     if not plots.is_image(prior.event_shape):
         return
-    keys, low = (
-        jax.random.split(jax.random.key(config.seed), len(clean)),
-        lowered(clean, config.factor),
-    )
+    keys = jax.random.split(jax.random.key(config.seed), len(clean))
+    low = lowered(clean, config.factor)
     rows = [enlarged(low, *clean.shape[1:3])]
     for log_snr in (jnp.inf, config.log_snr):
         levels = jnp.full(len(clean), log_snr, jnp.float32)
