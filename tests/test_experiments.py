@@ -36,6 +36,7 @@ SLOW = [
         "worked_examples",
         "shapes",
         "clip",
+        "captions",
         "text_pareto",
     )
 ]

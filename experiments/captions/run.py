@@ -33,8 +33,17 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from smcdiff import SMC, DegeneracyWarning, load_clip, load_prior, operators, proposals, shapes
-from smcdiff import twists as tw
+from smcdiff import (
+    SMC,
+    DegeneracyWarning,
+    load_clip,
+    load_prior,
+    operators,
+    proposals,
+    shapes,
+    twists,
+)
+from smcdiff.base._pixels import to_bytes, to_unit_range
 from smcdiff.results import plots
 from smcdiff.training import ClipTrainConfig, TextTrainConfig, train_clip, train_text
 
@@ -101,60 +110,66 @@ class Method(NamedTuple):
     """A way to draw pictures of a caption.
 
     Attributes:
-        strength: of guidance.
-        proposal: from the networks, the caption and the strength; None draws without weights.
+        proposal: from the prior of the caption.
+        strength: of guidance, of the site's prior.
         conditional: whether the caption is given to the site's prior as well.
+        weighted: whether there are weights.
     """
 
-    strength: float
-    proposal: Callable[[Networks, str, float], proposals.Proposal]
-    conditional: bool
+    proposal: Callable[[Any], proposals.Proposal]
+    strength: float = 1.0
+    conditional: bool = True
     weighted: bool = True
 
 
+def guidance(strength: float) -> Method:
+    """Draws of the guided prior."""
+    return Method(lambda given: proposals.Bootstrap(), strength, weighted=False)
+
+
 def methods(steps: int, strength: float) -> dict[str, Method]:
-    """By name; all at one strength, and those of strength 1."""
-    every = max(1, steps // 5)
-
-    def steered(networks, caption, strength):
-        return proposals.Bootstrap(twist=tw.Likelihood())
-
-    def fk(networks, caption, strength):
-        return proposals.FKSteering(proposals.Bootstrap(twist=tw.Likelihood()), every=every)
-
-    def free(networks, caption, strength):
-        given = networks.given(caption, 1.0)
-        return proposals.ClassifierFree(given, strength, twist=tw.Likelihood())
-
-    def plain(networks, caption, strength):
-        return proposals.Bootstrap()
-
+    """By name: at strength 1 and at another one."""
+    weigh = proposals.Bootstrap(twist=twists.Likelihood())
+    steer = proposals.FKSteering(weigh, every=max(1, steps // 5))
     found = {}
     for omega in dict.fromkeys((1.0, strength)):
-        found[f"guidance {omega:g}"] = Method(omega, plain, True, False)
-        found[f"SMC, guided prior {omega:g}"] = Method(omega, steered, True)
-        found[f"FK-steering (max), guided prior {omega:g}"] = Method(omega, fk, True)
-    found["SMC, prior without caption, guided draws"] = Method(1.0, free, False)
+        found[f"guidance {omega:g}"] = guidance(omega)
+        found[f"SMC, guided prior {omega:g}"] = Method(lambda given: weigh, omega)
+        found[f"FK-steering (max), guided prior {omega:g}"] = Method(lambda given: steer, omega)
+    found["SMC, prior without caption, guided draws"] = Method(
+        lambda given: proposals.ClassifierFree(given, strength, twist=twists.Likelihood()),
+        conditional=False,
+    )
     return found
 
 
-def draw(networks: Networks, caption: str, method: Method, options, key) -> Draws:
-    """One run of a method."""
-    prior = networks.given(caption, method.strength) if method.conditional else networks.prior
-    smc = SMC(
-        captioned, method.proposal(networks, caption, method.strength),
-        num_particles=options.particles, num_steps=options.steps, weighted=method.weighted,
-        progress_bar=False,
+def sampler(model: Callable, proposal: proposals.Proposal, weighted: bool, options) -> SMC:
+    """All methods have one size."""
+    return SMC(
+        model, proposal, num_particles=options.particles, num_steps=options.steps,
+        weighted=weighted, progress_bar=False,
     )  # fmt: skip
-    return Draws.of(smc.run(key, prior, networks.clip, networks.alternatives(caption)))
 
 
-def score(networks: Networks, images: np.ndarray, caption: str) -> np.ndarray:
-    """Log probabilities of the caption among its alternatives."""
+def of_caption(networks: Networks, method: Method, caption: str, key, options) -> dict:
+    """How often a draw is right, whether the towers' favourite is, the ESS, and a picture."""
+    prior = networks.given(caption, method.strength) if method.conditional else networks.prior
+    smc = sampler(
+        captioned, method.proposal(networks.given(caption, 1.0)), method.weighted, options
+    )
     texts = networks.alternatives(caption)
-    vectors = networks.clip.image(jnp.asarray(images)) @ texts.T
-    logits = networks.clip.scale * vectors / networks.clip.temperature
-    return np.asarray(jax.nn.log_softmax(logits, axis=-1)[:, 0])
+    draws = Draws.of(smc.run(key, prior, networks.clip, texts))
+    right = np.array([shapes.check(image, caption) for image in draws.images])
+    scores = networks.clip.image(jnp.asarray(draws.images)) @ texts.T
+    log_odds = jax.nn.log_softmax(
+        networks.clip.scale * scores / networks.clip.temperature, axis=-1
+    )[:, 0]
+    heaviest = draws.images[int(np.argmax(draws.weights))]
+    return {
+        "right": float(draws.weights @ right / draws.weights.sum()),
+        "best": bool(right[int(np.argmax(log_odds))]), "ess": draws.ess,
+        "picture": to_bytes(heaviest).tolist(),
+    }  # fmt: skip
 
 
 class Records:
@@ -163,72 +178,24 @@ class Records:
     def __init__(self, file: Path):
         self.file = file
         lines = file.read_text().splitlines() if file.exists() else []
-        self.known = {(r["method"], r["caption"], r["run"]): r for r in map(json.loads, lines)}
+        self.known = {tuple(r["key"]): r for r in map(json.loads, lines)}
 
-    def of(self, method: str, caption: str, run: str, make: Callable[[], dict]) -> dict:
-        """A record, made where it is not there."""
-        key = method, caption, run
-        if key not in self.known:
-            start = time.process_time()
-            found = make()
-            found |= {"method": method, "caption": caption, "run": run}
-            found["seconds"] = time.process_time() - start
-            self.known[key] = found
-            with self.file.open("a") as out:
-                out.write(json.dumps(found) + "\n")
-            print(json.dumps(found), flush=True)
-        return self.known[key]
-
-
-def judged(networks: Networks, draws: Draws, caption: str) -> dict:
-    """How often a draw is right, whether the towers' favourite is, and the ESS."""
-    right = np.array([shapes.check(image, caption) for image in draws.images])
-    best = int(np.argmax(score(networks, draws.images, caption)))
-    return {
-        "right": float(draws.weights @ right / draws.weights.sum()),
-        "best": bool(right[best]),
-        "ess": draws.ess,
-    }
-
-
-def caption_records(networks: Networks, records: Records, options) -> dict[str, list[dict]]:
-    """For every method a record of each caption, the captions' order."""
-    found: dict[str, list[dict]] = {}
-    run = f"{options.particles}x{options.steps}"
-    for place, caption in enumerate(options.captions):
-        key = jax.random.fold_in(jax.random.key(7), place)
-        for name, method in methods(options.steps, options.strength).items():
-            record = records.of(
-                name, f"{place} {caption}", run,
-                lambda method=method, caption=caption, key=key: judged(
-                    networks, draw(networks, caption, method, options, key), caption
-                ),
-            )  # fmt: skip
-            found.setdefault(name, []).append(record)
-    return found
-
-
-def caption_rows(found: dict[str, list[dict]], captions: list[str]) -> list[str]:
-    """A row for each method, and one for the best of the guided draws."""
-    kinds = np.array([shapes.parse(caption).form for caption in captions])
-    lines = [
-        f"| method | right | {' | '.join(shapes.FORMS)} | ESS (median) | CPU s a caption |",
-        "|---" * (4 + len(shapes.FORMS)) + "|",
-    ]
-    for name, records in found.items():
-        for told, label in (("right", name), ("best", f"best of them by the towers: {name}")):
-            if told == "best" and not name.startswith("guidance"):
-                continue
-            right = np.array([float(record[told]) for record in records])
-            error = right.std() / np.sqrt(len(right))
-            cells = [label, f"{right.mean():.1%} +- {error:.1%}"]
-            cells += [share(right[kinds == one]) for one in shapes.FORMS]
-            cells += [
-                f"{np.median([record['ess'] for record in records]):.1f}",
-                f"{np.mean([record['seconds'] for record in records]):.0f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    def of(self, make: Callable[..., dict], networks, how, part: str, name: str, options) -> list:
+        """A record of each caption, made where it is not there; ``part`` names the captions."""
+        found = []
+        for place, caption in enumerate(getattr(options, part)):
+            key = name, part, place, caption, options.particles, options.steps
+            if key not in self.known:
+                start = time.process_time()
+                seed = jax.random.fold_in(jax.random.key(7), place)
+                record = make(networks, how, caption, seed, options)
+                record |= {"key": key, "seconds": time.process_time() - start}
+                self.known[key] = record
+                with self.file.open("a") as out:
+                    out.write(json.dumps(record) + "\n")
+                print(key, record["right"], f"{record['seconds']:.0f} s", flush=True)
+            found.append(self.known[key])
+        return found
 
 
 def share(values: np.ndarray) -> str:
@@ -236,118 +203,114 @@ def share(values: np.ndarray) -> str:
     return f"{values.mean():.0%}" if len(values) else "-"
 
 
-def strength_rows(networks: Networks, records: Records, options) -> tuple[list[str], float]:
-    """Guidance alone by strength, on captions of the training, and the best strength there."""
-    lines = [
-        f"| strength | right | {' | '.join(shapes.FORMS)} |",
-        "|---" * (2 + len(shapes.FORMS)) + "|",
-    ]
-    captions = options.seen
-    kinds, means = np.array([shapes.parse(caption).form for caption in captions]), {}
+def cells(values, captions: tuple[str, ...]) -> list[str]:
+    """In all with the standard error over captions, and by what captions are of."""
+    values = np.array(values, float)
+    forms = np.array([shapes.parse(caption).form for caption in captions])
+    error = values.std() / np.sqrt(len(values))
+    by_form = [share(values[forms == form]) for form in shapes.FORMS]
+    return [f"{values.mean():.1%} +- {error:.1%}", *by_form]
+
+
+def cost(records: list[dict]) -> list[str]:
+    """Median ESS and processor time."""
+    ess, seconds = ([r[name] for r in records] for name in ("ess", "seconds"))
+    return [f"{np.median(ess):.1f}", f"{np.mean(seconds):.0f}"]
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """As Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def by_strength(networks: Networks, records: Records, options) -> tuple[list[str], float]:
+    """Guidance alone on captions of the training, and the best strength there."""
+    rows, means = [], {}
     for strength in STRENGTHS:
-        method = Method(strength, lambda *_: proposals.Bootstrap(), True, False)
-        right = np.array([
-            records.of(
-                f"guidance {strength:g}", f"seen {place} {caption}",
-                f"{options.particles}x{options.steps}",
-                lambda caption=caption, place=place, method=method: judged(
-                    networks,
-                    draw(networks, caption, method, options,
-                         jax.random.fold_in(jax.random.key(8), place)), caption,
-                ),
-            )["right"] for place, caption in enumerate(captions)
-        ])  # fmt: skip
-        means[strength] = right.mean()
-        error = right.std() / np.sqrt(len(right))
-        cells = [f"{strength:g}", f"{right.mean():.1%} +- {error:.1%}"]
-        lines.append(
-            f"| {' | '.join(cells + [share(right[kinds == one]) for one in shapes.FORMS])} |"
-        )
-    return lines, max(means, key=means.__getitem__)
+        name = f"guidance {strength:g}"
+        found = records.of(of_caption, networks, guidance(strength), "seen", name, options)
+        right = [record["right"] for record in found]
+        means[strength] = np.mean(right)
+        rows.append([f"{strength:g}", *cells(right, options.seen)])
+    return table(["strength", "right", *shapes.FORMS], rows), max(means, key=means.__getitem__)
 
 
-def half_methods(strength: float) -> dict[str, tuple[float, proposals.Proposal, bool]]:
-    """Strength of the prior, proposal, and whether it is weighted."""
+def by_method(networks: Networks, records: Records, options) -> list[str]:
+    """A row for each method, one more for the best of the guided draws, and the picture."""
+    rows, pictures = [], []
+    for name, method in methods(options.steps, options.strength).items():
+        found = records.of(of_caption, networks, method, "captions", name, options)
+        told = {"right": name}
+        if not method.weighted:
+            told["best"] = f"best of them by the towers: {name}"
+        for what, label in told.items():
+            values = cells([record[what] for record in found], options.captions)
+            rows.append([label, *values, *cost(found)])
+        pictures += [record["picture"] for record in found[:SHOWN]]
+    images = to_unit_range(np.array(pictures, np.uint8))
+    shown = options.captions[:SHOWN]
+    plots.save_captioned(images, shown, options.output / "draws.png", scale=4)
+    header = ["method", "right", *shapes.FORMS, "ESS (median)", "CPU s a caption"]
+    return table(header, rows)
+
+
+def half_methods(strength: float) -> dict[str, Method]:
+    """By name; the prior knows the caption."""
     return {
-        f"replacement, guidance {strength:g}": (strength, proposals.Replacement(), False),
-        "replacement, the caption alone": (1.0, proposals.Replacement(), False),
-        "SMC (TwistedPath), the caption alone": (1.0, proposals.TwistedPath(), True),
-        f"SMC (TwistedPath), guided prior {strength:g}": (strength, proposals.TwistedPath(), True),
-    }
-
-
-def half_record(networks: Networks, caption: str, how, options, key) -> dict:
-    """The right half of a picture hidden: is the caption right, and is the left half kept?"""
-    strength, proposal, weighted = how
-    key_picture, key_noise, key_run = jax.random.split(key, 3)
-    shape = networks.prior.event_shape
-    picture = shapes.render(caption, key_picture, shape[0])
-    seen = np.zeros(shape, bool)
-    seen[:, : shape[1] // 2] = True
-    mask = operators.Mask.of(seen)
-    y = mask(picture) + NOISE * jax.random.normal(key_noise, mask(picture).shape)
-    smc = SMC(
-        half_seen, proposal, num_particles=options.particles, num_steps=options.steps,
-        weighted=weighted, progress_bar=False,
-    )  # fmt: skip
-    draws = Draws.of(smc.run(key_run, networks.given(caption, strength), mask, y=y))
-    right = np.array([shapes.check(image, caption) for image in draws.images])
-    residuals = np.asarray(jax.vmap(mask)(jnp.asarray(draws.images))) - np.asarray(y)[None]
-    kept = np.sqrt(np.mean(residuals**2, axis=1)) < WITHIN * NOISE
-    weights = draws.weights / draws.weights.sum()
-    return {
-        "right": float(weights @ right), "kept": float(weights @ kept),
-        "both": float(weights @ (right & kept)), "ess": draws.ess,
+        f"replacement, guided prior {omega:g}": Method(
+            lambda given: proposals.Replacement(), omega, weighted=False
+        ) for omega in dict.fromkeys((1.0, strength))
+    } | {
+        f"SMC (TwistedPath), guided prior {omega:g}": Method(
+            lambda given: proposals.TwistedPath(), omega
+        ) for omega in dict.fromkeys((1.0, strength))
     }  # fmt: skip
 
 
-def half_rows(networks: Networks, records: Records, options) -> list[str]:
+def of_half(networks: Networks, method: Method, caption: str, key, options) -> dict:
+    """The right half of a picture hidden: is the caption right, and is the left half kept?"""
+    key_picture, key_noise, key_run = jax.random.split(key, 3)
+    given = networks.given(caption, method.strength)
+    seen = np.zeros(given.event_shape, bool)
+    seen[:, : seen.shape[1] // 2] = True
+    mask = operators.Mask.of(seen)
+    clean = mask(shapes.render(caption, key_picture, len(seen)))
+    y = clean + NOISE * jax.random.normal(key_noise, clean.shape)
+    smc = sampler(half_seen, method.proposal(given), method.weighted, options)
+    draws = Draws.of(smc.run(key_run, given, mask, y=y))
+    right = np.array([shapes.check(image, caption) for image in draws.images])
+    residuals = np.asarray(jax.vmap(mask)(jnp.asarray(draws.images)) - y[None])
+    kept = np.sqrt(np.mean(residuals**2, axis=1)) < WITHIN * NOISE
+    weights = draws.weights / draws.weights.sum()
+    told = {"right": right, "kept": kept, "both": right & kept}
+    return {name: float(weights @ value) for name, value in told.items()} | {"ess": draws.ess}
+
+
+def by_half(networks: Networks, records: Records, options) -> list[str]:
     """A row for each method."""
-    lines = [
-        "| method | caption right and half kept | caption right | half kept | ESS (median) |"
-        " CPU s a caption |",
-        "|---" * 6 + "|",
-    ]
-    for name, how in half_methods(options.strength).items():
-        found = []
-        for place, caption in enumerate(options.captions[: options.halves]):
-            key = jax.random.fold_in(jax.random.key(9), place)
-            make = lambda c=caption, k=key, h=how: half_record(networks, c, h, options, k)  # noqa: E731
-            found.append(
-                records.of(
-                    name, f"half {place} {caption}", f"{options.particles}x{options.steps}", make
-                )
-            )
-        both, right, kept = (
-            np.array([r[told] for r in found]) for told in ("both", "right", "kept")
-        )
+    rows = []
+    for name, method in half_methods(options.strength).items():
+        found = records.of(of_half, networks, method, "halves", name, options)
+        both, right, kept = (np.array([r[k] for r in found]) for k in ("both", "right", "kept"))
         error = both.std() / np.sqrt(len(both))
-        lines.append(
-            f"| {name} | {both.mean():.1%} +- {error:.1%} | {right.mean():.1%} |"
-            f" {kept.mean():.1%} | {np.median([r['ess'] for r in found]):.1f} |"
-            f" {np.mean([r['seconds'] for r in found]):.0f} |"
-        )
-    return lines
-
-
-def picture(networks: Networks, options, file: Path) -> None:
-    """Captions, a column each; a draw of each method, by weight."""
-    captions, rows = options.captions[:SHOWN], []
-    for method in methods(options.steps, options.strength).values():
-        for place, caption in enumerate(captions):
-            key = jax.random.fold_in(jax.random.key(7), place)
-            draws = draw(networks, caption, method, options, key)
-            rows.append(draws.images[int(np.argmax(draws.weights))])
-    plots.save_captioned(np.stack(rows), captions, file, scale=4)
+        shares = [f"{both.mean():.1%} +- {error:.1%}", f"{right.mean():.1%}", f"{kept.mean():.1%}"]
+        rows.append([name, *shares, *cost(found)])
+    header = ["method", "both", "caption right", "half kept", "ESS (median)", "CPU s a caption"]
+    return table(header, rows)
 
 
 def smoke_networks(folder: Path) -> Networks:
     """Trained for a few steps, on the encoder of the tests."""
-    common = {"steps": 3, "batch_size": 4, "channels": (16,), "encoder": str(SMALL_ENCODER)}
-    clip = ClipTrainConfig(**common, size=16, features=8, hidden=16, text_channels=8, heads=2)
-    text = TextTrainConfig(**common, size=16, text_channels=8, heads=2)
-    train_clip("shapes", folder / "clip", clip, progress_bar=False)
-    train_text("shapes", folder / "prior", text, progress_bar=False)
+    common = {
+        "steps": 3, "batch_size": 4, "channels": (16,), "encoder": str(SMALL_ENCODER), "size": 16,
+        "text_channels": 8, "heads": 2,
+    }  # fmt: skip
+    train_clip(
+        "shapes", folder / "clip", ClipTrainConfig(**common, features=8, hidden=16),
+        progress_bar=False,
+    )  # fmt: skip
+    train_text("shapes", folder / "prior", TextTrainConfig(**common), progress_bar=False)
     return Networks(load_prior(folder / "prior"), load_clip(folder / "clip"))
 
 
@@ -356,27 +319,26 @@ def measure(networks: Networks, options) -> list[str]:
     options.captions = shapes.random_captions(
         jax.random.key(5), options.number, shapes.Split.HELD_OUT
     )
+    options.halves = options.captions[: options.number_halves]
     options.seen = shapes.random_captions(jax.random.key(6), options.number_seen)
     records = Records(options.output / "records.jsonl")
-    by_strength, options.strength = strength_rows(networks, records, options)
-    found = caption_records(networks, records, options)
-    halves = half_rows(networks, records, options)
-    picture(networks, options, options.output / "draws.png")
+    strengths, options.strength = by_strength(networks, records, options)
+    found, halves = (part(networks, records, options) for part in (by_method, by_half))
     return [
         "## Guidance by strength", "",
         f"{len(options.seen)} captions of the training, {options.particles} draws of each. The"
-        f" best strength, {options.strength:g}, is taken below.", "", *by_strength, "",
+        f" best strength, {options.strength:g}, is taken below.", "", *strengths, "",
         "## Held-out captions", "",
         f"{len(options.captions)} captions; {options.particles} particles, {options.steps} steps."
         " *Right*: the checker finds what the caption says, all of it and nothing else, averaged"
         " by weight over the particles (as often a draw from them is right), +- its standard"
         " error over the captions; by the number of objects, or for two groups.", "",
-        *caption_rows(found, options.captions), "", "![a draw of each method](draws.png)", "",
+        *found, "", "![the heaviest particle of each method](draws.png)", "",
         "Rows: " + "; ".join(methods(options.steps, options.strength)) + ".", "",
         "## A caption and half a picture", "",
-        f"{options.halves} of the captions; the left half of a picture of each is seen with noise"
-        f" {NOISE}. *Kept*: the residuals' root mean square is below {WITHIN} of the noise.", "",
-        *halves,
+        f"{len(options.halves)} of the captions; the left half of a picture of each is seen with"
+        f" noise {NOISE}. *Kept*: the residuals' root mean square is below {WITHIN} of the noise.",
+        "", *halves,
     ]  # fmt: skip
 
 
@@ -387,7 +349,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--towers", type=Path, help="folder of `smcdiff train clip shapes`")
     parser.add_argument("--number", type=int, default=200, help="held-out captions")
     parser.add_argument("--number-seen", type=int, default=50, help="captions of the training")
-    parser.add_argument("--halves", type=int, default=50, help="captions with half a picture")
+    parser.add_argument(
+        "--number-halves", type=int, default=50, help="captions with half a picture"
+    )
     parser.add_argument("--particles", type=int, default=64)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--smoke", action="store_true", help="a tiny size, in seconds")
@@ -397,7 +361,7 @@ def main(arguments: list[str] | None = None) -> None:
     told = sys.argv[1:] if arguments is None else arguments
     warnings.simplefilter("ignore", DegeneracyWarning)  # the table says it
     if options.smoke:
-        options.number = options.number_seen = options.halves = 2
+        options.number = options.number_seen = options.number_halves = 2
         options.particles, options.steps = 4, 4
         with tempfile.TemporaryDirectory() as folder:
             tables = measure(smoke_networks(Path(folder)), options)
