@@ -44,6 +44,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file():
+    """Compiled programs go with their file: kept, they grow to gigabytes and slow the rest down."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def unchecked():
     """As a person runs the package, without the checker: for errors about wrong types."""
