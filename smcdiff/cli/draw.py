@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated
 
 import jax
 import numpy as np
@@ -14,6 +13,7 @@ from jaxtyping import Array, Key, PRNGKeyArray
 
 from smcdiff.base._progress import ProgressBar
 from smcdiff.cascades import Cascade
+from smcdiff.cli import draw_options as opt
 from smcdiff.cli.caption_filter import CaptionFilter, Observed
 from smcdiff.cli.captioned import (
     Guidance,
@@ -24,106 +24,30 @@ from smcdiff.cli.captioned import (
 )
 from smcdiff.cli.drawing import check_numbers, draw_all, drawer, raise_all, write_samples
 from smcdiff.cli.interrupt import interruptible
-from smcdiff.cli.options import LARGEST_SEED
 from smcdiff.cli.output import new_folder
 from smcdiff.cli.summary import summarise
 from smcdiff.results.posterior import Posterior
 
-_GUIDE, _WEIGH, _RAISE = "How the caption guides", "The caption weighed", "The resolution"
 _REMEDY = "take --strength near 1, or --threshold static"
 
 
 def draw(
-    caption: Annotated[str, typer.Argument(help="What to draw: 'two red circles'.")],
-    prior: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder of a prior of captions, of `smcdiff train text`.", show_default=False
-        ),
-    ] = None,
-    strength: Annotated[
-        float,
-        typer.Option(
-            help="Of classifier-free guidance; 1 is the caption alone.", rich_help_panel=_GUIDE
-        ),
-    ] = 3.0,
-    threshold: Annotated[
-        str,
-        typer.Option(
-            help="Bring guided means back to the data's range: none, static or dynamic.",
-            rich_help_panel=_GUIDE,
-        ),
-    ] = "none",
-    background: Annotated[
-        float | None,
-        typer.Option(
-            help="--threshold dynamic: the value that stays what it is, -1 black to 1 white; else"
-            " 0.",
-            rich_help_panel=_GUIDE,
-        ),
-    ] = None,
-    cascade: Annotated[
-        str | None,
-        typer.Option(
-            metavar="UPSAMPLER[,UPSAMPLER]",
-            help="Folders of `smcdiff train upsampler`, from the lowest resolution.",
-            rich_help_panel=_RAISE,
-        ),
-    ] = None,
-    log_snr: Annotated[
-        float | None,
-        typer.Option(
-            help="Of the noise on what upsamplers see, large is little, inf none; else 3.",
-            rich_help_panel=_RAISE,
-        ),
-    ] = None,
-    number: Annotated[
-        int,
-        typer.Option("--number", "-n", help="How many pictures; with --particles equal draws."),
-    ] = 16,
-    steps: Annotated[int, typer.Option(help="Reverse diffusion steps, of each stage.")] = 100,
-    particles: Annotated[
-        int | None,
-        typer.Option(
-            help="Weigh the caption as an observation, with so many particles per chain.",
-            rich_help_panel=_WEIGH,
-        ),
-    ] = None,
-    chains: Annotated[
-        int | None,
-        typer.Option(
-            help="Independent runs; their spread is the Monte-Carlo error. Else 4.",
-            rich_help_panel=_WEIGH,
-        ),
-    ] = None,
-    clip: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Towers of `smcdiff train clip`, which say how well pictures fit; else the prior.",
-            rich_help_panel=_WEIGH,
-        ),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="'A;B;C'",
-            help="--clip: captions that CAPTION is told apart from; of shapes else all that differ"
-            " by one word.",
-            rich_help_panel=_WEIGH,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Particles in the network at once, over all chains; else all.",
-            rich_help_panel=_WEIGH,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random numbers.", min=0, max=LARGEST_SEED)] = 0,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="New folder for the results.")
-    ] = Path("smcdiff-draw"),
+    caption: opt.Caption,
+    prior: opt.Prior = None,
+    strength: opt.Strength = 3.0,
+    threshold: opt.Threshold = "none",
+    background: opt.Background = None,
+    cascade: opt.Cascade = None,
+    log_snr: opt.LogSnr = None,
+    number: opt.Number = 16,
+    steps: opt.Steps = 100,
+    particles: opt.Particles = None,
+    chains: opt.Chains = None,
+    clip: opt.Clip = None,
+    against: opt.Against = None,
+    batch_size: opt.BatchSize = None,
+    seed: opt.Seed = 0,
+    output: opt.Output = Path("smcdiff-draw"),
 ) -> None:
     """Draw pictures of a caption.
 
