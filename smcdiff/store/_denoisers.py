@@ -20,7 +20,7 @@ from smcdiff.base.module import Portable, portable
 from smcdiff.errors import InputError
 from smcdiff.store._entries import shape_entry
 from smcdiff.store._folder import read_arrays, read_weights
-from smcdiff.store._network_functions import NetworkDenoiser, ObservationDenoiser
+from smcdiff.store._network_functions import NetworkDenoiser, ObservationDenoiser, parameters
 from smcdiff.store._text_denoiser import (
     TextDenoiser,
     describe_text_denoiser,
@@ -46,7 +46,7 @@ def describe_denoiser(denoiser: Any) -> tuple[Arrays, dict[str, Any]]:
     from flax import nnx
 
     from smcdiff.networks._conditional import ConditionalUNet
-    from smcdiff.networks.unet import PatchedUNet, state_dict
+    from smcdiff.networks.unet import PatchedUNet
 
     if isinstance(denoiser, UpsamplingDenoiser):
         return describe_upsampling_denoiser(denoiser)
@@ -55,9 +55,9 @@ def describe_denoiser(denoiser: Any) -> tuple[Arrays, dict[str, Any]]:
     if isinstance(denoiser, NetworkDenoiser | ObservationDenoiser):
         network = nnx.merge(denoiser.graph, denoiser.state)
         if isinstance(denoiser, NetworkDenoiser) and isinstance(network, PatchedUNet):
-            return state_dict(network.unet), {**_network_entries(network), **_condition(denoiser)}
+            return parameters(network.unet), {**_network_entries(network), **_condition(denoiser)}
         if isinstance(denoiser, ObservationDenoiser) and isinstance(network, ConditionalUNet):
-            arrays = {**state_dict(network), _OBSERVATION: np.asarray(denoiser.observation)}
+            arrays = {**parameters(network), _OBSERVATION: np.asarray(denoiser.observation)}
             shape = shape_entry(denoiser.observation.shape)
             return arrays, {**_network_entries(network.net), "observation_shape": shape}
     name = type(_original(denoiser)).__name__

@@ -26,6 +26,20 @@ if TYPE_CHECKING:
     from flax import nnx
 
 
+def parameters(network: nnx.Module) -> dict[str, np.ndarray]:
+    """A network's parameters as they are written, under diffusers' names.
+
+    Those that float16 holds without loss, as of everything that is trained here, are written so.
+    """
+    from smcdiff.networks.unet import state_dict
+
+    arrays = state_dict(network)
+    with np.errstate(over="ignore"):
+        halves = {name: array.astype(np.float16) for name, array in arrays.items()}
+    is_whole = all(np.array_equal(halves[name], array) for name, array in arrays.items())
+    return halves if is_whole else arrays
+
+
 def _timesteps(t: Scalar, x: Array) -> Float[Array, " 1"]:
     """A schedule's time as the time steps of a batch of one event x."""
     return schedules.TIMESTEPS * jnp.asarray(t, x.dtype)[None]

@@ -16,6 +16,7 @@ from smcdiff.base._numbers import Scalar
 from smcdiff.base.module import Module, static
 from smcdiff.diffusion import schedules
 from smcdiff.store._captions import UNITS, CaptionReader
+from smcdiff.store._network_functions import parameters
 from smcdiff.text.embedding import TextEmbedding
 
 if TYPE_CHECKING:
@@ -98,10 +99,8 @@ def describe_text_denoiser(
     """The arrays of a denoiser, and the entries that say how to build it again."""
     from flax import nnx
 
-    from smcdiff.networks.unet import state_dict
-
     network = nnx.merge(denoiser.graph, denoiser.state)
-    arrays, entries = state_dict(network.unet), {
+    arrays, entries = parameters(network.unet), {
         "network": dataclasses.asdict(network.unet.config),
         "patch": network.patch,
     }  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 
 from smcdiff.store import _entries as entries
 from smcdiff.store import _folder as folders
-from smcdiff.store._network_functions import ConditionalNetwork
+from smcdiff.store._network_functions import ConditionalNetwork, parameters
 
 KIND = "conditional"
 
@@ -36,8 +36,6 @@ def save_conditional(
     """
     from flax import nnx
 
-    from smcdiff.networks.unet import state_dict
-
     network = nnx.merge(learned.graph, learned.state)
     described = {
         "kind": KIND,
@@ -52,7 +50,7 @@ def save_conditional(
         "schedule": entries.schedule_entry(learned.schedule),
         "data_variance": float(learned.data_variance),
     }
-    return folders.write_model(folder, state_dict(network), card, described)
+    return folders.write_model(folder, parameters(network), card, described)
 
 
 def read_shapes(config: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from smcdiff.store import _folder as folders
 from smcdiff.store._entries import read_schedule, schedule_entry
-from smcdiff.store._network_functions import NetworkClassifier
+from smcdiff.store._network_functions import NetworkClassifier, parameters
 
 KIND = "classifier"
 
@@ -34,8 +34,6 @@ def save_classifier(
     """
     from flax import nnx
 
-    from smcdiff.networks.unet import state_dict
-
     network = nnx.merge(classifier.graph, classifier.state)
     entries = {
         "kind": KIND,
@@ -45,7 +43,7 @@ def save_classifier(
         "num_classes": network.linear_out.out_features,
         "schedule": schedule_entry(classifier.schedule),
     }
-    return folders.write_model(folder, state_dict(network), card, entries)
+    return folders.write_model(folder, parameters(network), card, entries)
 
 
 def load_classifier(path: str | os.PathLike) -> NetworkClassifier:

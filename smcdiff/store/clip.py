@@ -19,6 +19,7 @@ from smcdiff.errors import InputError
 from smcdiff.store import _folder as folders
 from smcdiff.store._captions import UNITS, CaptionReader
 from smcdiff.store._entries import read_schedule, schedule_entry
+from smcdiff.store._network_functions import parameters
 from smcdiff.text.embedding import TextEmbedding
 
 Times = Float[Array, "*b"] | Scalar
@@ -206,7 +207,7 @@ def _texts(clip: Clip, text: TextEmbedding) -> Float[Array, "n k"]:
 
 
 def save_clip(clip: Clip, folder: Path, card: str, about: Mapping[str, Any]) -> Path:
-    """Writes towers as a folder that `load_clip` reads, the network's weights as float16.
+    """Writes towers as a folder that `load_clip` reads.
 
     Args:
         clip: the towers.
@@ -220,11 +221,10 @@ def save_clip(clip: Clip, folder: Path, card: str, about: Mapping[str, Any]) -> 
     Raises:
         InputError: a folder that is taken or cannot be written.
     """
-    from smcdiff.networks.unet import state_dict
-
     network = _merged(clip)
-    arrays = {name: array.astype(np.float16) for name, array in state_dict(network).items()}
-    arrays |= {_READER + name: array for name, array in clip.reader.arrays().items()}
+    arrays = parameters(network) | {
+        _READER + name: array for name, array in clip.reader.arrays().items()
+    }
     entries = {
         "kind": KIND,
         **about,

@@ -12,7 +12,7 @@ import numpy as np
 
 from smcdiff.store import _entries as entries
 from smcdiff.store import _folder as folders
-from smcdiff.store._network_functions import TwistNetwork
+from smcdiff.store._network_functions import TwistNetwork, parameters
 from smcdiff.twists import Learned
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ def save_twist(learned: TwistNetwork, folder: Path, card: str, about: Mapping[st
     """
     from flax import nnx
 
-    from smcdiff.networks.unet import state_dict
-
     network = nnx.merge(learned.graph, learned.state)
     arrays = {name: np.asarray(getattr(learned, name)) for name in _ARRAYS}
     described = {
@@ -51,7 +49,7 @@ def save_twist(learned: TwistNetwork, folder: Path, card: str, about: Mapping[st
         **network.config.entries(),
         "log_snr_ends": [float(end) for end in np.asarray(learned.log_snr_ends)],
     }
-    return folders.write_model(folder, {**state_dict(network), **arrays}, card, described)
+    return folders.write_model(folder, {**parameters(network), **arrays}, card, described)
 
 
 def load_twist(path: str | os.PathLike) -> Learned:

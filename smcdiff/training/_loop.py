@@ -125,7 +125,8 @@ def minimise(
             every step, which may raise to end the run there.
 
     Returns:
-        The last state.
+        The last state. Its averaged parameters are rounded to float16, for they are stored so, and
+        what is judged afterwards shall be what is stored.
 
     Raises:
         InputError: a checkpoint of another configuration, or a loss that is not finite.
@@ -149,4 +150,8 @@ def minimise(
                 _save_checkpoint(checkpoint, state, config)
             if show is not None and not (index + 1) % config.sample_every:
                 show(state.ema)
-    return state
+    return state._replace(ema=jax.tree.map(_rounded, state.ema))
+
+
+def _rounded(leaf: Array) -> Array:
+    return leaf.astype(jnp.float16).astype(leaf.dtype)

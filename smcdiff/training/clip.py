@@ -147,7 +147,7 @@ def _learn(
     noise: Noise | None,
     progress_bar: bool | Progress,
 ) -> tuple[Clip, float]:
-    """The towers with their averaged weights, rounded as they are stored, and the wall time."""
+    """The towers with their averaged weights, and the wall time."""
     shape, reader = training.pictures.shape, training.reader
     made = config.towers(shape, reader.states_mean.shape[0], reader.pooled_mean.shape[0])
     graph, params = nnx.split(nnx.jit(lambda: ClipNetwork(made, rngs=nnx.Rngs(config.seed)))())
@@ -168,9 +168,8 @@ def _learn(
 
     loss = Loss(value, _Batches(training, config))
     state = minimise(loss, params, config, folder / CHECKPOINT, progress_bar=progress_bar)
-    stored = jax.tree.map(lambda leaf: leaf.astype(jnp.float16).astype(leaf.dtype), state.ema)
     schedule = None if noise is None else noise.sampled
-    clip = Clip(stored, reader, jnp.float32(1.0), schedule, graph, shape)
+    clip = Clip(state.ema, reader, jnp.float32(1.0), schedule, graph, shape)
     return clip, float(state.seconds)
 
 

@@ -56,6 +56,16 @@ def test_a_network_of_the_package_is_written_whole(tmp_path):
 
 
 @pytest.mark.slow
+def test_float16_is_written_where_it_loses_nothing(tmp_path):
+    prior = unet_prior()
+    rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float16).astype(jnp.float32), prior)
+    folders = [save_prior(p, tmp_path / name) for p, name in ((prior, "whole"), (rounded, "half"))]
+    whole, half = ((folder / "model.safetensors").stat().st_size for folder in folders)
+    assert half < 0.6 * whole  # both have a header of the same length
+    assert same_bits(rounded.denoiser.state, load_prior(folders[1]).denoiser.state)
+
+
+@pytest.mark.slow
 def test_the_class_that_was_asked_for_is_written_too(tmp_path):
     prior = unet_prior(num_classes=2)
     cases = {"none": prior, "class": prior.given(1), "guided": prior.given(0, 2.5)}

@@ -46,6 +46,8 @@ def test_folder_is_complete(trained):
     assert "smcdiff train" in card and "--steps 8" in card and "--channels 16" in card
     assert "none, made up" in card and "| 0 |" in card
     assert load_prior(trained).event_shape == (8, 8, 1)
+    kinds = {array.dtype for array in load_file(trained / "model.safetensors").values()}
+    assert kinds == {np.dtype(np.float16)}
 
 
 @pytest.mark.slow
