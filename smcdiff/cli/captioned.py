@@ -15,7 +15,7 @@ from smcdiff.store._folder import read_config
 from smcdiff.store._text_denoiser import TextDenoiser
 from smcdiff.store._upsampling_denoiser import UpsamplingDenoiser
 from smcdiff.store.prior import load_prior
-from smcdiff.store.shipped import prior_folder
+from smcdiff.store.shipped import model_folder
 
 _TRAIN = "train one with `smcdiff train text shapes -o FOLDER`"
 _TRAIN_UPSAMPLER = "train one with `smcdiff train upsampler shapes -o FOLDER`"
@@ -161,7 +161,7 @@ def _load_upsampler(name: str, below: tuple[int, ...], log_snr: float) -> Diffus
             f"--cascade {name}: raises pictures of {_size(low)}, and the stage below it makes"
             f" {_size(below)}; give upsamplers in order, from the lowest resolution"
         )
-    training = read_config(prior_folder(name)).get("training", {})
+    training = read_config(model_folder(name)).get("training", {})
     least = training.get("log_snr", -math.inf)
     if log_snr < least:
         raise InputError(

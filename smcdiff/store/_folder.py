@@ -18,6 +18,8 @@ from smcdiff.base._files import made_folder, write_whole
 from smcdiff.errors import InputError, first_line
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.md"
+PRIOR = "prior"
+"""The kind of a prior, and of folders that name none."""
 _REMEDY = "choose another folder"
 
 
@@ -83,7 +85,7 @@ def read_config(folder: Path, kind: str | None = None) -> dict[str, Any]:
             raise ValueError("not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read ({error}); install or train it again") from error
-    found = config.get("kind", "prior")
+    found = config.get("kind", PRIOR)
     if kind is not None and found != kind:
         raise InputError(
             f"{folder} holds a model of kind '{found}', not '{kind}'; smcdiff.load_prior,"

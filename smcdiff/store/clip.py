@@ -20,6 +20,7 @@ from smcdiff.store import _folder as folders
 from smcdiff.store._captions import UNITS, CaptionReader
 from smcdiff.store._entries import read_schedule, schedule_entry
 from smcdiff.store._network_functions import parameters
+from smcdiff.store.shipped import model_folder
 from smcdiff.text.embedding import TextEmbedding
 
 Times = Float[Array, "*b"] | Scalar
@@ -240,7 +241,7 @@ def load_clip(path: str | os.PathLike) -> Clip:
     """Loads towers of pictures and captions that `smcdiff train clip` wrote.
 
     Args:
-        path: their folder.
+        path: their folder, or the name of towers that ship: "shapes-clip".
 
     Returns:
         The towers. Captions that were encoded for the training are read from the folder; others
@@ -249,7 +250,7 @@ def load_clip(path: str | os.PathLike) -> Clip:
     Raises:
         InputError: no such folder, or one that is incomplete, damaged or of another kind.
     """
-    folder = Path(path)
+    folder = model_folder(path, KIND)
     config = folders.read_config(folder, KIND)
     with folders.understanding(folder):
         temperature, schedule = config["temperature"], config["schedule"]

@@ -18,7 +18,7 @@ from smcdiff.store import _entries as entries
 from smcdiff.store import _folder as folders
 from smcdiff.store._denoisers import describe_denoiser, read_denoiser
 from smcdiff.store._terminal import check_terminal
-from smcdiff.store.shipped import prior_folder
+from smcdiff.store.shipped import model_folder
 
 
 def save_prior(
@@ -46,7 +46,7 @@ def save_prior(
     """
     arrays, network = describe_denoiser(prior.denoiser)
     described = {
-        "kind": "prior",
+        "kind": folders.PRIOR,
         **(about or {}),
         "event_shape": entries.shape_entry(prior.event_shape),
         **network,
@@ -79,8 +79,8 @@ def load_prior(
         InputError: unknown name, a folder that is incomplete, damaged or not understood, or a
             denoiser that is missing, not wanted, or of another structure.
     """
-    folder = prior_folder(name_or_path)
-    config = folders.read_config(folder, "prior")
+    folder = model_folder(name_or_path)
+    config = folders.read_config(folder, folders.PRIOR)
     with folders.understanding(folder):
         schedule = entries.read_schedule(config["schedule"])
         variance = float(config["data_variance"])

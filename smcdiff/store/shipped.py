@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from smcdiff.base._files import open_npz
 from smcdiff.base._pixels import to_unit_range
 from smcdiff.errors import InputError, did_you_mean
-from smcdiff.store._folder import CONFIG, read_config
+from smcdiff.store._folder import CONFIG, PRIOR, read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,28 +44,35 @@ def shipped_folder() -> Path:
 
 def list_priors() -> list[PriorInfo]:
     """The priors that ship with the package."""
-    infos = []
+    return [
+        PriorInfo(
+            folder.name,
+            folder,
+            tuple(config["event_shape"]),
+            config.get("description", ""),
+            config.get("licence", ""),
+        )
+        for folder, config in _shipped(PRIOR)
+    ]
+
+
+def _shipped(kind: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders of what ships of a kind, and their configurations."""
     for file in sorted(shipped_folder().glob(f"*/{CONFIG}")):
         config = read_config(file.parent)
-        if config.get("kind", "prior") != "prior":
-            continue
-        infos.append(
-            PriorInfo(
-                file.parent.name,
-                file.parent,
-                tuple(config["event_shape"]),
-                config.get("description", ""),
-                config.get("licence", ""),
-            )
-        )
-    return infos
+        if config.get("kind", PRIOR) == kind:
+            yield file.parent, config
 
 
-def prior_folder(name_or_path: str | os.PathLike) -> Path:
-    """The folder of a prior, given by its path or by a name of `list_priors`.
+def model_folder(name_or_path: str | os.PathLike, kind: str = PRIOR) -> Path:
+    """The folder of a model, given by its path or by the name of one that ships.
+
+    Args:
+        name_or_path: of the model.
+        kind: of model, as in config.json; the caller checks that of a folder.
 
     Raises:
-        InputError: there is none; the message names those that there are.
+        InputError: there is none; the message names those that ship.
     """
     given, name = Path(name_or_path), str(name_or_path)
     try:
@@ -73,14 +82,14 @@ def prior_folder(name_or_path: str | os.PathLike) -> Path:
         is_folder, is_file = given.is_dir() and bool(name), given.is_file()
     except OSError as error:  # no right to look, or a name too long
         raise InputError(
-            f"{given}: cannot be read ({error.strerror}); give the folder of a prior, or a name"
+            f"{given}: cannot be read ({error.strerror}); give the folder of a {kind}, or a name"
         ) from error
     if is_folder:
-        raise InputError(f"{given}: the folder has no {CONFIG}, so it is no trained prior")
+        raise InputError(f"{given}: the folder has no {CONFIG}, so it is no trained {kind}")
     if is_file:
-        raise InputError(f"{given} is a file; give the folder of a prior, or a name")
-    hint = did_you_mean(name, [info.name for info in list_priors()])
-    raise InputError(f"no prior named '{name}'; {hint}, or give a prior's folder")
+        raise InputError(f"{given} is a file; give the folder of a {kind}, or a name")
+    hint = did_you_mean(name, [folder.name for folder, _ in _shipped(kind)])
+    raise InputError(f"no {kind} named '{name}'; {hint}, or give a {kind}'s folder")
 
 
 def load_examples(name_or_path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +104,7 @@ def load_examples(name_or_path: str | os.PathLike) -> tuple[np.ndarray, np.ndarr
     Raises:
         InputError: unknown name, or a prior that comes without examples, or with damaged ones.
     """
-    file = prior_folder(name_or_path) / "examples.npz"
+    file = model_folder(name_or_path) / "examples.npz"
     if not file.is_file():
         raise InputError(f"{file}: this prior comes without examples; give an image of your own")
     with open_npz(file) as arrays:

@@ -23,11 +23,11 @@ from smcdiff.errors import InputError
 from smcdiff.networks.unet import PatchedUNet, UNet2D, load_state_dict
 from smcdiff.priors import DiffusionPrior, Prediction
 from smcdiff.results import plots
-from smcdiff.store._folder import read_config, read_weights
+from smcdiff.store._folder import PRIOR, read_config, read_weights
 from smcdiff.store._network_functions import NetworkDenoiser
 from smcdiff.store._text_denoiser import without_captions
 from smcdiff.store.prior import save_prior
-from smcdiff.store.shipped import prior_folder
+from smcdiff.store.shipped import model_folder
 from smcdiff.training._cards import error_table, model_card
 from smcdiff.training._data import (
     LabelledImages,
@@ -146,8 +146,8 @@ def initial(make: Callable[[], PatchedUNet], config: TrainConfig) -> tuple[Any, 
         # Compiled as a whole: initialising layer by layer takes a minute.
         return nnx.split(nnx.jit(make)())
     network = nnx.eval_shape(make)
-    folder = prior_folder(config.init)
-    weights = without_captions(read_weights(folder, read_config(folder, "prior")))
+    folder = model_folder(config.init)
+    weights = without_captions(read_weights(folder, read_config(folder, PRIOR)))
     unet: Any = network.unet
     own = unet.config
     if own.num_class_embeds is not None:  # an unconditional start knows no class
@@ -232,4 +232,4 @@ def earlier_runs(config: TrainConfig) -> list[dict[str, Any]]:
     """Commands and seconds of the runs that this one started from, oldest first."""
     if config.init is None:
         return []
-    return read_config(prior_folder(config.init)).get("history", [])
+    return read_config(model_folder(config.init)).get("history", [])

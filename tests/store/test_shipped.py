@@ -1,13 +1,15 @@
 """What ships with the package, and what happens to names that are wrong."""
 
+import itertools
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from smcdiff import InputError, list_priors, load_examples, load_prior
+from smcdiff import InputError, list_priors, load_clip, load_examples, load_prior, shapes
 from smcdiff.store.shipped import shipped_folder
+from tests.text.test_packaged import needs_minilm
 
 
 def test_the_digits_prior_ships():
@@ -47,11 +49,34 @@ def test_denoiser_denoises_digits():
     assert np.mean((denoised - images) ** 2) < 0.1
 
 
+def test_towers_of_shapes_ship():
+    clip = load_clip("shapes-clip")
+    assert clip.event_shape == (32, 32, 3) and clip.schedule is None
+    folder = shipped_folder() / "shapes-clip"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 3 * 2**20
+    assert "shapes-clip" not in [info.name for info in list_priors()]
+
+
+@needs_minilm
+def test_towers_tell_a_caption_from_those_of_one_changed_word():
+    """experiments/clip: all of 1,000 held-out captions, so that chance fails none of 32."""
+    clip = load_clip("shapes-clip")
+    captions = shapes.random_captions(jax.random.key(0), 32, shapes.Split.HELD_OUT)
+    images = shapes.render_batch(captions, jax.random.key(1), 32)
+    changes = {caption: shapes.one_word_changes(caption) for caption in captions}
+    every = list(dict.fromkeys([*captions, *itertools.chain(*changes.values())]))
+    for caption, of_all in zip(captions, clip.score(images, every), strict=True):
+        scores = dict(zip(every, of_all.tolist(), strict=True))
+        assert scores[caption] > max(scores[other] for other in changes[caption]), caption
+
+
 def test_unknown_names(tmp_path):
     with pytest.raises(InputError, match="did you mean 'mnist'"):
         load_prior("mnits")
     with pytest.raises(InputError, match="choose from mnist"):
         load_prior("galaxies")
+    with pytest.raises(InputError, match="no clip named 'shape-clip'; did you mean 'shapes-clip'"):
+        load_clip("shape-clip")
     with pytest.raises(InputError, match="File name too long"):
         load_prior("a" * 300)
     with pytest.raises(InputError, match="no config.json"):
