@@ -1,7 +1,7 @@
 """Towers of pictures and captions on captioned shapes: captions of one changed word, recall, odds.
 
-    smcdiff train clip shapes -o FOLDER                 # first; about an hour of processor time
-    python experiments/clip/run.py --towers FOLDER      # about 2 minutes of processor time
+    python experiments/clip/run.py                      # about 1 minute of processor time
+    python experiments/clip/run.py --towers FOLDER      # of `smcdiff train clip shapes -o FOLDER`
     python experiments/clip/run.py --smoke              # what the tests run
 
 A picture of each of 1,000 random captions of each part of the grammar (half of one group) is scored
@@ -22,7 +22,9 @@ import numpy as np
 from scipy import ndimage
 
 from smcdiff import load_clip, shapes
-from smcdiff.store.clip import Clip
+from smcdiff.store._folder import CARD
+from smcdiff.store.clip import KIND, Clip
+from smcdiff.store.shipped import model_folder
 from smcdiff.training import ClipTrainConfig, train_clip
 from smcdiff.training._alternatives import Alternatives, image_vectors
 
@@ -196,7 +198,9 @@ def smoke_towers(folder: Path) -> Clip:
 def main(arguments: list[str] | None = None) -> None:
     """Parses the options, runs, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--towers", type=Path, help="folder of `smcdiff train clip shapes`")
+    parser.add_argument(
+        "--towers", default="shapes-clip", help="those that ship, or a folder of `train clip`"
+    )
     parser.add_argument("--smoke", action="store_true", help="a tiny size, in seconds")
     parser.add_argument("--output", type=Path, default=HERE)
     options = parser.parse_args(arguments)
@@ -205,10 +209,9 @@ def main(arguments: list[str] | None = None) -> None:
             clip, card = smoke_towers(Path(folder) / "towers"), ""
             tables = measure(clip, 20)
         command = "python experiments/clip/run.py --smoke"
-    elif options.towers is None:
-        parser.error("give --towers FOLDER, of `smcdiff train clip shapes -o FOLDER`")
     else:
-        clip, card = load_clip(options.towers), (options.towers / "card.md").read_text()
+        clip = load_clip(options.towers)
+        card = (model_folder(options.towers, KIND) / CARD).read_text()
         tables = measure(clip, 1000)
         command = f"python experiments/clip/run.py --towers {options.towers}"
     lines = ["# Towers of pictures and captions", "", f"Written by `{command}`", "", *tables]

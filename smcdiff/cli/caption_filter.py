@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpyro
@@ -17,12 +16,15 @@ from smcdiff.errors import InputError
 from smcdiff.priors import DiffusionPrior, ImplicitClassifier
 from smcdiff.sampler.smc import SMC
 from smcdiff.store._captions import GRAMMARS, CaptionReader
-from smcdiff.store.clip import load_clip
+from smcdiff.store.clip import Clip, load_clip
 
 _CHAINS = 4
 """Enough to see whether they agree."""
 _TWIST_LEVELS = 4
 """Of the ratio that only guides: a quarter of the likelihood's."""
+_SHIPPED = {"shapes": "shapes-clip"}
+"""By closed grammar: the towers that ship."""
+_NO_TOWERS = "none"
 _CHANGES = {"shapes": shapes.one_word_changes}
 """By closed grammar: the captions that one is told apart from."""
 
@@ -52,20 +54,15 @@ class CaptionFilter:
     chains: int | None
     batch_size: int | None
     steps: int
-    clip: Path | None
+    clip: str | None
     against: str | None
 
     def check(self) -> None:
         """Raises ``InputError`` where options do not go together, or a number is out of range."""
-        if self.against is not None and self.clip is None:
-            raise InputError(
-                "--against names what CLIP tells the caption apart from; add --clip FOLDER, or"
-                " leave it out"
-            )
         if self.particles is not None:
             self.smc(_from_towers, None, False)
             return
-        for option in ("chains", "batch_size", "clip"):
+        for option in ("chains", "batch_size", "clip", "against"):
             if getattr(self, option) is not None:
                 raise InputError(
                     f"--{option.replace('_', '-')} goes with --particles, which weighs the"
@@ -96,31 +93,42 @@ class CaptionFilter:
                 be read.
         """
         conditional = prior.given(caption)
-        if self.clip is None:
+        name, towers = self._towers(prior)
+        if towers is None:
+            if self.against is not None:
+                raise InputError(
+                    "--against names what CLIP tells the caption apart from; add --clip FOLDER, or"
+                    " leave it out"
+                )
             likelihood = ImplicitClassifier(conditional, prior)
             rough = ImplicitClassifier(conditional, prior, num_levels=_TWIST_LEVELS)
             model, arguments, twist = _from_ratio, (prior, likelihood), twists.Classifier(rough)
             words = "log p(x given caption) - log p(x), of the prior's own network"
         else:
-            towers, text = self._towers(prior, caption)
+            with naming(f"--clip {name}"):
+                text = towers.reader.encoded(self._alternatives(towers.reader, caption))
             model, arguments, twist = _from_towers, (prior, towers, text), twists.Likelihood()
-            words = f"{self.clip}, against {len(text.mask) - 1} other captions"
+            words = f"{name}, against {len(text.mask) - 1} other captions"
         proposal = proposals.ClassifierFree(
             conditional, guidance.strength, threshold=guidance.threshold, twist=twist
         )
         return Observed(model, arguments, proposal, words)
 
-    def _towers(self, prior: DiffusionPrior, caption: str) -> tuple[Any, Any]:
-        """The towers of --clip, and the encoder's vectors of the caption and its alternatives."""
-        assert self.clip is not None
-        towers = load_clip(self.clip)
-        if towers.event_shape != prior.event_shape:
-            raise InputError(
-                f"--clip {self.clip}: of pictures of shape {towers.event_shape}, and --prior makes"
-                f" {prior.event_shape}; train both on the same"
-            )
-        with naming(f"--clip {self.clip}"):
-            return towers, towers.reader.encoded(self._alternatives(towers.reader, caption))
+    def _towers(self, prior: DiffusionPrior) -> tuple[str, Clip | None]:
+        """Those of --clip; where it is left out, those that ship for such pictures, if any do."""
+        if self.clip is not None and self.clip != _NO_TOWERS:
+            towers = load_clip(self.clip)
+            if towers.event_shape != prior.event_shape:
+                raise InputError(
+                    f"--clip {self.clip}: of pictures of shape {towers.event_shape}, and --prior"
+                    f" makes {prior.event_shape}; train both on the same"
+                )
+            return self.clip, towers
+        grammar = prior.denoiser.reader.grammar
+        name = _NO_TOWERS if self.clip else _SHIPPED.get(grammar, _NO_TOWERS)
+        towers = None if name == _NO_TOWERS else load_clip(name)
+        fits = towers is not None and towers.event_shape == prior.event_shape
+        return (name, towers) if fits else (_NO_TOWERS, None)
 
     def _alternatives(self, reader: CaptionReader, caption: str) -> list[str]:
         """The caption, and after it those that it is told apart from."""

@@ -56,18 +56,18 @@ def draw(
 
     With --particles the caption is an observation, and a particle filter weighs the prior without
     it: by --clip, as the probability that CAPTION and none of the alternatives is the picture's;
-    else by how much likelier the prior's own network takes the picture to be with the caption than
-    without. Strength and threshold then say where to look, and change nothing of what is looked
-    for. posterior.nc holds the weighted particles (open it with smcdiff.Posterior.load); samples
-    are equally weighted draws of them. With --cascade each particle is raised once: it is the site
-    'raised' of the posterior, with the weight of its 'x'.
+    without towers by how much likelier the prior's own network takes the picture to be with the
+    caption than without. Strength and threshold then say where to look, and change nothing of what
+    is looked for. posterior.nc holds the weighted particles (open it with smcdiff.Posterior.load);
+    samples are equally weighted draws of them. With --cascade each particle is raised once: it is
+    the site 'raised' of the posterior, with the weight of its 'x'.
 
     Bad input ends with one line and exit code 2 before the run starts, Ctrl-C with exit code 130
     and nothing written.
 
     Examples, after `smcdiff train text shapes -o my-shapes`: `smcdiff draw "two red circles"
     --prior my-shapes --strength 3 --threshold static`; `smcdiff draw "two red circles above a blue
-    square" --prior my-shapes --clip my-clip --particles 64`.
+    square" --prior my-shapes --clip shapes-clip --particles 64`.
     """
     check_caption("CAPTION", caption)
     check_numbers(number, steps)

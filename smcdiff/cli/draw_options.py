@@ -73,10 +73,11 @@ Chains = Annotated[
     ),
 ]
 Clip = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="FOLDER",
-        help="Towers of `smcdiff train clip`, which say how well pictures fit; else the prior.",
+        help="Towers of `smcdiff train clip`, which say how well pictures fit; else those that ship"
+        " for such pictures. none: the prior's own network says it, which is slow.",
         rich_help_panel=_WEIGH,
     ),
 ]

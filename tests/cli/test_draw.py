@@ -151,10 +151,21 @@ def test_alternatives_that_are_named(models):
     """Of any text, or in the form of a grammar; the caption itself is none."""
     guidance, named = Guidance.of(3.0, "none", None), f"A  red circle;a blue square;{CAPTION};"
     for towers_of, count in (("free", 3), ("clip", 3)):
-        weighing = CaptionFilter(4, 2, None, 3, models / towers_of, named)
+        weighing = CaptionFilter(4, 2, None, 3, str(models / towers_of), named)
         observed = weighing.observe(text_prior(), CAPTION, guidance)
         assert f"against {count - 1} other captions" in observed.words
         assert len(observed.arguments[2].mask) == count
+
+
+def test_towers_that_ship_are_taken_where_none_are_named(models, monkeypatch):
+    monkeypatch.setattr("smcdiff.cli.caption_filter._SHIPPED", {"shapes": str(models / "clip")})
+    guidance = Guidance.of(3.0, "none", None)
+    for clip, word in ((None, "against 10 other"), ("none", "log p(x given caption)")):
+        weighing = CaptionFilter(4, 2, None, 3, clip, None)
+        assert word in weighing.observe(text_prior(), CAPTION, guidance).words
+    monkeypatch.setattr("smcdiff.cli.caption_filter._SHIPPED", {"shapes": "shapes-clip"})
+    weighing = CaptionFilter(4, 2, None, 3, None, None)  # those that ship are of larger pictures
+    assert "log p" in weighing.observe(text_prior(), CAPTION, guidance).words
 
 
 NUMBERS = [
@@ -228,7 +239,7 @@ def test_upsamplers(refused, models):
 def test_towers(refused, models, monkeypatch):
     words = ["draw", CAPTION, "--prior", models / "prior", "--particles", "4", "--clip"]
     refused([*words, models / "prior"], "a model of kind 'prior', not 'clip'")
-    refused([*words, "none"], "cannot be read")
+    refused([*words, "gone"], "no clip named 'gone'")
     refused([*words, models / "free"], "of no closed grammar", "--against 'a dog;a cat'")
     refused([*words, models / "clip", "--against", " ;"], "--against names no other caption")
     message = str(models / "clip"), "'dog' is not a word of the grammar"
