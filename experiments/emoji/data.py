@@ -54,9 +54,8 @@ def write(data: Path, folder: Path, *, every: bool = False) -> int:
     entries: Sequence[dict[str, Any]] = json.loads((data / "captions.json").read_text())
     with np.load(data / "emoji64_rgb.npz") as arrays:
         images = arrays["image"]
-    rows = [
-        row for row, entry in enumerate(entries) if not entry["skin"] and (every or is_chosen(entry))
-    ]
+    is_wanted = [not entry["skin"] and (every or is_chosen(entry)) for entry in entries]
+    rows = np.flatnonzero(is_wanted).tolist()
     folder.mkdir(parents=True)
     np.savez_compressed(folder / "pictures.npz", images=images[rows])
     captions = [

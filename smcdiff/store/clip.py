@@ -277,7 +277,7 @@ def load_clip(path: str | os.PathLike) -> Clip:
         if (features is None) != (config["network"] is not None):
             raise ValueError("there must be a network or image_features, and not both")
         pictures = None
-        if features is not None:
+        if frozen is not None and features is not None:
             of_pictures = {name: weights.pop(_PICTURES + name) for name in PICTURE_UNITS}
             pictures = PictureReader.from_entries(frozen, of_pictures, features, folder)
         graph, state = _network(config, weights)

@@ -96,7 +96,7 @@ def computed(
         "image_features": EFFICIENTNET,
         "weights": features.weights,
         "size": str(features.size),
-        "pictures": hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
+        "pictures": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
     }
     if file is not None and file.exists():
         return _stored(file, about)

@@ -344,6 +344,7 @@ def _write(
     about = {
         "description": config.description,
         "licence": licence,
+        "training": dataclasses.asdict(config),
         "history": history,
     }
     save_clip(clip, folder, card, about)
