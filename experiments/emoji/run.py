@@ -7,8 +7,7 @@ Writes all 3,822 emoji without skin tones into FOLDER/all (`data.py`), trains to
 FOLDER/towers unless they are there, by the dense layers that ``CONFIG`` declares, and writes
 results.md beside itself. Features of pictures are computed once, into FOLDER/features.safetensors.
 
-The prior of emoji, which nothing here needs, and whose training README.md documents, is
-`smcdiff train text` on the subset that `data.py` writes without --all.
+README.md has the command that trains a prior of emoji, which nothing here needs.
 """
 
 from __future__ import annotations

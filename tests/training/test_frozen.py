@@ -68,7 +68,7 @@ def test_features_of_files_are_computed_once(data, features, tmp_path, monkeypat
 
 
 def test_features_of_drawn_pictures_are_those_of_the_batch(features, monkeypatch):
-    monkeypatch.setattr("smcdiff.training._frozen._SOME", 32)
+    monkeypatch.setattr("smcdiff.training._frozen._SOME", 8)  # as a batch, so compiled once
     pictures = DrawnShapes(16)
     config = dataclasses.replace(CONFIG, held_out=0.05)
     frozen = FrozenPictures.of(pictures, features, None, False)
@@ -90,9 +90,6 @@ def test_the_folder_holds_the_head_alone(data, tmp_path):
     assert sum(array.nbytes for array in weights.values()) < 200_000
     clip = load_clip(folder)
     assert clip.image(jnp.zeros((4, 4, 3))).shape == (8,)
-    again = train_clip(data, tmp_path / "again", config, progress_bar=False)
-    second = load_file(again / "model.safetensors")
-    assert all(np.array_equal(second[name], weights[name]) for name in weights)
 
 
 def test_more_captions_are_held_out_where_one_wants(data):
