@@ -136,7 +136,7 @@ class ClipNetwork(nnx.Module):
         self.image_out = nnx.Linear(config.hidden, config.features, rngs=rngs)
         self.text_head = TextHead(config, rngs=rngs)
         first = -math.log(_FIRST_TEMPERATURE - 1.0 / LARGEST_SCALE)
-        self.log_scale = nnx.Param(jnp.full((1,), first))
+        self.log_scale = nnx.Param(jnp.full((1,), first, jnp.float32))
 
     @property
     def scale(self) -> Float[Array, ""]:
