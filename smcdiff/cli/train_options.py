@@ -61,6 +61,9 @@ CaptionKey = Annotated[
 Size = Annotated[
     int | None, typer.Option(help="Average pictures to so many pixels a side; shapes: 32.")
 ]
+HeldOut = Annotated[
+    float, typer.Option(help="Share of the captions of files that are held out, by their hashes.")
+]
 TextChannels = Annotated[int, typer.Option(help="Channels of the tokens.")]
 
 

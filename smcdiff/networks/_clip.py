@@ -1,8 +1,9 @@
 """Two towers that bring pictures and captions to unit vectors (CLIP, Radford et al. 2021).
 
-The descending blocks of a U-Net see the picture, at any noise level. The captions' side is a small
-head on what a frozen text encoder gives: attention over its token states, beside its pooled vector,
-for the pooled vectors of captions that differ by one word hardly differ.
+The descending blocks of a U-Net see the picture, at any noise level; or dense layers see frozen
+features of it. The captions' side is a small head on what a frozen text encoder gives: attention
+over its token states, beside its pooled vector, for the pooled vectors of captions that differ by
+one word hardly differ.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class ClipConfig:
 
     Attributes:
         event_shape: of a picture, (h, w, c).
-        network: the U-Net whose descending blocks see it.
+        network: the U-Net whose descending blocks see it; None where frozen features of it are
+            seen.
         patch: pixels folded into channels, each way.
         states_width: of the encoder's token states.
         pooled_width: of its pooled vectors.
@@ -42,10 +44,11 @@ class ClipConfig:
         features: entries of the unit vectors.
         text_channels: of the tokens as they are attended to.
         heads: of that attention.
+        image_width: entries of the frozen features of a picture, where there is no U-Net.
     """
 
     event_shape: tuple[int, ...]
-    network: UNet2DConfig
+    network: UNet2DConfig | None
     patch: int
     states_width: int
     pooled_width: int
@@ -53,6 +56,7 @@ class ClipConfig:
     features: int = 128
     text_channels: int = 64
     heads: int = 8
+    image_width: int | None = None
 
     def entries(self) -> dict[str, Any]:
         """As config.json has it."""
@@ -61,8 +65,13 @@ class ClipConfig:
     @classmethod
     def from_entries(cls, entries: Mapping[str, Any]) -> ClipConfig:
         """From a config.json, whose other entries are not read."""
-        found = {field.name: entries[field.name] for field in dataclasses.fields(cls)}
-        found["network"] = UNet2DConfig.from_dict(found["network"])
+        names = {field.name for field in dataclasses.fields(cls)} - {"image_width"}
+        found = {name: entries[name] for name in names}
+        found["image_width"] = entries.get("image_width")  # not in folders of before
+        if found["network"] is not None:
+            found["network"] = UNet2DConfig.from_dict(found["network"])
+        elif not isinstance(found["image_width"], int):
+            raise ValueError("neither a network nor image_width")
         found["event_shape"] = tuple(found["event_shape"])
         return cls(**found)
 
@@ -96,6 +105,22 @@ class TextHead(nnx.Module):
         return self.linear_out(jax.nn.silu(hidden))
 
 
+class FeatureEncoder(nnx.Module):
+    """Dense layers on frozen features of pictures, in standard units."""
+
+    def __init__(self, size: int, width: int, *, rngs: nnx.Rngs):
+        """Random weights; entries of the features, and units."""
+        self.linear_in = nnx.Linear(size, width, rngs=rngs)
+        self.linear_mid = nnx.Linear(width, width, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "b k"], timesteps: Float[Array, " b"]
+    ) -> Float[Array, "b units"]:
+        """Of clean pictures: the timesteps have no influence."""
+        hidden = self.linear_in(x)
+        return hidden + self.linear_mid(jax.nn.silu(hidden))
+
+
 class ClipNetwork(nnx.Module):
     """Both towers, and the scale of their cosines.
 
@@ -107,13 +132,11 @@ class ClipNetwork(nnx.Module):
     def __init__(self, config: ClipConfig, *, rngs: nnx.Rngs):
         """Random weights, and CLIP's first temperature, 0.07."""
         self.config = config
-        self.image_encoder = ImageEncoder(
-            config.network, config.patch, config.event_shape[:2], config.hidden, rngs=rngs
-        )
+        self.image_encoder = _image_encoder(config, rngs)
         self.image_out = nnx.Linear(config.hidden, config.features, rngs=rngs)
         self.text_head = TextHead(config, rngs=rngs)
         first = -math.log(_FIRST_TEMPERATURE - 1.0 / LARGEST_SCALE)
-        self.log_scale = nnx.Param(jnp.full((1,), first))
+        self.log_scale = nnx.Param(jnp.full((1,), first, jnp.float32))
 
     @property
     def scale(self) -> Float[Array, ""]:
@@ -121,15 +144,27 @@ class ClipNetwork(nnx.Module):
         return 1.0 / (1.0 / LARGEST_SCALE + jnp.exp(-self.log_scale[...][0]))
 
     def image(
-        self, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"]
+        self, x: Float[Array, " b *seen"], timesteps: Float[Array, " b"]
     ) -> Float[Array, "b k"]:
-        """Unit vectors of pictures, noisy or clean; timesteps on DDPM's scale of 0 to 1000."""
+        """Unit vectors of pictures, noisy or clean; timesteps on DDPM's scale of 0 to 1000.
+
+        Of a network on frozen features x are these, in standard units.
+        """
         hidden = self.image_encoder(x, timesteps)
         return _unit(self.image_out(jax.nn.silu(hidden)))
 
     def text(self, text: TextEmbedding) -> Float[Array, "n k"]:
         """Unit vectors of captions in standard units."""
         return _unit(self.text_head(text))
+
+
+def _image_encoder(config: ClipConfig, rngs: nnx.Rngs) -> ImageEncoder | FeatureEncoder:
+    if config.network is None:
+        assert config.image_width is not None  # `from_entries` and the training see to it
+        return FeatureEncoder(config.image_width, config.hidden, rngs=rngs)
+    return ImageEncoder(
+        config.network, config.patch, config.event_shape[:2], config.hidden, rngs=rngs
+    )
 
 
 def _unit(x: Float[Array, "n k"]) -> Float[Array, "n k"]:

@@ -74,7 +74,7 @@ class CaptionReader(Module):
         """
         text = encoded.lookup(captions, encoded.encoder)
         tokens, pooled = np.asarray(text.states)[np.asarray(text.mask)], np.asarray(text.pooled)
-        parts = (*_mean_and_std(tokens), *_mean_and_std(pooled))
+        parts = (*mean_and_std(tokens), *mean_and_std(pooled))
         units: dict[str, Any] = {
             name: jnp.asarray(part) for name, part in zip(UNITS, parts, strict=True)
         }
@@ -86,8 +86,8 @@ class CaptionReader(Module):
     def seen(self, text: TextEmbedding) -> TextEmbedding:
         """Vectors of the encoder, for one caption or many, as the network sees them."""
         hidden = ~text.mask[..., None]
-        states = _standardised(text.states, self.states_mean, self.states_std)
-        pooled = _standardised(text.pooled, self.pooled_mean, self.pooled_std)
+        states = standardised(text.states, self.states_mean, self.states_std)
+        pooled = standardised(text.pooled, self.pooled_mean, self.pooled_std)
         return TextEmbedding(jnp.where(hidden, 0.0, states), text.mask, pooled)
 
     def read(self, caption: str | TextEmbedding) -> TextEmbedding:
@@ -224,13 +224,15 @@ UNITS = tuple(f.name for f in dataclasses.fields(CaptionReader) if not f.metadat
 """Names of the arrays of a `CaptionReader`."""
 
 
-def _mean_and_std(values: Float[np.ndarray, "n k"]) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_std(values: Float[np.ndarray, "n k"]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each entry; the deviation is bounded from below, for some entries never vary."""
     std = values.std(axis=0)
     least = _LEAST * max(float(np.sqrt(np.mean(std**2))), np.finfo(np.float32).tiny)
     return values.mean(axis=0), np.maximum(std, least)
 
 
-def _standardised(values: Array, mean: Array, std: Array) -> Array:
+def standardised(values: Array, mean: Array, std: Array) -> Array:
+    """Values in standard units along their last axis."""
     shape = (1,) * (values.ndim - 1) + mean.shape
     return (values - mean.reshape(shape)) / std.reshape(shape)
 

@@ -20,6 +20,8 @@ from smcdiff.store import _folder as folders
 from smcdiff.store._captions import UNITS, CaptionReader
 from smcdiff.store._entries import read_schedule, schedule_entry
 from smcdiff.store._network_functions import parameters
+from smcdiff.store._picture_reader import PICTURE_UNITS, PictureReader
+from smcdiff.store.image_features import load_image_features
 from smcdiff.store.shipped import model_folder
 from smcdiff.text.embedding import TextEmbedding
 
@@ -27,7 +29,8 @@ Times = Float[Array, "*b"] | Scalar
 """One for all pictures, or one a picture."""
 KIND = "clip"
 _READER = "reader."
-"""First part of the names of arrays that are no parameters of the network."""
+_PICTURES = "pictures."
+"""First parts of the names of arrays that are no parameters of the network."""
 
 
 class Clip(Module):
@@ -45,6 +48,7 @@ class Clip(Module):
         schedule: of a noise-conditional tower the noise schedule; None for clean pictures.
         graph: the network without its parameters.
         event_shape: of a picture, (h, w, c).
+        pictures: of towers on frozen features, how these are read; else None.
     """
 
     state: Any
@@ -53,6 +57,7 @@ class Clip(Module):
     schedule: schedules.Schedule | None
     graph: Any = static()
     event_shape: tuple[int, ...] = static()
+    pictures: PictureReader | None = None
 
     @property
     def scale(self) -> Float[Array, ""]:
@@ -73,7 +78,8 @@ class Clip(Module):
         self._check(x, t)
         batch = x if x.ndim == 4 else x[None]
         times = jnp.zeros(len(batch)) if t is None else jnp.broadcast_to(jnp.asarray(t), len(batch))
-        vectors = _images(self, batch, schedules.TIMESTEPS * times.astype(batch.dtype))
+        seen = batch if self.pictures is None else self.pictures.seen(batch)
+        vectors = _images(self, seen, schedules.TIMESTEPS * times.astype(batch.dtype))
         return vectors if x.ndim == 4 else vectors[0]
 
     def text(self, captions: str | Sequence[str] | TextEmbedding) -> Float[Array, "*n k"]:
@@ -197,7 +203,7 @@ def _merged(clip: Clip) -> Any:
 
 @jax.jit
 def _images(
-    clip: Clip, x: Float[Array, "b h w c"], timesteps: Float[Array, " b"]
+    clip: Clip, x: Float[Array, " b *seen"], timesteps: Float[Array, " b"]
 ) -> Float[Array, "b k"]:
     return _merged(clip).image(x, timesteps)
 
@@ -209,6 +215,8 @@ def _texts(clip: Clip, text: TextEmbedding) -> Float[Array, "n k"]:
 
 def save_clip(clip: Clip, folder: Path, card: str, about: Mapping[str, Any]) -> Path:
     """Writes towers as a folder that `load_clip` reads.
+
+    Frozen features are not written, but which ones they are.
 
     Args:
         clip: the towers.
@@ -223,13 +231,16 @@ def save_clip(clip: Clip, folder: Path, card: str, about: Mapping[str, Any]) -> 
         InputError: a folder that is taken or cannot be written.
     """
     network = _merged(clip)
-    arrays = parameters(network) | {
-        _READER + name: array for name, array in clip.reader.arrays().items()
-    }
+    arrays = parameters(network)
+    arrays |= {_READER + name: array for name, array in clip.reader.arrays().items()}
+    pictures = clip.pictures
+    if pictures is not None:
+        arrays |= {_PICTURES + name: array for name, array in pictures.arrays().items()}
     entries = {
         "kind": KIND,
         **about,
         **network.config.entries(),
+        "image_features": None if pictures is None else pictures.entries(),
         "schedule": None if clip.schedule is None else schedule_entry(clip.schedule),
         "temperature": float(clip.temperature),
         "text": clip.reader.entries(),
@@ -245,24 +256,35 @@ def load_clip(path: str | os.PathLike) -> Clip:
 
     Returns:
         The towers. Captions that were encoded for the training are read from the folder; others
-        need the text encoder, and another one than that of the training is refused.
+        need the text encoder, and another one than that of the training is refused; and so are
+        other frozen features of pictures, where the towers stand on such.
 
     Raises:
-        InputError: no such folder, or one that is incomplete, damaged or of another kind.
+        InputError: no such folder, or one that is incomplete, damaged or of another kind; towers
+            on frozen features whose package is missing (the message has the command that installs
+            it) or has others.
     """
     folder = model_folder(path, KIND)
     config = folders.read_config(folder, KIND)
+    frozen = config.get("image_features")  # not in folders of before
+    features = None if frozen is None else load_image_features()
     with folders.understanding(folder):
         temperature, schedule = config["temperature"], config["schedule"]
         if not 0.0 < temperature < np.inf:
             raise ValueError(f"temperature is {temperature}")
         weights = folders.read_weights(folder, config)
-        units = {name: weights.pop(_READER + name) for name in UNITS}
+        of_captions = {name: weights.pop(_READER + name) for name in UNITS}
+        if (features is None) != (config["network"] is not None):
+            raise ValueError("there must be a network or image_features, and not both")
+        pictures = None
+        if frozen is not None and features is not None:
+            of_pictures = {name: weights.pop(_PICTURES + name) for name in PICTURE_UNITS}
+            pictures = PictureReader.from_entries(frozen, of_pictures, features, folder)
         graph, state = _network(config, weights)
         return Clip(
-            state, CaptionReader.from_entries(config["text"], units, folder),
+            state, CaptionReader.from_entries(config["text"], of_captions, folder),
             jnp.asarray(temperature), None if schedule is None else read_schedule(schedule),
-            graph, tuple(config["event_shape"]),
+            graph, tuple(config["event_shape"]), pictures,
         )  # fmt: skip
 
 

@@ -33,11 +33,13 @@ class ImageFeatures(Module):
         graph: the network without them.
         size: pixels a side to which pictures are resized. Features at another size are other
             features.
+        weights: sha256 of the file that the weights were read from; empty for others.
     """
 
     state: Any
     graph: Any = static()
     size: int = static(default=96)
+    weights: str = static(default="")
 
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b k"]:
         """Features of pictures.
@@ -86,8 +88,13 @@ def _of_chunk(features: ImageFeatures, images: Float[Array, "b h w c"]) -> Float
     return nnx.merge(features.graph, features.state)(jnp.broadcast_to(seen, (*shape[:3], 3)))
 
 
-def image_features(weights: dict[str, np.ndarray]) -> ImageFeatures:
-    """From the tensors of PyTorch's model, see `smcdiff.networks._efficientnet.folded`."""
+def image_features(weights: dict[str, np.ndarray], digest: str = "") -> ImageFeatures:
+    """From the tensors of PyTorch's model, see `smcdiff.networks._efficientnet.folded`.
+
+    Args:
+        weights: the tensors.
+        digest: sha256 of their file.
+    """
     from flax import nnx
 
     from smcdiff.networks._efficientnet import EfficientNetLite0, folded
@@ -96,7 +103,7 @@ def image_features(weights: dict[str, np.ndarray]) -> ImageFeatures:
     network = nnx.eval_shape(lambda: EfficientNetLite0(rngs=nnx.Rngs(0)))
     load_state_dict(network, folded(weights))
     graph, state = nnx.split(network)
-    return ImageFeatures(state, graph)
+    return ImageFeatures(state, graph, weights=digest)
 
 
 def load_image_features() -> ImageFeatures:
@@ -114,4 +121,4 @@ def load_image_features() -> ImageFeatures:
         InputError: the package is missing (the message has the command that installs it), or has
             another file.
     """
-    return image_features(read_torch_file(LITE0.file()))
+    return image_features(read_torch_file(LITE0.file()), LITE0.sha256[_FILE])

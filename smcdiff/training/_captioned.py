@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from smcdiff import shapes
 from smcdiff.base._files import check_file
@@ -23,7 +23,6 @@ from smcdiff.training.text_config import CaptionedTrainConfig
 SHAPES = "shapes"
 """The name of the pictures that are drawn while one trains."""
 _CAPTIONS = "captions.json"
-_HELD_OUT_SHARE = 0.05
 _STREAM = 0x7E47
 """Separates the keys of what is drawn from those of the loop."""
 
@@ -133,7 +132,7 @@ class CaptionedFiles:
             path: a folder with captions.json and one .npz or .npy of pictures, or such a file
                 with captions.json beside it; see `load_images`. captions.json is a list, in the
                 pictures' order, of texts, or of objects that have one at ``config.caption_key``.
-            config: size, key and batch size.
+            config: size, key, batch size and the share that is held out.
 
         Raises:
             InputError: no captions, none for some picture, or pictures that cannot be used.
@@ -144,7 +143,7 @@ class CaptionedFiles:
         self.images, self.name, self.shape = images, str(path), images.shape[1:]
         self.grammar: str | None = None
         self.licence = ""
-        is_out = np.array([_share(caption) < _HELD_OUT_SHARE for caption in self.captions])
+        is_out = np.array([_share(caption) < config.held_out for caption in self.captions])
         self.used, self.out = np.flatnonzero(~is_out), np.flatnonzero(is_out)
         if not len(self.out):  # few captions: the one that the order of their hashes puts first
             first = min(self.captions, key=_share)
@@ -176,8 +175,11 @@ class CaptionedFiles:
 
     def batch(self, step: int, config: CaptionedTrainConfig) -> tuple[Array, list[str]]:
         """A new permutation each epoch."""
-        chosen = batch_indices(step, config.batch_size, len(self.used), config.seed)
-        return self._of(self.used[chosen])
+        return self._of(self.chosen(step, config))
+
+    def chosen(self, step: int, config: CaptionedTrainConfig) -> Int[np.ndarray, " b"]:
+        """Places of a batch's pictures among all."""
+        return self.used[batch_indices(step, config.batch_size, len(self.used), config.seed)]
 
     def some(self, count: int) -> np.ndarray:
         """At random, for files are often sorted."""
@@ -199,6 +201,7 @@ def captioned(data: str | Path, config: CaptionedTrainConfig) -> Captioned:
         InputError: data that cannot be used.
     """
     if str(data) == SHAPES:
+        config.refuse("shapes, whose grammar says what is held out", "held_out")
         return DrawnShapes(32 if config.size is None else config.size)
     return CaptionedFiles(Path(data), config)
 

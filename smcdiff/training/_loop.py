@@ -94,6 +94,8 @@ def _load_checkpoint(file: Path, state: State, config: TrainConfig) -> State:
         stored[str(i)].shape == leaf.shape for i, leaf in enumerate(leaves)
     )
     now = _options(config)
+    if before:  # an option that there was not when the run began had its default
+        before = {field.name: str(field.default) for field in dataclasses.fields(config)} | before
     changed = [f"{n} was {before.get(n)}, is {now[n]}" for n in now if now[n] != before.get(n)]
     if changed or not fits:
         raise InputError(

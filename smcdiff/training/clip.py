@@ -20,15 +20,19 @@ from jaxtyping import Array, Bool, Float
 
 from smcdiff.base._progress import Progress
 from smcdiff.diffusion import schedules
+from smcdiff.errors import InputError
 from smcdiff.networks._clip import ClipNetwork
 from smcdiff.store._captions import CaptionReader
+from smcdiff.store._picture_reader import EFFICIENTNET
 from smcdiff.store.clip import Clip, save_clip
+from smcdiff.store.image_features import ImageFeatures, load_image_features
 from smcdiff.text.embedding import TextEmbedding
 from smcdiff.training._alternatives import Alternatives
 from smcdiff.training._captioned import Captioned, captioned
 from smcdiff.training._cards import accuracy_table, model_card
 from smcdiff.training._contrastive import contrastive_loss
 from smcdiff.training._folder import CHECKPOINT, training_folder
+from smcdiff.training._frozen import FrozenPictures
 from smcdiff.training._loop import Loss, minimise
 from smcdiff.training._noise import Noise, noisy
 from smcdiff.training._statistics import Statistics
@@ -72,7 +76,7 @@ def train_clip(
     """
     config = ClipTrainConfig() if config is None else config
     pictures = captioned(data, config)
-    config.network(pictures.shape)  # refuses what does not divide, before captions are encoded
+    features = _features(pictures, config)
     noise = None
     if config.noise_conditional:
         noise = Noise.of(Statistics.of(pictures.name, pictures.some(2000)))
@@ -81,23 +85,46 @@ def train_clip(
         trained = pictures.trained_captions()
         reader = CaptionReader.of(encoded, trained, config.encoder, pictures.grammar)
         training = CaptionedTraining(pictures, encoded, reader)
-        clip, seconds = _learn(training, folder, config, noise, progress_bar)
+        frozen = None
+        if features is not None:
+            file = config.image_features_file
+            kept = None if file is None else Path(file)
+            frozen = FrozenPictures.of(pictures, features, kept, progress_bar)
+        clip, seconds = _learn(training, frozen, folder, config, noise, progress_bar)
         judged = _Judged.of(clip, pictures)
         _write(data, folder, config, training, judged, seconds)
     return folder
+
+
+def _features(pictures: Captioned, config: ClipTrainConfig) -> ImageFeatures | None:
+    """The frozen features, if such are wanted.
+
+    Raises:
+        InputError: pictures that the tower cannot take, before captions are encoded; a package that
+            is missing.
+    """
+    if config.image_features is None:
+        config.network(pictures.shape)
+        return None
+    if pictures.shape[-1] not in (1, 3):
+        raise InputError(
+            f"train: {pictures.name} has pictures of {pictures.shape[-1]} channels, and the frozen"
+            " features are of colours or of grey; leave --image-features out"
+        )
+    return load_image_features()
 
 
 class _Batch(NamedTuple):
     """What one step sees.
 
     Attributes:
-        clean: pictures.
+        clean: pictures, or their frozen features in standard units.
         text: their captions, and after those the wrong ones of each.
         same: which pairs have the same caption.
         is_negative: which of the wrong captions there are.
     """
 
-    clean: Float[Array, "b h w c"]
+    clean: Float[Array, " b *seen"]
     text: TextEmbedding
     same: Bool[Array, "b b"]
     is_negative: Bool[Array, "b k"]
@@ -106,9 +133,15 @@ class _Batch(NamedTuple):
 class _Batches:
     """The batches of a training, each a function of the seed and the step."""
 
-    def __init__(self, training: CaptionedTraining, config: ClipTrainConfig):
+    def __init__(
+        self,
+        training: CaptionedTraining,
+        config: ClipTrainConfig,
+        frozen: FrozenPictures | None = None,
+    ):
         """Finds the wrong captions of every caption: those that are learned from themselves."""
         self.training, self.config = training, config
+        self.pictures = training.pictures if frozen is None else frozen
         trained = set(training.pictures.trained_captions())
         self.changed = {
             caption: [other for other in training.pictures.changed(caption) if other in trained]
@@ -117,7 +150,7 @@ class _Batches:
 
     def __call__(self, step: int) -> _Batch:
         """The batch of one step."""
-        clean, captions = self.training.pictures.batch(step, self.config)
+        clean, captions = self.pictures.batch(step, self.config)
         negatives, is_negative = self._negatives(captions, step)
         names = np.array(captions)
         return _Batch(
@@ -142,6 +175,7 @@ class _Batches:
 
 def _learn(
     training: CaptionedTraining,
+    frozen: FrozenPictures | None,
     folder: Path,
     config: ClipTrainConfig,
     noise: Noise | None,
@@ -149,28 +183,53 @@ def _learn(
 ) -> tuple[Clip, float]:
     """The towers with their averaged weights, and the wall time."""
     shape, reader = training.pictures.shape, training.reader
-    made = config.towers(shape, reader.states_mean.shape[0], reader.pooled_mean.shape[0])
+    image_width = None if frozen is None else frozen.reader.mean.shape[0]
+    made = config.towers(
+        shape, reader.states_mean.shape[0], reader.pooled_mean.shape[0], image_width
+    )
     graph, params = nnx.split(nnx.jit(lambda: ClipNetwork(made, rngs=nnx.Rngs(config.seed)))())
     prediction, weighting = config.target(), config.level_weighting()
 
     def value(params, batch, key):
-        network, x, count = nnx.merge(graph, params), batch.clean, len(batch.clean)
+        network, count = nnx.merge(graph, params), len(batch.clean)
+        x, text = _partly_hidden(key, batch, config.dropout, frozen is not None)
         times = jnp.zeros(count)
         if noise is not None:
             x, _, times = noisy(key, x, noise.trained, weighting, prediction)
         images = network.image(x, schedules.TIMESTEPS * times)
-        texts = network.text(batch.text)
+        texts = network.text(text)
         wrong = texts[count:].reshape(count, -1, texts.shape[-1])
         return contrastive_loss(
             network.scale * (images @ texts[:count].T), batch.same,
             network.scale * jnp.einsum("bf,bkf->bk", images, wrong), batch.is_negative,
         )  # fmt: skip
 
-    loss = Loss(value, _Batches(training, config))
+    loss = Loss(value, _Batches(training, config, frozen))
     state = minimise(loss, params, config, folder / CHECKPOINT, progress_bar=progress_bar)
     schedule = None if noise is None else noise.sampled
-    clip = Clip(state.ema, reader, jnp.float32(1.0), schedule, graph, shape)
+    pictures = None if frozen is None else frozen.reader
+    clip = Clip(state.ema, reader, jnp.float32(1.0), schedule, graph, shape, pictures)
     return clip, float(state.seconds)
+
+
+def _partly_hidden(
+    key: Array, batch: _Batch, share: float, has_features: bool
+) -> tuple[Array, TextEmbedding]:
+    """Frozen vectors with a random share of their entries zero, and the rest enlarged."""
+    if not share:
+        return batch.clean, batch.text
+    keys = jax.random.split(jax.random.fold_in(key, _STREAM), 3)
+
+    def dropped(key, values):
+        is_kept = jax.random.bernoulli(key, 1.0 - share, values.shape)
+        return jnp.where(is_kept, values / (1.0 - share), 0.0)
+
+    text = dataclasses.replace(
+        batch.text,
+        states=dropped(keys[0], batch.text.states),
+        pooled=dropped(keys[1], batch.text.pooled),
+    )
+    return dropped(keys[2], batch.clean) if has_features else batch.clean, text
 
 
 class _Judged(NamedTuple):
@@ -216,6 +275,18 @@ class _Judged(NamedTuple):
         return cls(fit, alternatives, accuracies, rest.log_loss(temperature))
 
 
+def _images_in_words(clip: Clip) -> str:
+    """The tower of pictures, for the card."""
+    if clip.pictures is None:
+        kind = "clean" if clip.schedule is None else "noisy"
+        return f"the descending half of a U-Net for {kind} pictures"
+    frozen = clip.pictures.features
+    return (
+        f"dense layers on the frozen features {EFFICIENTNET} of clean pictures, resized to"
+        f" {frozen.size} x {frozen.size} (sha256 of their weights {frozen.weights})"
+    )
+
+
 def _others(pictures: Captioned, captions: Sequence[str]) -> tuple[list[list[str]], str]:
     """What each held-out caption is told apart from, and what that is in words."""
     if pictures.grammar is not None:
@@ -259,8 +330,7 @@ def _write(
     by_level = {at: value for at, value in judged.accuracies.items() if at is not None}
     card = model_card(
         folder.name, dataclasses.replace(config, licence=licence), pictures.description,
-        f"Towers of {size:,} parameters: the descending half of a U-Net for"
-        f" {'noisy' if clip.schedule else 'clean'} pictures, and a head on the text encoder"
+        f"Towers of {size:,} parameters: {_images_in_words(clip)}, and a head on the text encoder"
         f" '{encoder.name}', sha256 of its weights {encoder.weights}. Cosines are multiplied by"
         f" {float(clip.scale):.1f}.",
         history,
@@ -273,6 +343,7 @@ def _write(
     about = {
         "description": config.description,
         "licence": licence,
+        "training": dataclasses.asdict(config),
         "history": history,
     }
     save_clip(clip, folder, card, about)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from smcdiff.errors import InputError
+from smcdiff.errors import InputError, did_you_mean
 from smcdiff.networks._clip import ClipConfig
+from smcdiff.store._picture_reader import EFFICIENTNET
 from smcdiff.training.text_config import CaptionedTrainConfig
 
 _OF_NOISE = ("weighting", "log_snr_mean", "log_snr_std", "uniform_share")
+_OF_A_UNET = ("channels", "layers", "patch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +26,12 @@ class ClipTrainConfig(CaptionedTrainConfig):
         hidden: units of the dense layers of both towers.
         text_channels: of the tokens as they are attended to.
         heads: of that attention.
+        image_features: "efficientnet-lite0" for a tower of dense layers on frozen features of the
+            pictures (`smcdiff.load_image_features`); None for a U-Net's descending blocks.
+        image_features_file: where those of all pictures of files are kept, made where it is not
+            there; None is nowhere, so that a run that goes on computes them again.
+        dropout: share of the entries of the frozen vectors, of pictures and of captions, that are
+            hidden at each step, so that fewer pairs are learned by heart.
     """
 
     steps: int = 10_000
@@ -35,10 +43,16 @@ class ClipTrainConfig(CaptionedTrainConfig):
     hidden: int = 256
     text_channels: int = 64
     heads: int = 8
+    image_features: str | None = None
+    image_features_file: str | None = None
+    dropout: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
         self.refuse("clip", "labels", "label_dropout", "init", "sample_every", "prediction")
+        self._check_image_features()
+        if not 0.0 <= self.dropout < 1.0:
+            raise InputError(f"train: dropout is {self.dropout}; it lies in [0, 1), as 0.5 does")
         if not self.noise_conditional:
             self.refuse("clip without --noise-conditional", *_OF_NOISE)
         if self.batch_size < 2:
@@ -56,15 +70,33 @@ class ClipTrainConfig(CaptionedTrainConfig):
                 " give other --heads"
             )
 
-    def towers(self, shape: tuple[int, ...], width: int, pooled_width: int) -> ClipConfig:
+    def _check_image_features(self) -> None:
+        if self.image_features is None:
+            self.refuse("clip without --image-features", "image_features_file")
+            return
+        if self.image_features != EFFICIENTNET:
+            hint = did_you_mean(self.image_features, [EFFICIENTNET])
+            raise InputError(f"train: image_features is '{self.image_features}'; {hint}")
+        if self.noise_conditional:
+            raise InputError(
+                "train: image_features and noise_conditional exclude each other, for the frozen"
+                " features were trained on clean pictures only; leave one of them out"
+            )
+        self.refuse("clip with --image-features", *_OF_A_UNET)
+
+    def towers(
+        self, shape: tuple[int, ...], width: int, pooled_width: int, image_width: int | None = None
+    ) -> ClipConfig:
         """The network's configuration.
 
         Args:
             shape: of a picture, (h, w, c).
             width: of the encoder's states.
             pooled_width: of its pooled vectors.
+            image_width: entries of the frozen features of a picture; None is a U-Net.
         """
+        is_unet = image_width is None
         return ClipConfig(
-            shape, self.network(shape), self.patch, width, pooled_width, self.hidden,
-            self.features, self.text_channels, self.heads,
+            shape, self.network(shape) if is_unet else None, self.patch, width, pooled_width,
+            self.hidden, self.features, self.text_channels, self.heads, image_width,
         )  # fmt: skip

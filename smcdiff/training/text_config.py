@@ -25,6 +25,8 @@ class CaptionedTrainConfig(TrainConfig):
         caption_key: of the objects in captions.json, where they are not texts.
         size: pixels a side, to which larger pictures are averaged; None leaves them as they are,
             and of shapes is 32.
+        held_out: share of the captions of files that are held out, by their hashes, with all of
+            their pictures.
     """
 
     weighting: str = "lognormal"
@@ -36,11 +38,16 @@ class CaptionedTrainConfig(TrainConfig):
     captions: str | None = None
     caption_key: str = "caption"
     size: int | None = None
+    held_out: float = 0.05
 
     def __post_init__(self):
         super().__post_init__()
         if self.size is not None and self.size < 1:
             raise InputError(f"train: size is {self.size}; it must be at least 1")
+        if not 0.0 < self.held_out < 1.0:
+            raise InputError(
+                f"train: held_out is {self.held_out}; it lies between 0 and 1, for example 0.05"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

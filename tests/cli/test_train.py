@@ -178,6 +178,12 @@ def test_captioned_pictures(refused, case):
             "log_snr_std is not an option of clip without --noise-conditional",
         ),
         (["--negatives", "-1"], "negatives is -1"),
+        (["--image-features", "lite0"], "'lite0'; did you mean 'efficientnet-lite0'"),
+        (
+            ["--image-features", "efficientnet-lite0", "--noise-conditional"],
+            "the frozen features were trained on clean pictures only",
+        ),
+        (["--held-out", "0.1"], "held_out is not an option of shapes, whose grammar"),
         (["--channels", "16,a"], "--channels 16,a: give whole numbers"),
         (["--channels", "16,32,48,64,80,96"], "images of 32 x 32 do not divide"),
         (["--channels", "16", "--encoder", "mini"], "did you mean 'minilm'"),

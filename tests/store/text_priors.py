@@ -59,12 +59,22 @@ def text_prior():
 @functools.cache
 def towers(schedule=None):
     """Of random weights that float16 holds, so that a folder returns them."""
+    return _towers(schedule, None)
+
+
+def frozen_towers(pictures):
+    """The same on frozen features."""
+    return _towers(None, pictures)
+
+
+def _towers(schedule, pictures):
     reader = CaptionReader.of(encoded(), encoded().captions, BERT, "shapes")
     config = ClipTrainConfig(channels=(16,), patch=1, features=8, hidden=16, heads=2)
-    made = config.towers(SHAPE, *(len(reader.arrays()[n]) for n in ("states_mean", "pooled_mean")))
+    widths = (len(reader.arrays()[name]) for name in ("states_mean", "pooled_mean"))
+    made = config.towers(SHAPE, *widths, None if pictures is None else len(pictures.mean))
     graph, state = nnx.split(nnx.jit(lambda: ClipNetwork(made, rngs=nnx.Rngs(0)))())
     state = jax.tree.map(lambda a: a.astype(jnp.float16).astype(a.dtype), state)
-    return Clip(state, reader, jnp.float32(0.5), schedule, graph, SHAPE)
+    return Clip(state, reader, jnp.float32(0.5), schedule, graph, SHAPE, pictures)
 
 
 @functools.cache
