@@ -35,6 +35,7 @@ from scored_draws import (
     distance_cells,
     drawn_captions,
     draws,
+    kind_cells,
     markdown,
     share_cell,
     weights_of,
@@ -100,8 +101,7 @@ def tables(results: dict, thresholds: list[str], n: int) -> list[str]:
                for name in thresholds]  # fmt: skip
     rows = []
     for name, strength, scores in chosen:
-        shares = (scores["by_kind"].get(kind) for kind in shapes.FORMS)
-        rows.append([name, strength, *("-" if s is None else f"{s:.1%}" for s in shares)])
+        rows.append([name, strength, *kind_cells(scores["by_kind"])])
     return [*lines, "", *markdown(["threshold", "strength", *shapes.FORMS], rows)]
 
 

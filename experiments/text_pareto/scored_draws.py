@@ -33,6 +33,9 @@ THRESHOLDS = {
     "dynamic about grey": thresholding.Dynamic(0.995, background=shapes.GREY),
 }
 DISTANCES = ("frechet", "kernel")
+UNREADABLE = "unreadable"
+MISTAKES = (UNREADABLE, *shapes.MISTAKES)
+"""What may be wrong with a picture; unreadable is one with something of no colour or shape."""
 CAPTIONS_KEY, NOISE_KEY, REAL_KEY = (jax.random.key(seed) for seed in (201, 202, 203))
 """Keys that no training uses."""
 
@@ -184,11 +187,20 @@ class Judge:
         return found | {"spread": spread}
 
 
-def checked(pictures: np.ndarray, captions: Iterable[str]) -> dict:
+def mistakes(pictures: np.ndarray, captions: Iterable[str]) -> list[tuple[str, ...]]:
+    """What is wrong with each of some 8-bit pictures by the checker, some of `MISTAKES`."""
+    found = []
+    for image, caption in zip(to_unit_range(pictures), captions, strict=True):
+        scene = shapes.read(image)
+        found.append((UNREADABLE,) if scene is None else scene.mistakes(shapes.parse(caption)))
+    return found
+
+
+def checked(pictures: np.ndarray, captions: Sequence[str]) -> dict:
     """How many 8-bit pictures are right by the checker, in all and by kind of caption."""
     by_kind = collections.defaultdict(list)
-    for image, caption in zip(to_unit_range(pictures), captions, strict=True):
-        by_kind[shapes.parse(caption).form].append(shapes.check(image, caption))
+    for caption, wrong in zip(captions, mistakes(pictures, captions), strict=True):
+        by_kind[shapes.parse(caption).form].append(not wrong)
     return {
         "accuracy": float(np.mean(sum(by_kind.values(), []))),
         "by_kind": {k: float(np.mean(by_kind[k])) for k in shapes.FORMS if by_kind[k]},
@@ -203,6 +215,11 @@ def cosine(clip: Clip, images, captions: tuple[str, ...]) -> float:
 def share_cell(share: float, n: int) -> str:
     """A share of n with its standard error."""
     return f"{share:.1%} +- {np.sqrt(share * (1.0 - share) / n):.1%}"
+
+
+def kind_cells(by_kind: dict[str, float]) -> list[str]:
+    """Shares by kind of caption."""
+    return [f"{by_kind[kind]:.1%}" if kind in by_kind else "-" for kind in shapes.FORMS]
 
 
 def distance_cells(scores: dict) -> list[str]:
