@@ -64,7 +64,7 @@ ON_WHITE = {
     "dynamic": thresholding.Dynamic(0.995),
     "dynamic about white": thresholding.Dynamic(0.995, background=1.0),
 }
-OVERSHOOTS = (1.0, 1.1, 1.3)
+OVERSHOOTS = (1.0, 1.2, 1.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,11 +171,11 @@ def worst_section(worst: list[dict], shown: np.ndarray, asked: Asked, output: Pa
 
 
 def on_white(output: Path) -> list[list[str]]:
-    """What thresholds make of true pictures on white whose values overshoot; and the picture."""
+    """What thresholds make of pictures on white whose objects overshoot; writes the picture."""
     true = shapes.render_batch(WHITE_CAPTIONS, jax.random.key(3), background=shapes.WHITE)
     rows, sheet = [], []
     for overshoot in OVERSHOOTS:
-        seen = [jax.vmap(limit)(overshoot * true) for limit in ON_WHITE.values()]
+        seen = [jax.vmap(limit)(1.0 + overshoot * (true - 1.0)) for limit in ON_WHITE.values()]
         sheet += seen
         levels = [f"{float(jnp.median(images)):.2f}" for images in seen]
         rows.append([f"{overshoot:g}", *levels])
@@ -189,9 +189,9 @@ def white_section(output: Path) -> list[str]:
     order = "; ".join(f"{o:g}, {name}" for o in OVERSHOOTS for name in ON_WHITE)
     return [
         "## Dynamic thresholding on white", "",
-        "True pictures on a white background, all values times a factor as guidance drives them"
-        " beyond the range; then a threshold. The level of the background, which is 1 where it is"
-        " white:", "",
+        "True pictures on a white background, all distances from white times a factor, as guidance"
+        " drives objects beyond the range; then a threshold. The level of the background, which is"
+        " 1 where it is white:", "",
         *markdown(["factor", *ON_WHITE], rows), "",
         f"Rows: {order}.", "",
         "![thresholds on white](white.png)",
