@@ -329,7 +329,8 @@ def report(
         " error, and by the number of objects or for two groups. *Kept*: of the base's draws that"
         " are right when small, how many still are. *True pictures* are small pictures of the"
         " renderer. *Noise*: on what an upsampler is given; truncated ends the base's steps at the"
-        f" level. *Frechet*: of frozen features ({size.components} principal components) to those"
+        " level; all else raises the same small pictures, kept in 8 bits. *Frechet*: of frozen"
+        f" features ({size.components} principal components) to those"
         f" of {size.n} real pictures, and of no other number: compare it with the floor alone,"
         f" the mean over {size.floors} further sets of real pictures.", "",
         "![by log-SNR](results.png)", "",
