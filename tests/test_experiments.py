@@ -38,6 +38,9 @@ SLOW = [
         "clip",
         "captions",
         "text_pareto",
+        "cascade",
+        "encoder_ablation",
+        "failures",
     )
 ]
 

@@ -20,23 +20,29 @@ those held out the names end in theirs.
 from __future__ import annotations
 
 import argparse
-import collections
 import dataclasses
 import json
 import tempfile
-import time
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from random_models import random_models
+from scored_draws import (
+    THRESHOLDS,
+    Judge,
+    Size,
+    distance_cells,
+    drawn_captions,
+    draws,
+    kind_cells,
+    markdown,
+    share_cell,
+    weights_of,
+)
 
-from smcdiff import load_clip, load_image_features, load_prior, shapes, thresholding
-from smcdiff.base._files import claim, replacing
-from smcdiff.base._pixels import to_bytes, to_unit_range
-from smcdiff.diagnostics import frechet_distance, kernel_distance
+from smcdiff import load_clip, load_image_features, load_prior, shapes
+from smcdiff.base._pixels import to_unit_range
 from smcdiff.priors import DiffusionPrior
 from smcdiff.results import plots
 from smcdiff.store._text_denoiser import TextDenoiser
@@ -46,126 +52,6 @@ from smcdiff.store.image_features import ImageFeatures
 HERE = Path(__file__).parent
 STRENGTHS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0)
 SHOWN_STRENGTHS, NUM_SHOWN = (1.0, 3.0, 10.0), 8
-THRESHOLDS = {
-    "none": None,
-    "static": thresholding.Static(),
-    "dynamic": thresholding.Dynamic(0.995),
-    # The background of shapes is a grey of 0.4, which plain dynamic thresholding scales with the
-    # rest.
-    "dynamic about grey": thresholding.Dynamic(0.995, background=shapes.GREY),
-}
-DISTANCES = ("frechet", "kernel")
-CAPTIONS_KEY, NOISE_KEY, REAL_KEY = (jax.random.key(seed) for seed in (201, 202, 203))
-"""Keys that no training uses."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """How much is computed.
-
-    Attributes:
-        n: captions, and pictures of each cell.
-        steps: of the sampler.
-        chunk: draws at once.
-        components: of the Frechet distance.
-        floors: further sets of real pictures.
-    """
-
-    n: int = 512
-    steps: int = 100
-    chunk: int = 64
-    components: int = 64
-    floors: int = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Judge:
-    """What pictures are scored by.
-
-    Attributes:
-        captions: one of each picture.
-        clip: towers, or None.
-        features: of pictures.
-        reference: features of real pictures of the captions.
-        components: of the Frechet distance.
-    """
-
-    captions: tuple[str, ...]
-    clip: Clip | None
-    features: ImageFeatures
-    reference: np.ndarray
-    components: int
-
-    def scores(self, pictures: np.ndarray) -> dict:
-        """Of 8-bit pictures, one of each caption."""
-        images = jnp.asarray(to_unit_range(pictures))
-        pairs = zip(np.asarray(images), self.captions, strict=True)
-        right = [shapes.check(image, caption) for image, caption in pairs]
-        by_kind = collections.defaultdict(list)
-        for caption, is_right in zip(self.captions, right, strict=True):
-            by_kind[shapes.parse(caption).form].append(is_right)
-        found = np.asarray(self.features(images))
-        return {
-            "accuracy": float(np.mean(right)),
-            "by_kind": {k: float(np.mean(by_kind[k])) for k in shapes.FORMS if by_kind[k]},
-            "clip": None if self.clip is None else cosine(self.clip, images, self.captions),
-            "frechet": frechet_distance(found, self.reference, self.components),
-            "kernel": 1e3 * kernel_distance(found, self.reference),
-        }
-
-
-def cosine(clip: Clip, images, captions: tuple[str, ...]) -> float:
-    """Mean over pictures with their own captions."""
-    return float(jnp.mean(jnp.sum(clip.image(images) * clip.text(captions), axis=-1)))
-
-
-@jax.jit
-def sample(keys, prior: DiffusionPrior, text, strengths, threshold):
-    """Draws of captions, as the encoder gives them; one program for all captions and strengths."""
-    return jax.vmap(lambda key, *asked: prior.given(*asked, threshold).sample(key))(
-        keys, text, strengths
-    )
-
-
-def draws(prior: DiffusionPrior, text, strength: float, name: str, size: Size, cache: Path):
-    """The pictures of one cell as bytes, (n, h, w, 3), chunk by chunk out of the cache or into it.
-
-    The last chunk is filled up with the first captions, so that all have one size.
-    """
-    keys, found, start = jax.random.split(NOISE_KEY, size.n), [], time.time()
-    threshold = THRESHOLDS[name]
-    for first in range(0, size.n, size.chunk):
-        file = cache / f"{name.replace(' ', '_')}-{strength:g}-{first:05d}.npy"
-        if not file.exists():
-            chosen = np.arange(first, first + size.chunk) % size.n
-            of_chunk = jax.tree.map(lambda leaf: leaf[chosen], text)  # noqa: B023 - called at once
-            strengths = jnp.full(size.chunk, strength)
-            drawn = np.asarray(sample(keys[chosen], prior, of_chunk, strengths, threshold))
-            if bad := int(np.isnan(drawn).any(axis=(1, 2, 3)).sum()):
-                print(f"{bad} draws of {file.stem} have NaN, which is black below", flush=True)
-            with replacing(file) as temporary, temporary.open("wb") as content:
-                np.save(content, to_bytes(drawn)[: size.n - first])
-            seconds = time.time() - start
-            print(f"  {file.stem}: {seconds:.0f} s since the cell began", flush=True)
-        found.append(np.load(file))
-    return np.concatenate(found)
-
-
-def real_pictures(captions: tuple[str, ...], number: int, size: int) -> np.ndarray:
-    """The number-th set of them as bytes."""
-    key = jax.random.fold_in(REAL_KEY, number)
-    return to_bytes(np.asarray(shapes.render_batch(captions, key, size)))
-
-
-def real_scores(judge: Judge, size: int, floors: int) -> dict:
-    """Of further real pictures: means over the sets, and the spread of their distances."""
-    sets = [judge.scores(real_pictures(judge.captions, 1 + i, size)) for i in range(floors)]
-    found = {"by_kind": {k: np.mean([s["by_kind"][k] for s in sets]) for k in sets[0]["by_kind"]}}
-    for name in ("accuracy", "clip", "frechet", "kernel"):
-        values = [scores[name] for scores in sets]
-        found[name] = None if None in values else float(np.mean(values))
-    spread = {name: float(np.std([s[name] for s in sets], ddof=1)) for name in DISTANCES}
-    return found | {"spread": spread}
 
 
 def measure(
@@ -176,33 +62,25 @@ def measure(
     text = prior.denoiser.reader.encoded(captions)
     prior.num_steps = size.steps
     pixels = prior.event_shape[0]
-    known = jnp.asarray(to_unit_range(real_pictures(captions, 0, pixels)))
-    judge = Judge(captions, clip, features, np.asarray(features(known)), size.components)
-    results = {"real": real_scores(judge, pixels, size.floors), "cells": []}
-    print(table_row("real pictures", "", results["real"], size.n), flush=True)
+    judge = Judge.of(captions, clip, features, pixels, size.components)
+    results = {"real": judge.real_scores(pixels, size.floors), "cells": []}
+    print(*table_row("real pictures", "", results["real"], size.n), flush=True)
     shown = {}
     for name in thresholds:
         for strength in STRENGTHS:
             pictures = draws(prior, text, strength, name, size, cache)
             scores = judge.scores(pictures)
             results["cells"].append({"threshold": name, "strength": strength, **scores})
-            print(table_row(name, f"{strength:g}", scores, size.n), flush=True)
+            print(*table_row(name, f"{strength:g}", scores, size.n), flush=True)
             if strength in SHOWN_STRENGTHS:
                 shown[f"{name}, {strength:g}"] = pictures[:NUM_SHOWN]
     return results, shown
 
 
-def table_row(name: str, strength: str, scores: dict, n: int) -> str:
+def table_row(name: str, strength: str, scores: dict, n: int) -> list[str]:
     """A row of the table; of the accuracy with its standard error."""
-    share = scores["accuracy"]
-    error = np.sqrt(share * (1.0 - share) / n)
     clip = "-" if scores["clip"] is None else f"{scores['clip']:.3f}"
-    spread = scores.get("spread", {})
-    cells = [name, strength, f"{share:.1%} +- {error:.1%}", clip]
-    for key, digits in zip(DISTANCES, (3, 2), strict=True):
-        cell = f"{scores[key]:.{digits}f}"
-        cells.append(f"{cell} (s.d. {spread[key]:.{digits}f})" if spread else cell)
-    return f"| {' | '.join(cells)} |"
+    return [name, strength, share_cell(scores["accuracy"], n), clip, *distance_cells(scores)]
 
 
 def best(results: dict, name: str) -> dict:
@@ -213,24 +91,18 @@ def best(results: dict, name: str) -> dict:
 
 def tables(results: dict, thresholds: list[str], n: int) -> list[str]:
     """Of all cells, and of the best strengths by kinds of captions."""
-    lines = [
-        "| threshold | strength | caption right | cosine (CLIP) | Frechet | kernel x 1000 |",
-        "|---|---|---|---|---|---|",
-        table_row("real pictures (floor)", "", results["real"], n),
-    ]
+    rows = [table_row("real pictures (floor)", "", results["real"], n)]
     for cell in results["cells"]:
-        lines.append(table_row(cell["threshold"], f"{cell['strength']:g}", cell, n))
-    header = ["threshold", "strength", *shapes.FORMS]
-    lines += ["", "## By kind of caption, at the strength that obeys best", ""]
-    lines += [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+        rows.append(table_row(cell["threshold"], f"{cell['strength']:g}", cell, n))
+    header = ["threshold", "strength", "caption right", "cosine (CLIP)", "Frechet", "kernel x 1000"]
+    lines = [*markdown(header, rows), "", "## By kind of caption, at the strength that obeys best"]
     chosen = [("real pictures", "", results["real"])]
     chosen += [(name, f"{best(results, name)['strength']:g}", best(results, name))
                for name in thresholds]  # fmt: skip
+    rows = []
     for name, strength, scores in chosen:
-        shares = (scores["by_kind"].get(kind) for kind in shapes.FORMS)
-        cells = [name, strength, *("-" if s is None else f"{s:.1%}" for s in shares)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append([name, strength, *kind_cells(scores["by_kind"])])
+    return [*lines, "", *markdown(["threshold", "strength", *shapes.FORMS], rows)]
 
 
 def draw_curves(results: dict, thresholds: list[str], path: Path) -> None:
@@ -310,18 +182,14 @@ def main(arguments: list[str] | None = None) -> None:
         size = Size(n=6, steps=2, chunk=4, components=4, floors=2)
         with tempfile.TemporaryDirectory() as temporary:
             options.cache = Path(temporary)
-            run(options, size, *random_models(drawn_captions(options, size)))
+            captions = drawn_captions(size.n, shapes.Split(options.captions))
+            run(options, size, *random_models(captions))
     else:
         towers = None if options.towers is None else load_clip(options.towers)
         models = load_prior(options.prior), towers, load_image_features()
         if not isinstance(models[0].denoiser, TextDenoiser):
             parser.error(f"{options.prior} is no prior of captions; give one of `train text`")
         run(options, Size(options.n, options.steps), *models)
-
-
-def drawn_captions(options: argparse.Namespace, size: Size) -> tuple[str, ...]:
-    """Those of a part, the same for every prior."""
-    return shapes.random_captions(CAPTIONS_KEY, size.n, shapes.Split(options.captions))
 
 
 def command(options: argparse.Namespace, size: Size) -> str:
@@ -342,14 +210,9 @@ def run(
 ) -> None:  # fmt: skip
     """Measures and writes."""
     part, thresholds = shapes.Split(options.captions), list(options.thresholds)
-    captions = drawn_captions(options, size)
+    captions = drawn_captions(size.n, part)
     cache = options.cache / part.value
-    cache.mkdir(parents=True, exist_ok=True)
-    weights = "random" if options.smoke else json.loads(
-        (options.prior / "config.json").read_text())["sha256"]  # fmt: skip
-    sizes = {name: str(getattr(size, name)) for name in ("n", "steps", "chunk")}
-    record = {"prior": weights, **sizes}
-    claim(cache / "of.json", record, "prior or size")
+    size.claim(cache, {"prior": weights_of(options.prior)})
     results, shown = measure(prior, clip, features, captions, thresholds, size, cache)
     about = ["# Strength of guidance: captions obeyed against distance", "",
              f"Written by `{command(options, size)}`; captions: {part.value}."]  # fmt: skip

@@ -17,6 +17,7 @@ from smcdiff.shapes.renderer import PALETTE as PALETTE
 from smcdiff.shapes.renderer import WHITE as WHITE
 from smcdiff.shapes.renderer import render as render
 from smcdiff.shapes.renderer import render_batch as render_batch
+from smcdiff.shapes.scene import MISTAKES as MISTAKES
 from smcdiff.shapes.scene import Scene as Scene
 from smcdiff.shapes.scene import SeenObject as SeenObject
 from smcdiff.shapes.splits import Split as Split

@@ -9,6 +9,9 @@ import numpy as np
 
 from smcdiff.shapes.grammar import MAX_COUNT, Caption, Colour, Group, Relation, Shape
 
+MISTAKES = ("count", "colour", "shape", "binding", "relation")
+"""In what a scene may differ from a caption, see `Scene.mistakes`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SeenObject:
@@ -64,6 +67,36 @@ class Scene:
         if caption.relation and not self._stand(caption.groups, caption.relation):
             return f"the picture shows {self}, but not {caption}"
         return ""
+
+    def mistakes(self, caption: Caption) -> tuple[str, ...]:
+        """In what the scene is not as the caption says; nothing where it is.
+
+        "colour": there is an object of a colour that the caption does not name; "shape": likewise;
+        "binding": there is one whose colour and shape it names, but of different groups; "count":
+        there are more or fewer objects, or all are of its kinds and in other numbers; "relation":
+        all objects are right, and do not stand as it says.
+
+        Args:
+            caption: of the grammar.
+
+        Returns:
+            Some of `MISTAKES`, in their order.
+        """
+        wanted = {group.kind: group.count for group in caption.groups}
+        seen = collections.Counter(seen.kind for seen in self.objects)
+        colours, shapes = (set(named) for named in zip(*wanted, strict=True))
+        others = seen.keys() - wanted
+        is_right = seen == wanted
+        found = {
+            "count": len(self.objects) != caption.num_objects or not (others or is_right),
+            "colour": any(colour not in colours for colour, _ in others),
+            "shape": any(shape not in shapes for _, shape in others),
+            "binding": any(colour in colours and shape in shapes for colour, shape in others),
+            "relation": is_right
+            and caption.relation is not None
+            and not self._stand(caption.groups, caption.relation),
+        }
+        return tuple(name for name in MISTAKES if found[name])
 
     def _stand(self, groups: tuple[Group, ...], relation: Relation) -> bool:
         first, second = (
