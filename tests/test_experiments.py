@@ -38,6 +38,7 @@ SLOW = [
         "clip",
         "captions",
         "text_pareto",
+        "emoji",
     )
 ]
 
