@@ -41,6 +41,7 @@ SLOW = [
         "cascade",
         "encoder_ablation",
         "failures",
+        "emoji",
     )
 ]
 

@@ -178,7 +178,7 @@ def test_captioned_pictures(refused, case):
             "log_snr_std is not an option of clip without --noise-conditional",
         ),
         (["--negatives", "-1"], "negatives is -1"),
-        (["--image-features", "lite0"], "'lite0'; did you mean 'efficientnet-lite0'"),
+        (["--image-features", "lite0"], "'lite0'; choose from efficientnet-lite0"),
         (
             ["--image-features", "efficientnet-lite0", "--noise-conditional"],
             "the frozen features were trained on clean pictures only",

@@ -77,6 +77,7 @@ def test_features_of_drawn_pictures_are_those_of_the_batch(features, monkeypatch
     np.testing.assert_allclose(seen, frozen.reader.seen(clean), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("loaded")
 def test_the_folder_holds_the_head_alone(data, tmp_path):
     """And says which features it stands on, and how many captions were held out."""
