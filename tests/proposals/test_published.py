@@ -339,5 +339,5 @@ def test_problems_that_do_not_fit():
         _checked(proposals.RePaint(jump=6), mask)
     with pytest.raises(InputError, match="jump is 6"):
         _checked(proposals.Rejuvenated(jump=6), dense)
-    with pytest.raises(InputError, match="SMCDiff weighs a path"):
+    with pytest.raises(InputError, match="SMCDiff weighs its particles by their path"):
         _checked(proposals.Rejuvenated(proposals.SMCDiff()), mask)
