@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -45,11 +43,12 @@ from smcdiff import (
 )
 from smcdiff.base._pixels import to_bytes, to_unit_range
 from smcdiff.results import plots
-from smcdiff.training import ClipTrainConfig, TextTrainConfig, train_clip, train_text
 
 HERE = Path(__file__).parent
-SMALL_ENCODER = HERE.parents[1] / "tests" / "text" / "references" / "bert"
-"""Of the smoke size: random weights."""
+sys.path.insert(0, str(HERE.parent / "text_pareto"))
+from random_models import random_models  # noqa: E402
+from scored_draws import markdown, parsed, weights_of  # noqa: E402
+
 STRENGTHS = (1.0, 2.0, 3.0, 5.0)
 NOISE = 0.1
 WITHIN = 1.2
@@ -184,7 +183,10 @@ class Records:
         """A record of each caption, made where it is not there; ``part`` names the captions."""
         found = []
         for place, caption in enumerate(getattr(options, part)):
-            key = name, part, place, caption, options.particles, options.steps
+            key = (
+                name, part, place, caption, options.particles, options.steps,
+                weights_of(options.prior), weights_of(options.towers),
+            )  # fmt: skip
             if key not in self.known:
                 start = time.process_time()
                 seed = jax.random.fold_in(jax.random.key(7), place)
@@ -218,12 +220,6 @@ def cost(records: list[dict]) -> list[str]:
     return [f"{np.median(ess):.1f}", f"{np.mean(seconds):.0f}"]
 
 
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """As Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
-
-
 def by_strength(networks: Networks, records: Records, options) -> tuple[list[str], float]:
     """Guidance alone on captions of the training, and the best strength there."""
     rows, means = [], {}
@@ -233,7 +229,7 @@ def by_strength(networks: Networks, records: Records, options) -> tuple[list[str
         right = [record["right"] for record in found]
         means[strength] = np.mean(right)
         rows.append([f"{strength:g}", *cells(right, options.seen)])
-    return table(["strength", "right", *shapes.FORMS], rows), max(means, key=means.__getitem__)
+    return markdown(["strength", "right", *shapes.FORMS], rows), max(means, key=means.__getitem__)
 
 
 def by_method(networks: Networks, records: Records, options) -> list[str]:
@@ -252,7 +248,7 @@ def by_method(networks: Networks, records: Records, options) -> list[str]:
     shown = options.captions[:SHOWN]
     plots.save_captioned(images, shown, options.output / "draws.png", scale=4)
     header = ["method", "right", *shapes.FORMS, "ESS (median)", "CPU s a caption"]
-    return table(header, rows)
+    return markdown(header, rows)
 
 
 def half_methods(strength: float) -> dict[str, Method]:
@@ -297,21 +293,7 @@ def by_half(networks: Networks, records: Records, options) -> list[str]:
         shares = [f"{both.mean():.1%} +- {error:.1%}", f"{right.mean():.1%}", f"{kept.mean():.1%}"]
         rows.append([name, *shares, *cost(found)])
     header = ["method", "both", "caption right", "half kept", "ESS (median)", "CPU s a caption"]
-    return table(header, rows)
-
-
-def smoke_networks(folder: Path) -> Networks:
-    """Trained for a few steps, on the encoder of the tests."""
-    common = {
-        "steps": 3, "batch_size": 4, "channels": (16,), "encoder": str(SMALL_ENCODER), "size": 16,
-        "text_channels": 8, "heads": 2,
-    }  # fmt: skip
-    train_clip(
-        "shapes", folder / "clip", ClipTrainConfig(**common, features=8, hidden=16),
-        progress_bar=False,
-    )  # fmt: skip
-    train_text("shapes", folder / "prior", TextTrainConfig(**common), progress_bar=False)
-    return Networks(load_prior(folder / "prior"), load_clip(folder / "clip"))
+    return markdown(header, rows)
 
 
 def measure(networks: Networks, options) -> list[str]:
@@ -354,24 +336,19 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--particles", type=int, default=64)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--smoke", action="store_true", help="a tiny size, in seconds")
-    parser.add_argument("--output", type=Path, default=HERE)
-    options = parser.parse_args(arguments)
+    options = parsed(parser, HERE, arguments)
     options.output.mkdir(parents=True, exist_ok=True)
-    told = sys.argv[1:] if arguments is None else arguments
     warnings.simplefilter("ignore", DegeneracyWarning)  # the table says it
     if options.smoke:
         options.number = options.number_seen = options.number_halves = 2
         options.particles, options.steps = 4, 4
-        with tempfile.TemporaryDirectory() as folder:
-            tables = measure(smoke_networks(Path(folder)), options)
+        tables = measure(Networks(*random_models(shapes.captions()[:8])[:2]), options)
     elif options.prior is None or options.towers is None:
         parser.error("give --prior FOLDER and --towers FOLDER")
     else:
         networks = Networks(load_prior(options.prior), load_clip(options.towers))
         tables = measure(networks, options)
-    command = shlex.join(["python", "experiments/captions/run.py", *told])
-    lines = ["# Captions as observations", "", f"Written by `{command}`", "", *tables]
+    lines = ["# Captions as observations", "", f"Written by `{options.command}`", "", *tables]
     (options.output / "results.md").write_text("\n".join(lines) + "\n")
 
 

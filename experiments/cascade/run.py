@@ -23,7 +23,6 @@ import argparse
 import copy
 import dataclasses
 import json
-import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -58,6 +57,7 @@ from scored_draws import (  # noqa: E402
     kind_cells,
     markdown,
     mistakes,
+    parsed,
     real_pictures,
     share_cell,
     weights_of,
@@ -314,7 +314,7 @@ def draw_curves(every: list[dict], path: Path) -> None:
 
 
 def report(
-    found: list[tuple[dict, dict]], captions: tuple[str, ...], size: Size, command: str, options
+    found: list[tuple[dict, dict]], captions: tuple[str, ...], size: Size, options
 ) -> None:  # fmt: skip
     """Writes the files."""
     output = options.output
@@ -322,7 +322,7 @@ def report(
     every = [results for results, _ in found]
     draw_curves(every, output / "results.png")
     lines = [
-        "# Cascades of captioned shapes", "", f"Written by `{command}`", "",
+        "# Cascades of captioned shapes", "", f"Written by `{options.command}`", "",
         f"{size.n} held-out captions, half of them of one group, a picture of each, {size.steps}"
         f" steps of each stage. The base draws at strength {options.strength:g}, threshold"
         f" {options.threshold}. *Right*: by the checker, all of the caption, with its standard"
@@ -360,11 +360,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("-n", type=int, default=256, help="captions")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--cache", type=Path, default=HERE / "cache", help="folder of draws")
-    parser.add_argument("--smoke", action="store_true", help="a tiny size, in seconds")
-    parser.add_argument("--output", type=Path, default=HERE)
-    options = parser.parse_args(arguments)
-    told = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "experiments/cascade/run.py", *told])
+    options = parsed(parser, HERE, arguments)
     if options.smoke:
         size = Size(n=6, steps=2, chunk=4, components=4, floors=2)
         options.log_snrs, options.compared = (2.0,), ("none",)
@@ -385,7 +381,7 @@ def main(arguments: list[str] | None = None) -> None:
         except ValueError as error:
             parser.error(str(error))
         found = [measure(chain, captions, features, size, options) for chain in chains]
-    report(found, captions, size, command, options)
+    report(found, captions, size, options)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -44,6 +43,7 @@ from scored_draws import (  # noqa: E402
     kind_cells,
     markdown,
     mistakes,
+    parsed,
     share_cell,
     weights_of,
 )
@@ -194,11 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("-n", type=int, default=256, help="captions of each part")
     parser.add_argument("--steps", type=int, default=50, help="of the sampler")
     parser.add_argument("--runs", type=Path, default=HERE / "runs", help="priors and draws")
-    parser.add_argument("--smoke", action="store_true", help="a tiny size, in about a minute")
-    parser.add_argument("--output", type=Path, default=HERE)
-    options = parser.parse_args(arguments)
-    told = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "experiments/encoder_ablation/run.py", *told])
+    options = parsed(parser, HERE, arguments)
     if options.smoke:
         size, strengths = Size(n=4, steps=2, chunk=4), STRENGTHS[:2]
         config = TextTrainConfig(
@@ -218,7 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
         identity = {k: str(v) for k, v in dataclasses.asdict(config).items()}
         claim(options.runs / "of.json", identity, "training")
         found = measure(config, strengths, size, options.runs)
-    report(*found, config, size, strengths, command, options.output)
+    report(*found, config, size, strengths, options.command, options.output)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import argparse
 import collections
 import dataclasses
 import json
-import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -50,6 +49,7 @@ from scored_draws import (  # noqa: E402
     in_chunks,
     markdown,
     mistakes,
+    parsed,
     sample,
     weights_of,
 )
@@ -198,9 +198,7 @@ def white_section(output: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def run(
-    prior: DiffusionPrior, weights: str, asked: Asked, size: Size, command: str, options
-) -> None:  # fmt: skip
+def run(prior: DiffusionPrior, weights: str, asked: Asked, size: Size, options) -> None:
     """Measures and writes."""
     output = options.output
     output.mkdir(parents=True, exist_ok=True)
@@ -216,7 +214,7 @@ def run(
     errors, counts = error_rows(wrong, captions), count_rows(pictures, captions)
     seen = [*map(str, range(MAX_COUNT + 1)), f"{MAX_COUNT + 1} or more"]
     lines = [
-        "# What goes wrong", "", f"Written by `{command}`", "",
+        "# What goes wrong", "", f"Written by `{options.command}`", "",
         f"Held-out captions at strength {asked.strength:g}, threshold {asked.threshold},"
         f" {size.steps} steps.", "",
         "## Kinds of mistakes", "",
@@ -264,17 +262,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pareto", type=Path, default=PARETO / "results.json")
     parser.add_argument("--cache", type=Path, default=PARETO / "cache", help="folder of draws")
     parser.add_argument("--more", type=Path, default=HERE / "cache", help="of further ones")
-    parser.add_argument("--smoke", action="store_true", help="a tiny size, in seconds")
-    parser.add_argument("--output", type=Path, default=HERE)
-    options = parser.parse_args(arguments)
-    told = sys.argv[1:] if arguments is None else arguments
-    command = shlex.join(["python", "experiments/failures/run.py", *told])
+    options = parsed(parser, HERE, arguments)
     if options.smoke:
         size, asked = Size(n=6, steps=2, chunk=6), Asked(3.0, "static", 3, 2)
         with tempfile.TemporaryDirectory() as folder:
             options.cache, options.more = Path(folder) / "draws", Path(folder) / "more"
             prior = random_models(drawn_captions(size.n, PART))[0]
-            run(prior, "random", asked, size, command, options)
+            run(prior, "random", asked, size, options)
         return
     if options.prior is None:
         parser.error("give --prior FOLDER, of `smcdiff train text shapes -o FOLDER`")
@@ -290,7 +284,7 @@ def main(arguments: list[str] | None = None) -> None:
     if type(prior.denoiser) is not TextDenoiser:
         parser.error(f"{options.prior} is no prior of captions; give one of `train text`")
     asked = Asked(strength, threshold, options.candidates, options.k)
-    run(prior, weights_of(options.prior), asked, size, command, options)
+    run(prior, weights_of(options.prior), asked, size, options)
 
 
 if __name__ == "__main__":

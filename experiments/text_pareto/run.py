@@ -37,6 +37,7 @@ from scored_draws import (
     draws,
     kind_cells,
     markdown,
+    parsed,
     share_cell,
     weights_of,
 )
@@ -173,9 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("-n", type=int, default=Size.n, help="captions")
     parser.add_argument("--steps", type=int, default=Size.steps)
     parser.add_argument("--cache", type=Path, default=HERE / "cache", help="folder of draws")
-    parser.add_argument("--smoke", action="store_true", help="a tiny size, in seconds")
-    parser.add_argument("--output", type=Path, default=HERE)
-    options = parser.parse_args(arguments)
+    options = parsed(parser, HERE, arguments)
     if not options.smoke and options.prior is None:
         parser.error("give --prior FOLDER, of `smcdiff train text shapes -o FOLDER`")
     if options.smoke:
@@ -192,18 +191,6 @@ def main(arguments: list[str] | None = None) -> None:
         run(options, Size(options.n, options.steps), *models)
 
 
-def command(options: argparse.Namespace, size: Size) -> str:
-    """That wrote the results."""
-    words = "python experiments/text_pareto/run.py"
-    if options.smoke:
-        return f"{words} --smoke"
-    given = {"--prior": options.prior, "--towers": options.towers, "--captions": options.captions}
-    words += "".join(f" {name} {value}" for name, value in given.items() if value)
-    if list(options.thresholds) != list(THRESHOLDS):
-        words += " --thresholds " + " ".join(f"'{name}'" for name in options.thresholds)
-    return f"{words} -n {size.n} --steps {size.steps}"
-
-
 def run(
     options: argparse.Namespace, size: Size, prior: DiffusionPrior, clip: Clip | None,
     features: ImageFeatures,
@@ -215,7 +202,7 @@ def run(
     size.claim(cache, {"prior": weights_of(options.prior)})
     results, shown = measure(prior, clip, features, captions, thresholds, size, cache)
     about = ["# Strength of guidance: captions obeyed against distance", "",
-             f"Written by `{command(options, size)}`; captions: {part.value}."]  # fmt: skip
+             f"Written by `{options.command}`; captions: {part.value}."]  # fmt: skip
     stem = "results" if part is shapes.Split.HELD_OUT else f"results-{part.value}"
     report(results, shown, captions, about, thresholds, size, options.output, stem)
 

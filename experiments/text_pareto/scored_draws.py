@@ -5,9 +5,12 @@ Shared by the experiments with captioned shapes.
 
 from __future__ import annotations
 
+import argparse
 import collections
 import dataclasses
 import json
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,8 +24,10 @@ from smcdiff.base._files import claim, replacing
 from smcdiff.base._pixels import to_bytes, to_unit_range
 from smcdiff.diagnostics import frechet_distance, kernel_distance
 from smcdiff.priors import DiffusionPrior
+from smcdiff.store._folder import CONFIG
 from smcdiff.store.clip import Clip
 from smcdiff.store.image_features import ImageFeatures
+from smcdiff.store.shipped import model_folder
 
 THRESHOLDS = {
     "none": None,
@@ -73,11 +78,29 @@ class Size:
         claim(cache / "of.json", weights | sizes, "prior or size")
 
 
-def weights_of(folder: Path | None) -> str:
-    """The hash of a model folder's weights; without a folder they are random ones."""
-    if folder is None:
+def parsed(
+    parser: argparse.ArgumentParser, experiment: Path, arguments: list[str] | None
+) -> argparse.Namespace:
+    """The options, with --smoke and --output, and the command that gives them as ``command``.
+
+    Args:
+        parser: of the other options.
+        experiment: folder of the experiment.
+        arguments: in place of those of the command line.
+    """
+    parser.add_argument("--smoke", action="store_true", help="a tiny size, in about a minute")
+    parser.add_argument("--output", type=Path, default=experiment)
+    options = parser.parse_args(arguments)
+    told = sys.argv[1:] if arguments is None else arguments
+    options.command = shlex.join(["python", f"experiments/{experiment.name}/run.py", *told])
+    return options
+
+
+def weights_of(model: Path | None) -> str:
+    """The hash of a model's weights, by its folder or name; without one they are random."""
+    if model is None:
         return "random"
-    return json.loads((folder / "config.json").read_text())["sha256"]
+    return json.loads((model_folder(model) / CONFIG).read_text())["sha256"]
 
 
 def drawn_captions(number: int, part: shapes.Split) -> tuple[str, ...]:
