@@ -93,8 +93,8 @@ class CaptionFilter:
                 be read.
         """
         conditional = prior.given(caption)
-        name, towers = self._towers(prior)
-        if towers is None:
+        found = self._towers(prior, caption)
+        if found is None:
             if self.against is not None:
                 raise InputError(
                     "--against names what CLIP tells the caption apart from; add --clip FOLDER, or"
@@ -105,6 +105,7 @@ class CaptionFilter:
             model, arguments, twist = _from_ratio, (prior, likelihood), twists.Classifier(rough)
             words = "log p(x given caption) - log p(x), of the prior's own network"
         else:
+            name, towers = found
             with naming(f"--clip {name}"):
                 text = towers.reader.encoded(self._alternatives(towers.reader, caption))
             model, arguments, twist = _from_towers, (prior, towers, text), twists.Likelihood()
@@ -114,21 +115,20 @@ class CaptionFilter:
         )
         return Observed(model, arguments, proposal, words)
 
-    def _towers(self, prior: DiffusionPrior) -> tuple[str, Clip | None]:
-        """Those of --clip; where it is left out, those that ship for such pictures, if any do."""
-        if self.clip is not None and self.clip != _NO_TOWERS:
-            towers = load_clip(self.clip)
-            if towers.event_shape != prior.event_shape:
-                raise InputError(
-                    f"--clip {self.clip}: of pictures of shape {towers.event_shape}, and --prior"
-                    f" makes {prior.event_shape}; train both on the same"
-                )
-            return self.clip, towers
-        grammar = prior.denoiser.reader.grammar
-        name = _NO_TOWERS if self.clip else _SHIPPED.get(grammar, _NO_TOWERS)
-        towers = None if name == _NO_TOWERS else load_clip(name)
-        fits = towers is not None and towers.event_shape == prior.event_shape
-        return (name, towers) if fits else (_NO_TOWERS, None)
+    def _towers(self, prior: DiffusionPrior, caption: str) -> tuple[str, Clip] | None:
+        """Name and towers of --clip; where it is left out, those that ship, if they suit."""
+        name = _shipped(prior, caption) if self.clip is None else self.clip
+        if name is None or name == _NO_TOWERS:
+            return None
+        towers = load_clip(name)
+        if towers.event_shape == prior.event_shape:
+            return name, towers
+        if self.clip is None:
+            return None
+        raise InputError(
+            f"--clip {name}: of pictures of shape {towers.event_shape}, and --prior makes"
+            f" {prior.event_shape}; train both on the same"
+        )
 
     def _alternatives(self, reader: CaptionReader, caption: str) -> list[str]:
         """The caption, and after it those that it is told apart from."""
@@ -146,6 +146,17 @@ class CaptionFilter:
         if len(every) == 1:
             raise InputError("--against names no other caption; give at least one: 'a dog;a cat'")
         return every
+
+
+def _shipped(prior: DiffusionPrior, caption: str) -> str | None:
+    """Towers that ship and know what the caption brings together.
+
+    They score hardly any picture of a combination right that their training held back.
+    """
+    name = _SHIPPED.get(prior.denoiser.reader.grammar)
+    if name is None or shapes.split(caption) is shapes.Split.UNSEEN_COMBINATION:
+        return None
+    return name
 
 
 def _from_towers(prior, towers, alternatives):

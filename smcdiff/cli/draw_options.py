@@ -77,7 +77,7 @@ Clip = Annotated[
     typer.Option(
         metavar="FOLDER",
         help="Towers of `smcdiff train clip`, which say how well pictures fit; else those that ship"
-        " for such pictures. none: the prior's own network says it, which is slow.",
+        " for such pictures and words. none: the prior's own network says it, which is slow.",
         rich_help_panel=_WEIGH,
     ),
 ]

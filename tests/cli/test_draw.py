@@ -163,6 +163,9 @@ def test_towers_that_ship_are_taken_where_none_are_named(models, monkeypatch):
     for clip, word in ((None, "against 10 other"), ("none", "log p(x given caption)")):
         weighing = CaptionFilter(4, 2, None, 3, clip, None)
         assert word in weighing.observe(text_prior(), CAPTION, guidance).words
+    unseen = "a cyan circle"  # held back from their training, see experiments/clip
+    weighing = CaptionFilter(4, 2, None, 3, None, None)
+    assert "log p" in weighing.observe(text_prior(), unseen, guidance).words
     monkeypatch.setattr("smcdiff.cli.caption_filter._SHIPPED", {"shapes": "shapes-clip"})
     weighing = CaptionFilter(4, 2, None, 3, None, None)  # those that ship are of larger pictures
     assert "log p" in weighing.observe(text_prior(), CAPTION, guidance).words
